@@ -1,0 +1,12 @@
+//! The decisions of Penstock: what is admitted, what is batched, what is too late, what it will cost.
+//!
+//! Nothing in here has a thread, a socket, a clock or a device. Every decision is told the time and
+//! hands back what to do, so that a run can be replayed from a seed (`tests/simulation.rs`).
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod reply;
+pub mod request;
+
+pub use reply::{Outcome, Rejection, Reply, Responder, Retry, Sink, Stages};
+pub use request::{Class, Nanos, TokenIds};

@@ -1,0 +1,153 @@
+//! What leaves: a reply or a rejection, handed exactly once to whoever waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::request::Nanos;
+
+/// One text's result.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// The pooled embedding, f32 `[dim]`, before any normalisation the request may ask for.
+    Embedding(Vec<f32>),
+    /// A sequence classification.
+    Classes {
+        /// f32 `[labels]`, as the head computes them.
+        logits: Vec<f32>,
+        /// f32 `[labels]`: softmax (one label), sigmoid (many labels) or the logits (regression).
+        probabilities: Vec<f32>,
+    },
+}
+
+/// Why a text got no reply. Closed: `server/src/status.rs` turns every variant into a gRPC code and an
+/// HTTP status, without a wildcard arm.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The caller sent something that can never work; the message says what and what would be right.
+    #[error("{0}")]
+    Invalid(String),
+    /// No such model or version.
+    #[error("{0}")]
+    NotFound(String),
+    /// The model exists but does not serve now: loading, failed or unloaded.
+    #[error("{0}")]
+    NotReady(String),
+    /// A bound is reached.
+    #[error("{what} is full: {used} of {bound} {unit} are taken")]
+    Overloaded {
+        /// What is full.
+        what: &'static str,
+        /// How much of the bound is taken.
+        used: usize,
+        /// The bound.
+        bound: usize,
+        /// The unit of both.
+        unit: &'static str,
+    },
+    /// The deadline passed, or would pass before the result.
+    #[error("deadline exceeded: {0}")]
+    DeadlineExceeded(&'static str),
+    /// The client went away first.
+    #[error("cancelled: the client is gone")]
+    Cancelled,
+    /// The server is shutting down and takes no new work.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The model computed a NaN or an infinity.
+    #[error("model {model} computed a value that is not finite")]
+    NotFinite {
+        /// The model's name.
+        model: String,
+    },
+    /// The model failed; the message names the operation.
+    #[error("{0}")]
+    Model(String),
+    /// The stage that held the request died before it could answer.
+    #[error("the request was lost inside the server")]
+    Lost,
+}
+
+/// Whether it makes sense to send the same request again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The same request will be refused again.
+    Never,
+    /// Later, or at another replica.
+    After(Duration),
+}
+
+impl Rejection {
+    /// What a caller can do about it.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Rejection::Invalid(_)
+            | Rejection::NotFound(_)
+            | Rejection::DeadlineExceeded(_)
+            | Rejection::Cancelled
+            | Rejection::NotFinite { .. }
+            | Rejection::Model(_) => Retry::Never,
+            Rejection::Overloaded { .. } | Rejection::Lost | Rejection::ShuttingDown => {
+                Retry::After(Duration::from_secs(1))
+            }
+            Rejection::NotReady(_) => Retry::After(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// A reply or the reason why there is none.
+pub type Outcome = Result<Reply, Rejection>;
+
+/// How long a text spent in each stage. The three and the time to respond sum to its total.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// From receipt to token ids, the wait for a tokenizer included.
+    pub tokenize: Duration,
+    /// From token ids to the start of its batch.
+    pub queue: Duration,
+    /// The forward pass of its batch.
+    pub execute: Duration,
+    /// When the last of them ended, on the server's clock.
+    pub finished: Nanos,
+}
+
+/// Where the rows of one submission are answered. Called from executor threads: must not block.
+pub trait Sink: Send + Sync {
+    /// Takes the outcome of row `row`. Called exactly once for every row.
+    fn answer(&self, row: u32, outcome: Outcome, stages: Stages);
+
+    /// True when nobody waits any more, so that no compute is spent.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// The duty to answer one row. Answering consumes it; one that is dropped answers [`Rejection::Lost`].
+pub struct Responder {
+    sink: Option<Arc<dyn Sink>>,
+    row: u32,
+}
+
+impl Responder {
+    /// The duty to answer row `row` of `sink`.
+    pub fn new(sink: Arc<dyn Sink>, row: u32) -> Responder {
+        Responder { sink: Some(sink), row }
+    }
+
+    /// Answers, and ends the duty.
+    pub fn answer(mut self, outcome: Outcome, stages: Stages) {
+        if let Some(sink) = self.sink.take() {
+            sink.answer(self.row, outcome, stages);
+        }
+    }
+
+    /// True when nobody waits any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.sink.as_ref().is_some_and(|s| s.is_cancelled())
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if let Some(sink) = self.sink.take() {
+            sink.answer(self.row, Err(Rejection::Lost), Stages::default());
+        }
+    }
+}

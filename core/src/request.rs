@@ -1,0 +1,77 @@
+//! What enters a batch: token ids, a class, the times that matter.
+
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// Nanoseconds on the server's monotonic clock, counted from an arbitrary start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nanos(pub u64);
+
+impl Nanos {
+    /// The time from `earlier` to `self`, zero where the clock readings are out of order.
+    pub fn since(self, earlier: Nanos) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Nanos {
+    type Output = Nanos;
+
+    fn add(self, d: Duration) -> Nanos {
+        // Saturates after 584 years; a deadline beyond that is no deadline.
+        Nanos(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Nanos {
+    type Output = Nanos;
+
+    fn sub(self, d: Duration) -> Nanos {
+        Nanos(self.0.saturating_sub(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Who waits for the answer: a person (gRPC, HTTP) or a stream (Kafka, files).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// Overtakes bulk work.
+    Interactive,
+    /// Fills what interactive work leaves, and is kept from starving by its age.
+    Bulk,
+}
+
+impl Class {
+    /// Both classes, in the order in which they are served.
+    pub const ALL: [Class; 2] = [Class::Interactive, Class::Bulk];
+
+    /// The name used in requests, metrics and configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Interactive => "interactive",
+            Class::Bulk => "bulk",
+        }
+    }
+}
+
+/// The token ids of one text, with its special tokens, truncated to the model's window. Never empty:
+/// an empty text still has its special tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenIds(Box<[u32]>);
+
+impl TokenIds {
+    /// `None` where `ids` is empty.
+    pub fn new(ids: Vec<u32>) -> Option<TokenIds> {
+        (!ids.is_empty()).then(|| TokenIds(ids.into_boxed_slice()))
+    }
+
+    /// The ids, in text order.
+    pub fn as_slice(&self) -> &[u32] {
+        &self.0
+    }
+
+    /// How many there are: at least one.
+    #[allow(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
