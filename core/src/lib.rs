@@ -5,8 +5,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod batch;
 pub mod reply;
 pub mod request;
 
+pub use batch::PackedTokens;
 pub use reply::{Outcome, Rejection, Reply, Responder, Retry, Sink, Stages};
 pub use request::{Class, Nanos, TokenIds};
