@@ -1,0 +1,263 @@
+//! Joins the stages: the only place that knows all of them.
+
+use std::future::Future;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::front::Front;
+use crate::ingest;
+use crate::lane::Shared;
+use crate::metrics::{self, Metrics};
+use crate::repository::Repository;
+use crate::tokenize::TokenizerPool;
+
+/// Why the server could not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A thread or the runtime could not be started.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The metrics recorder could not be installed.
+    #[error("cannot install the metrics: {0}")]
+    Metrics(String),
+    /// An address is taken or not ours.
+    #[error("cannot listen on {what} address {addr}: {source}")]
+    Bind {
+        /// Which listener.
+        what: &'static str,
+        /// The address asked for.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A model could not be loaded.
+    #[error("{0}")]
+    Model(String),
+    /// A listener failed while it served.
+    #[error("the {what} listener failed: {reason}")]
+    Listener {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// Requests were still inside when `drain_timeout` passed.
+    #[error("{inside} requests were still running when drain_timeout = {timeout:?} passed")]
+    Drain {
+        /// How many.
+        inside: usize,
+        /// The limit.
+        timeout: Duration,
+    },
+}
+
+/// Everything behind the wire: models, threads, metrics. `serve` puts listeners before it, `score` a file.
+pub struct Engine {
+    front: Arc<Front>,
+    tokenizers: Vec<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts the threads and loads every configured model.
+    pub async fn start(config: &Config) -> Result<Engine, AppError> {
+        let engine = Engine::prepare(config)?;
+        engine.load().await?;
+        Ok(engine)
+    }
+
+    /// Starts the threads; no model is loaded yet, so readiness is false.
+    fn prepare(config: &Config) -> Result<Engine, AppError> {
+        let clock = Clock::start();
+        let metrics = Arc::new(Metrics::install().map_err(|e| AppError::Metrics(e.to_string()))?);
+        let (pool, tokenizers) =
+            TokenizerPool::start(config.tokenizer_threads, config.limits.queue_texts_max, clock)
+                .map_err(|source| AppError::Start { what: "the tokenizer threads", source })?;
+        let shared = Shared {
+            pool: Arc::new(pool),
+            limits: config.limits.clone(),
+            clock,
+            busy: metrics.device_busy("cpu"),
+        };
+        let repository = Arc::new(Repository::new(&config.models, config.threads, shared, Arc::clone(&metrics)));
+        let front = Arc::new(Front::new(repository, metrics, config.limits.clone(), clock));
+        Ok(Engine { front, tokenizers })
+    }
+
+    async fn load(&self) -> Result<(), AppError> {
+        self.front.repository().load_all().await.map_err(|e| AppError::Model(e.to_string()))
+    }
+
+    /// The door.
+    pub fn front(&self) -> &Arc<Front> {
+        &self.front
+    }
+
+    /// Takes no new work, lets what is inside finish within `timeout`, then ends every thread.
+    pub async fn stop(self, timeout: Duration) -> Result<(), AppError> {
+        let drain = self.front.drain();
+        drain.begin();
+        if !drain.emptied(timeout).await {
+            return Err(AppError::Drain { inside: drain.inside(), timeout });
+        }
+        self.front.repository().close().await;
+        drop(self.front);
+        // The pool ends with its last lane; what still holds a lane is a response on its way out.
+        let joined = tokio::task::spawn_blocking(move || self.tokenizers.into_iter().for_each(|t| drop(t.join())));
+        if tokio::time::timeout(timeout, joined).await.is_err() {
+            warn!("the tokenizer threads were still held when the process ended");
+        }
+        Ok(())
+    }
+}
+
+/// Runs the server until SIGTERM or SIGINT, then drains it.
+pub fn serve(config: Config) -> Result<(), AppError> {
+    let runtime = runtime(config.io_threads)?;
+    let served = runtime.block_on(run(config));
+    // A request that outlived the drain must not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+/// The runtime that moves bytes: sockets, timers, signals. No model computes on it.
+pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, AppError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .map_err(|source| AppError::Start { what: "the io threads", source })
+}
+
+async fn run(config: Config) -> Result<(), AppError> {
+    // Bound before the models load, so that a taken port is told at once; readiness says the rest.
+    let (grpc, grpc_addr) = bind("grpc", config.grpc_addr).await?;
+    let (http, http_addr) = bind("http", config.http_addr).await?;
+    let (scrape, metrics_addr) = bind("metrics", config.metrics_addr).await?;
+    let engine = Engine::prepare(&config)?;
+    let front = engine.front();
+
+    let closing = watch::Sender::new(false);
+    let mut listeners = JoinSet::new();
+    listeners.spawn(named("grpc", ingest::grpc::serve(Arc::clone(front), grpc, closed(&closing))));
+    listeners.spawn(named("http", ingest::http::serve(Arc::clone(front), http, closed(&closing))));
+    listeners.spawn(named("metrics", metrics::serve(Arc::clone(front), scrape, closed(&closing))));
+
+    let stop = stop_signal()?;
+    tokio::pin!(stop);
+    let outcome = tokio::select! {
+        loaded = engine.load() => loaded.map(|()| true),
+        failed = first_failure(&mut listeners) => Err(failed),
+        () = &mut stop => Ok(false),
+    };
+    let outcome = match outcome {
+        Ok(true) => {
+            announce(grpc_addr, http_addr, metrics_addr);
+            tokio::select! {
+                failed = first_failure(&mut listeners) => Err(failed),
+                () = &mut stop => Ok(()),
+            }
+        }
+        Ok(false) => Ok(()),
+        Err(failed) => Err(failed),
+    };
+    info!(drain_timeout = ?config.drain_timeout, "shutting down: taking no new requests");
+    drain(engine, closing, listeners, config.drain_timeout).await?;
+    outcome
+}
+
+/// Downstream, in order: no new requests, the ones inside finish, the connections close, the threads end.
+async fn drain(
+    engine: Engine,
+    closing: watch::Sender<bool>,
+    mut listeners: JoinSet<Result<(), AppError>>,
+    timeout: Duration,
+) -> Result<(), AppError> {
+    let started = tokio::time::Instant::now();
+    let drain = engine.front().drain();
+    drain.begin();
+    let emptied = drain.emptied(timeout).await;
+    let inside = drain.inside();
+    closing.send_replace(true);
+    let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(100));
+    let closed = async { while listeners.join_next().await.is_some() {} };
+    if tokio::time::timeout(left, closed).await.is_err() {
+        warn!("connections were still open when drain_timeout passed; they are cut");
+        listeners.shutdown().await;
+    }
+    if !emptied {
+        return Err(AppError::Drain { inside, timeout });
+    }
+    engine.stop(left).await?;
+    info!(took = ?started.elapsed(), "drained");
+    Ok(())
+}
+
+async fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    let failed = |source| AppError::Bind { what, addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    // Port 0 asks for any: say which one it became.
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+async fn named<E: std::fmt::Display>(
+    what: &'static str,
+    serving: impl Future<Output = Result<(), E>>,
+) -> Result<(), AppError> {
+    serving.await.map_err(|e| AppError::Listener { what, reason: e.to_string() })
+}
+
+fn closed(closing: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut closing = closing.subscribe();
+    async move {
+        // An error means that the sender is gone, which closes as well.
+        let _ = closing.wait_for(|closed| *closed).await;
+    }
+}
+
+/// Resolves only when a listener ended before it was told to.
+async fn first_failure(listeners: &mut JoinSet<Result<(), AppError>>) -> AppError {
+    match listeners.join_next().await {
+        Some(Ok(Err(failed))) => failed,
+        Some(Ok(Ok(()))) | None => {
+            AppError::Listener { what: "first", reason: "it ended without being told to".into() }
+        }
+        Some(Err(panicked)) => AppError::Listener { what: "first", reason: panicked.to_string() },
+    }
+}
+
+fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |source| AppError::Start { what: "the signal handlers", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The one line that scripts wait for. A closed stdout is no reason to stop serving.
+fn announce(grpc: SocketAddr, http: SocketAddr, metrics: SocketAddr) {
+    info!(%grpc, %http, %metrics, "ready");
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "ready grpc={grpc} http={http} metrics={metrics}").and_then(|()| out.flush());
+}

@@ -1,0 +1,238 @@
+//! Stage 1, behind the wire: the one door that every protocol uses.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_core::{Class, Nanos, Outcome, Rejection, Reply, Stages};
+
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::drain::Drain;
+use crate::lane::{Lane, Room, Submission};
+use crate::metrics::{Metrics, OutcomeLabel, Source};
+use crate::repository::Repository;
+use crate::respond::gather::{Gather, Gathered};
+use crate::status;
+
+/// One request of any protocol, its wire types left behind.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The model's name.
+    pub model: String,
+    /// Its version; empty or `latest` is the newest that is ready.
+    pub version: String,
+    /// At least one.
+    pub texts: Vec<String>,
+    /// Who waits.
+    pub class: Class,
+    /// Where it came from.
+    pub source: Source,
+    /// How long the answer is worth waiting for, from `received` on.
+    pub timeout: Option<Duration>,
+    /// Whether a text longer than the model's window is cut or refused.
+    pub truncate: bool,
+    /// What happens where the queue is full.
+    pub room: Room,
+    /// When the request was read.
+    pub received: Nanos,
+}
+
+/// The rows of a call, to be put on the wire. Dropping it ends the request's `respond` stage.
+pub struct Scored {
+    /// Who scored it.
+    pub lane: Arc<Lane>,
+    /// One outcome per text, in text order.
+    pub rows: Vec<Outcome>,
+    /// Of the text that finished last.
+    pub stages: Stages,
+    record: Record,
+}
+
+/// How long a request took so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Timings {
+    /// Since it was read.
+    pub total: Duration,
+    /// Tokenizing, the wait for a tokenizer included.
+    pub tokenize: Duration,
+    /// Waiting for a batch.
+    pub queue: Duration,
+    /// The forward pass.
+    pub execute: Duration,
+}
+
+/// What the metrics say of a request, said when it is dropped.
+struct Record {
+    clock: Clock,
+    source: Source,
+    class: Class,
+    texts: usize,
+    received: Nanos,
+}
+
+impl Scored {
+    /// Every row's reply, or the first rejection: for protocols whose requests fail as a whole.
+    pub fn all(&self) -> Result<Vec<&Reply>, &Rejection> {
+        self.rows.iter().map(Result::as_ref).collect()
+    }
+
+    /// How long it took so far.
+    pub fn timings(&self) -> Timings {
+        Timings {
+            total: self.record.clock.now().since(self.record.received),
+            tokenize: self.stages.tokenize,
+            queue: self.stages.queue,
+            execute: self.stages.execute,
+        }
+    }
+}
+
+impl Drop for Scored {
+    fn drop(&mut self) {
+        let Record { clock, source, class, texts, received } = self.record;
+        let now = clock.now();
+        let outcome =
+            self.rows.iter().find_map(|row| row.as_ref().err()).map_or(OutcomeLabel::Ok, status::outcome);
+        let respond = now.since(self.stages.finished);
+        let total = now.since(received);
+        self.lane.metrics.request_done(source, class, outcome, texts, Some(&self.stages), respond, total);
+    }
+}
+
+/// The door: limits, the models behind them, and the switch that closes it.
+pub struct Front {
+    repository: Arc<Repository>,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+    limits: Limits,
+    clock: Clock,
+}
+
+impl Front {
+    /// The door to `repository`.
+    pub fn new(repository: Arc<Repository>, metrics: Arc<Metrics>, limits: Limits, clock: Clock) -> Front {
+        Front { repository, metrics, drain: Drain::default(), limits, clock }
+    }
+
+    /// Scores every text of a call. Dropping the future cancels what has not run yet.
+    pub async fn score(&self, call: Call) -> Result<Scored, Rejection> {
+        let Call { source, class, received, .. } = call;
+        let texts = call.texts.len();
+        let lane = match self.lane(&call) {
+            Ok(lane) => lane,
+            Err(rejection) => {
+                self.metrics.unknown_model(source, class, status::outcome(&rejection));
+                return Err(rejection);
+            }
+        };
+        match self.scored(&lane, call).await {
+            Ok(Gathered { rows, stages }) => {
+                let record = Record { clock: self.clock, source, class, texts, received };
+                Ok(Scored { lane, rows, stages, record })
+            }
+            Err(rejection) => {
+                let total = self.clock.now().since(received);
+                let outcome = status::outcome(&rejection);
+                lane.metrics.request_done(source, class, outcome, texts, None, Duration::ZERO, total);
+                Err(rejection)
+            }
+        }
+    }
+
+    fn lane(&self, call: &Call) -> Result<Arc<Lane>, Rejection> {
+        self.repository.find(&call.model, &call.version)
+    }
+
+    async fn scored(&self, lane: &Arc<Lane>, call: Call) -> Result<Gathered, Rejection> {
+        // Held until the rows are complete: a drain waits for it.
+        let Some(_inside) = self.drain.enter() else { return Err(Rejection::ShuttingDown) };
+        self.check(&call.texts)?;
+        let deadline = call.timeout.map(|timeout| call.received + timeout);
+        let left = deadline.map(|deadline| deadline.since(self.clock.now()));
+        if left == Some(Duration::ZERO) {
+            return Err(Rejection::DeadlineExceeded("it had passed when the request was read"));
+        }
+        let (gather, waiting) = Gather::new(call.texts.len());
+        let submission = Submission {
+            texts: call.texts,
+            class: call.class,
+            deadline,
+            truncate: call.truncate,
+            received: call.received,
+            sink: gather,
+        };
+        let work = async {
+            lane.submit(submission, call.room).await?;
+            Ok(waiting.await)
+        };
+        match left {
+            None => work.await,
+            // The timer answers on time even where the batcher would notice only at its next batch;
+            // dropping `work` cancels the texts.
+            Some(left) => tokio::time::timeout(left, work).await.unwrap_or(Err(Rejection::DeadlineExceeded(
+                "it passed before the result was there",
+            ))),
+        }
+    }
+
+    fn check(&self, texts: &[String]) -> Result<(), Rejection> {
+        let Limits { max_request_texts, max_request_bytes, .. } = self.limits;
+        if texts.is_empty() {
+            return Err(Rejection::Invalid("the request holds no text; send at least one".into()));
+        }
+        if texts.len() > max_request_texts {
+            return Err(Rejection::Invalid(format!(
+                "the request holds {} texts, more than max_request_texts = {max_request_texts}; send several requests",
+                texts.len()
+            )));
+        }
+        let bytes: usize = texts.iter().map(String::len).sum();
+        if bytes > max_request_bytes {
+            return Err(Rejection::Invalid(format!(
+                "the request holds {bytes} bytes of text, more than max_request_bytes = {max_request_bytes}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The clock that `Call::received` is read from.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// What a request may hold.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The models.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// True as long as the process can answer at all.
+    pub fn is_live(&self) -> bool {
+        true
+    }
+
+    /// True when every configured model serves and no shutdown has begun.
+    pub fn is_ready(&self) -> bool {
+        !self.drain.is_draining() && self.repository.is_ready()
+    }
+
+    /// Resolves when the shutdown begins: streams read no further, answer what they read, and end.
+    pub fn draining(&self) -> impl Future<Output = ()> + '_ {
+        self.drain.begun()
+    }
+
+    /// The switch itself.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+}

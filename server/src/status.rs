@@ -1,0 +1,112 @@
+//! The one table that turns a [`Rejection`] into what each protocol says. No wildcard arm: a new
+//! rejection does not compile until it has a row here.
+
+use axum::http::StatusCode;
+use penstock_core::{Rejection, Retry};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use crate::metrics::OutcomeLabel;
+
+/// What a rejection is called in each protocol.
+struct Row {
+    grpc: Code,
+    /// On the v2 protocol, as Triton answers: its clients retry 503 alone.
+    v2: StatusCode,
+    /// On the OpenAI and text-embeddings-inference routes.
+    rest: StatusCode,
+    outcome: OutcomeLabel,
+}
+
+fn row(rejection: &Rejection) -> Row {
+    let same = |grpc, http, outcome| Row { grpc, v2: http, rest: http, outcome };
+    match rejection {
+        Rejection::Invalid(_) => same(Code::InvalidArgument, StatusCode::BAD_REQUEST, OutcomeLabel::Invalid),
+        Rejection::NotFound(_) => same(Code::NotFound, StatusCode::NOT_FOUND, OutcomeLabel::NotFound),
+        Rejection::NotReady(_) => {
+            same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, OutcomeLabel::NotReady)
+        }
+        Rejection::Overloaded { .. } => Row {
+            grpc: Code::Unavailable,
+            v2: StatusCode::SERVICE_UNAVAILABLE,
+            rest: StatusCode::TOO_MANY_REQUESTS,
+            outcome: OutcomeLabel::Overloaded,
+        },
+        Rejection::DeadlineExceeded(_) => {
+            same(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT, OutcomeLabel::Deadline)
+        }
+        // 499 is what proxies log for a client that left; nobody reads the answer.
+        Rejection::Cancelled => same(
+            Code::Cancelled,
+            StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            OutcomeLabel::Cancelled,
+        ),
+        Rejection::ShuttingDown => {
+            same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, OutcomeLabel::NotReady)
+        }
+        Rejection::NotFinite { .. } | Rejection::Model(_) => {
+            same(Code::Internal, StatusCode::INTERNAL_SERVER_ERROR, OutcomeLabel::Error)
+        }
+        // Our fault, not the request's: another replica may well answer it.
+        Rejection::Lost => same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, OutcomeLabel::Error),
+    }
+}
+
+/// The gRPC code.
+pub fn grpc_code(rejection: &Rejection) -> Code {
+    row(rejection).grpc
+}
+
+/// The gRPC status: code, message, and `retry-after` in seconds where a retry makes sense.
+pub fn to_status(rejection: &Rejection) -> Status {
+    let mut status = Status::new(grpc_code(rejection), rejection.to_string());
+    if let Some(seconds) = retry_after(rejection) {
+        status.metadata_mut().insert("retry-after", MetadataValue::from(seconds));
+    }
+    status
+}
+
+/// The HTTP status on the v2 protocol.
+pub fn http_status(rejection: &Rejection) -> StatusCode {
+    row(rejection).v2
+}
+
+/// The HTTP status on the OpenAI and text-embeddings-inference routes.
+pub fn http_status_rest(rejection: &Rejection) -> StatusCode {
+    row(rejection).rest
+}
+
+/// Seconds after which the same request may succeed, at least one.
+pub fn retry_after(rejection: &Rejection) -> Option<u64> {
+    match rejection.retry() {
+        Retry::Never => None,
+        Retry::After(wait) => Some(wait.as_secs().max(1)),
+    }
+}
+
+/// The value of the metric label `outcome`.
+pub fn outcome(rejection: &Rejection) -> OutcomeLabel {
+    row(rejection).outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overload_is_503_on_v2_and_429_on_the_rest_with_a_retry() {
+        let full = Rejection::Overloaded { what: "queue", used: 8, bound: 8, unit: "texts" };
+        assert_eq!(http_status(&full), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(http_status_rest(&full), StatusCode::TOO_MANY_REQUESTS);
+        let status = to_status(&full);
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
+    }
+
+    #[test]
+    fn a_client_error_is_never_retried() {
+        let wrong = Rejection::Invalid("shape [2,2], expected [n]".into());
+        assert_eq!(retry_after(&wrong), None);
+        assert_eq!(to_status(&wrong).code(), Code::InvalidArgument);
+    }
+}

@@ -1,0 +1,132 @@
+//! Stage 2: text to token ids, on threads of their own; the surplus of the admission bound goes back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased};
+use penstock_core::{Class, Nanos, Permit, Rejection, Request, Responder, Stages};
+use tracing::error;
+
+use crate::clock::Clock;
+use crate::lane::Lane;
+
+/// One admitted text with the duty to answer it.
+pub struct Text {
+    /// The text.
+    pub text: String,
+    /// Its share of the admission bounds, at the upper bound of its token count.
+    pub permit: Permit,
+    /// Where its row goes.
+    pub responder: Responder,
+}
+
+/// Texts of one request that are tokenized by one thread in one go.
+pub struct Job {
+    /// The model version that will score them.
+    pub lane: Arc<Lane>,
+    /// At least one.
+    pub texts: Vec<Text>,
+    /// Of the request.
+    pub class: Class,
+    /// When the request is no longer worth computing.
+    pub deadline: Option<Nanos>,
+    /// Whether a text longer than the model's window is cut or refused.
+    pub truncate: bool,
+    /// When the request was read.
+    pub received: Nanos,
+}
+
+/// The tokenizer threads, shared by all models, fed by one bounded queue a class.
+pub struct TokenizerPool {
+    interactive: Sender<Job>,
+    bulk: Sender<Job>,
+}
+
+impl TokenizerPool {
+    /// Starts `threads` threads behind queues of `jobs_max` jobs. The threads end when the pool is
+    /// dropped and its queues have run dry.
+    pub fn start(
+        threads: usize,
+        jobs_max: usize,
+        clock: Clock,
+    ) -> std::io::Result<(TokenizerPool, Vec<JoinHandle<()>>)> {
+        let (interactive, interactive_jobs) = bounded(jobs_max);
+        let (bulk, bulk_jobs) = bounded(jobs_max);
+        let handles = (0..threads.max(1))
+            .map(|i| {
+                let (interactive_jobs, bulk_jobs) = (interactive_jobs.clone(), bulk_jobs.clone());
+                std::thread::Builder::new()
+                    .name(format!("tokenize-{i}"))
+                    .spawn(move || run(&interactive_jobs, &bulk_jobs, clock))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok((TokenizerPool { interactive, bulk }, handles))
+    }
+
+    /// Queues a job; every text of a job that finds no room is answered `Overloaded`.
+    pub fn submit(&self, job: Job) {
+        let queue = match job.class {
+            Class::Interactive => &self.interactive,
+            Class::Bulk => &self.bulk,
+        };
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = queue.try_send(job) {
+            let bound = queue.capacity().unwrap_or(0);
+            for text in job.texts {
+                let full =
+                    Rejection::Overloaded { what: "the tokenizer queue", used: bound, bound, unit: "jobs" };
+                text.responder.answer(Err(full), Stages::default());
+            }
+        }
+    }
+}
+
+fn run(interactive: &Receiver<Job>, bulk: &Receiver<Job>, clock: Clock) {
+    let (mut interactive, mut bulk) = (interactive.clone(), bulk.clone());
+    let mut open = 2;
+    while open > 0 {
+        let job = select_biased! {
+            recv(interactive) -> job => job.inspect_err(|_| { interactive = crossbeam_channel::never(); open -= 1; }),
+            recv(bulk) -> job => job.inspect_err(|_| { bulk = crossbeam_channel::never(); open -= 1; }),
+        };
+        let Ok(job) = job else { continue };
+        let lane = Arc::clone(&job.lane);
+        // A tokenizer that panics loses the job it had, whose responders answer by themselves; the
+        // thread lives on for the others.
+        if catch_unwind(AssertUnwindSafe(|| tokenize(job, clock))).is_err() {
+            error!(model = lane.name, "the tokenizer panicked; its texts were answered as lost");
+        }
+    }
+}
+
+fn tokenize(job: Job, clock: Clock) {
+    let Job { lane, texts, class, deadline, truncate, received } = job;
+    for Text { text, mut permit, responder } in texts {
+        if responder.is_cancelled() {
+            responder.answer(Err(Rejection::Cancelled), stages_until(received, clock.now()));
+            continue;
+        }
+        if deadline.is_some_and(|deadline| clock.now() >= deadline) {
+            let late = Rejection::DeadlineExceeded("it passed before the text was tokenized");
+            responder.answer(Err(late), stages_until(received, clock.now()));
+            continue;
+        }
+        match lane.tokenizer.encode(&text, truncate) {
+            Ok(tokens) => {
+                // The text is no longer needed: its memory goes before its share of the bound.
+                drop(text);
+                permit.settle(tokens.len());
+                let tokenized = clock.now();
+                lane.enqueue(Request { tokens, class, received, tokenized, deadline, permit, responder });
+            }
+            Err(refused) => {
+                let outcome = Err(Rejection::Invalid(refused.to_string()));
+                responder.answer(outcome, stages_until(received, clock.now()));
+            }
+        }
+    }
+}
+
+fn stages_until(received: Nanos, now: Nanos) -> Stages {
+    Stages { tokenize: now.since(received), finished: now, ..Stages::default() }
+}

@@ -1,0 +1,47 @@
+//! Docs that are true: links lead somewhere, and every metric in the code is documented and vice versa.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Adds a fault for every relative link of a Markdown file that leads nowhere.
+pub fn check_links(root: &Path, file: &Path, text: &str, faults: &mut Vec<String>) {
+    for (number, line) in text.lines().enumerate() {
+        for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or_default();
+            if path.is_empty() || path.contains("://") || path.starts_with("mailto:") {
+                continue;
+            }
+            let from = file.parent().unwrap_or(Path::new(""));
+            if !root.join(from).join(path).exists() {
+                faults.push(format!("{}:{}: link to {path}, which does not exist", file.display(), number + 1));
+            }
+        }
+    }
+}
+
+/// Adds a fault for every metric that is named in the code and not in docs/metrics.md, and the other way.
+pub fn check_metric_names(root: &Path, files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
+    let mut code = BTreeSet::new();
+    for file in files.iter().filter(|f| f.starts_with("server/src/metrics")) {
+        let text = std::fs::read_to_string(root.join(file)).with_context(|| file.display().to_string())?;
+        let production = text.split("#[cfg(test)]").next().unwrap_or_default();
+        code.extend(metric_names(production, '"'));
+    }
+    let page = "docs/metrics.md";
+    let text = std::fs::read_to_string(root.join(page)).with_context(|| page.to_owned())?;
+    let documented = metric_names(&text, '`');
+    faults.extend(code.difference(&documented).map(|name| format!("{page}: {name} is not documented")));
+    faults.extend(documented.difference(&code).map(|name| format!("{page}: {name} is not in the code")));
+    Ok(())
+}
+
+/// Names that begin `penstock_` or `nv_inference_` right after a `quote`.
+fn metric_names(text: &str, quote: char) -> BTreeSet<String> {
+    text.split(quote)
+        .filter(|part| part.starts_with("penstock_") || part.starts_with("nv_inference_"))
+        .map(|part| part.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_' || c.is_ascii_digit()).collect())
+        .filter(|name: &String| !name.ends_with('_'))
+        .collect()
+}
