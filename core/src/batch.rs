@@ -1,5 +1,10 @@
 //! What an executor runs: packed token ids, and the requests that wait for their rows.
 
+use std::time::Duration;
+
+use crate::reply::{Outcome, Rejection, Reply};
+use crate::request::{Nanos, Request};
+
 /// The token ids of several texts back to back, without padding.
 ///
 /// `cu_seqlens` starts with 0, never falls and ends with `ids.len()`: text `i` is
@@ -18,7 +23,10 @@ impl PackedTokens {
     pub fn with_capacity(texts: usize, tokens: usize) -> PackedTokens {
         let mut cu_seqlens = Vec::with_capacity(texts + 1);
         cu_seqlens.push(0);
-        PackedTokens { ids: Vec::with_capacity(tokens), cu_seqlens }
+        PackedTokens {
+            ids: Vec::with_capacity(tokens),
+            cu_seqlens,
+        }
     }
 
     /// Packs `texts` in their order.
@@ -48,7 +56,14 @@ impl PackedTokens {
 
     /// Each text's length, in batch order.
     pub fn lengths(&self) -> impl ExactSizeIterator<Item = usize> + Clone + '_ {
-        self.cu_seqlens.windows(2).map(|ends| (ends[1] - ends[0]) as usize)
+        self.cu_seqlens
+            .windows(2)
+            .map(|ends| (ends[1] - ends[0]) as usize)
+    }
+
+    /// What the batch costs by.
+    pub fn shape(&self) -> BatchShape {
+        self.lengths().fold(BatchShape::default(), BatchShape::with)
     }
 }
 
@@ -56,4 +71,169 @@ impl Default for PackedTokens {
     fn default() -> PackedTokens {
         PackedTokens::with_capacity(0, 0)
     }
+}
+
+/// What a batch's time depends on: the linear layers see its tokens, attention sees each text's square.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchShape {
+    /// Token ids of all texts.
+    pub tokens: usize,
+    /// The sum of the squares of the texts' lengths.
+    pub sum_len_sq: u64,
+    /// Texts.
+    pub texts: usize,
+}
+
+impl BatchShape {
+    /// The shape with one more text of `len` tokens.
+    #[must_use]
+    pub fn with(self, len: usize) -> BatchShape {
+        let square = (len as u64).saturating_mul(len as u64);
+        BatchShape {
+            tokens: self.tokens + len,
+            sum_len_sq: self.sum_len_sq.saturating_add(square),
+            texts: self.texts + 1,
+        }
+    }
+
+    /// The shape with one text of `len` tokens less.
+    #[must_use]
+    pub fn without(self, len: usize) -> BatchShape {
+        let square = (len as u64).saturating_mul(len as u64);
+        BatchShape {
+            tokens: self.tokens.saturating_sub(len),
+            sum_len_sq: self.sum_len_sq.saturating_sub(square),
+            texts: self.texts.saturating_sub(1),
+        }
+    }
+}
+
+/// Requests that run together. Whatever happens to it, each request is answered once: by
+/// [`Batch::answer`], or as lost where the batch is dropped.
+pub struct Batch {
+    /// The texts of the requests, packed, in the order in which their rows are expected.
+    pub tokens: PackedTokens,
+    requests: Vec<Request>,
+    predicted: Option<Duration>,
+    started: Option<Nanos>,
+}
+
+impl Batch {
+    /// Packs `requests`. `predicted` is how long they should take, where that is known.
+    pub fn pack(requests: Vec<Request>, predicted: Option<Duration>) -> Batch {
+        Batch {
+            tokens: pack(&requests),
+            requests,
+            predicted,
+            started: None,
+        }
+    }
+
+    /// How many texts.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// True when [`Batch::shed`] left nothing to run.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// What the batch costs by.
+    pub fn shape(&self) -> BatchShape {
+        self.tokens.shape()
+    }
+
+    /// The requests, in row order.
+    pub fn requests(&self) -> &[Request] {
+        &self.requests
+    }
+
+    /// How long it should take; `None` where there is no forecast, or where the batch is a probe of a
+    /// forecast that looks too dark.
+    pub fn predicted(&self) -> Option<Duration> {
+        self.predicted
+    }
+
+    /// Answers the requests that died while the batch waited for the device, and says how many are left
+    /// to run. To be called right before the batch runs.
+    pub fn shed(&mut self, now: Nanos) -> usize {
+        let late = |r: &Request| {
+            let end = now + self.predicted.unwrap_or_default();
+            r.dead(now).or_else(|| {
+                let misses = r.deadline.is_some_and(|deadline| deadline < end);
+                misses.then_some(Rejection::DeadlineExceeded("it would pass before the batch ends"))
+            })
+        };
+        // Nearly always nobody is dead: look before anything is moved.
+        if self.requests.iter().any(|r| late(r).is_some()) {
+            let all = std::mem::take(&mut self.requests);
+            self.requests.reserve(all.len());
+            for request in all {
+                match late(&request) {
+                    Some(why) => request.refuse(why, now),
+                    None => self.requests.push(request),
+                }
+            }
+            self.tokens = pack(&self.requests);
+        }
+        self.requests.len()
+    }
+
+    /// The device begins.
+    pub fn started(&mut self, now: Nanos) {
+        self.started = Some(now);
+    }
+
+    /// Answers every request: row `i` belongs to request `i`. A count of rows that is not the count of
+    /// requests is a broken model: nobody can say whose row is whose, so everybody is told.
+    pub fn answer(self, rows: Result<Vec<Reply>, Rejection>, finished: Nanos) {
+        match rows {
+            Ok(rows) => self.answer_rows(rows.into_iter().map(Ok).collect(), finished),
+            Err(why) => self.answer_with(finished, std::iter::repeat_with(|| Err(why.clone()))),
+        }
+    }
+
+    /// The same, where single rows may have failed.
+    pub fn answer_rows(self, rows: Vec<Outcome>, finished: Nanos) {
+        if rows.len() == self.requests.len() {
+            self.answer_with(finished, rows.into_iter());
+        } else {
+            let why = format!(
+                "the model answered {} rows for {} texts",
+                rows.len(),
+                self.requests.len()
+            );
+            self.answer(Err(Rejection::Model(why)), finished);
+        }
+    }
+
+    fn answer_with(self, finished: Nanos, rows: impl Iterator<Item = Outcome>) {
+        let started = self.started.unwrap_or(finished);
+        for (request, row) in self.requests.into_iter().zip(rows) {
+            request.answer(row, started, finished);
+        }
+    }
+
+    /// Two halves, for a device that had no memory for the whole; one where it is a single text.
+    pub fn split(mut self) -> (Batch, Option<Batch>) {
+        if self.requests.len() < 2 {
+            return (self, None);
+        }
+        let rest = self.requests.split_off(self.requests.len() / 2);
+        let half = |requests| Batch {
+            started: self.started,
+            ..Batch::pack(requests, None)
+        };
+        (half(self.requests), Some(half(rest)))
+    }
+}
+
+fn pack(requests: &[Request]) -> PackedTokens {
+    let tokens = requests.iter().map(|r| r.tokens.len()).sum();
+    let mut packed = PackedTokens::with_capacity(requests.len(), tokens);
+    for request in requests {
+        packed.push(request.tokens.as_slice());
+    }
+    packed
 }

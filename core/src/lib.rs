@@ -5,10 +5,18 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod admission;
 pub mod batch;
+pub mod batcher;
+pub mod cost;
+pub mod policy;
 pub mod reply;
 pub mod request;
 
-pub use batch::PackedTokens;
+pub use admission::{Admission, AdmissionBounds, Permit};
+pub use batch::{Batch, BatchShape, PackedTokens};
+pub use batcher::{Batcher, Poll};
+pub use cost::CostModel;
+pub use policy::{BatchPolicy, PolicyError};
 pub use reply::{Outcome, Rejection, Reply, Responder, Retry, Sink, Stages};
-pub use request::{Class, Nanos, TokenIds};
+pub use request::{Class, Nanos, Request, TokenIds};

@@ -128,7 +128,10 @@ pub struct Responder {
 impl Responder {
     /// The duty to answer row `row` of `sink`.
     pub fn new(sink: Arc<dyn Sink>, row: u32) -> Responder {
-        Responder { sink: Some(sink), row }
+        Responder {
+            sink: Some(sink),
+            row,
+        }
     }
 
     /// Answers, and ends the duty.

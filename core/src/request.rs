@@ -3,6 +3,9 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use crate::admission::Permit;
+use crate::reply::{Outcome, Rejection, Responder, Stages};
+
 /// Nanoseconds on the server's monotonic clock, counted from an arbitrary start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nanos(pub u64);
@@ -19,7 +22,10 @@ impl Add<Duration> for Nanos {
 
     fn add(self, d: Duration) -> Nanos {
         // Saturates after 584 years; a deadline beyond that is no deadline.
-        Nanos(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        Nanos(
+            self.0
+                .saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -27,7 +33,10 @@ impl Sub<Duration> for Nanos {
     type Output = Nanos;
 
     fn sub(self, d: Duration) -> Nanos {
-        Nanos(self.0.saturating_sub(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        Nanos(
+            self.0
+                .saturating_sub(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -73,5 +82,61 @@ impl TokenIds {
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// One text on its way to a batch. It cannot exist without room ([`Permit`]) and without somebody to
+/// answer ([`Responder`]); dropped, it gives the one back and answers the other.
+pub struct Request {
+    /// The text.
+    pub tokens: TokenIds,
+    /// Who waits for it.
+    pub class: Class,
+    /// When it came in.
+    pub received: Nanos,
+    /// When its token ids were ready.
+    pub tokenized: Nanos,
+    /// When its answer is worth nothing any more.
+    pub deadline: Option<Nanos>,
+    /// The room it takes.
+    pub permit: Permit,
+    /// The duty to answer it.
+    pub responder: Responder,
+}
+
+impl Request {
+    /// Answers without having run.
+    pub fn refuse(self, r: Rejection, now: Nanos) {
+        let finished = now.max(self.tokenized);
+        self.answer(Err(r), finished, finished);
+    }
+
+    /// Answers with the times of its batch. Clock readings out of order count as no time, so that the
+    /// stages still sum to the total.
+    pub(crate) fn answer(self, outcome: Outcome, started: Nanos, finished: Nanos) {
+        let started = started.max(self.tokenized);
+        let finished = finished.max(started);
+        let stages = Stages {
+            tokenize: self.tokenized.since(self.received),
+            queue: started.since(self.tokenized),
+            execute: finished.since(started),
+            finished,
+        };
+        // Room first: whoever hears the answer may send the next text at once.
+        drop(self.permit);
+        self.responder.answer(outcome, stages);
+    }
+
+    /// The reason why running this would be a waste: nobody waits, or the time is over.
+    pub(crate) fn dead(&self, now: Nanos) -> Option<Rejection> {
+        if self.responder.is_cancelled() {
+            Some(Rejection::Cancelled)
+        } else if self.deadline.is_some_and(|deadline| deadline <= now) {
+            Some(Rejection::DeadlineExceeded(
+                "it passed while the text waited for a batch",
+            ))
+        } else {
+            None
+        }
     }
 }

@@ -1,0 +1,287 @@
+//! What runs next: two classes, one device, a token budget, nothing that is dead.
+//!
+//! Within a class the order is that of arrival, and a text that does not fit ends its class's turn
+//! instead of being overtaken: so nothing starves inside a class. Between the classes
+//! 1. bulk work older than `bulk_age_max` goes first, with at most a quarter of the batch and at least
+//!    one text, except where it alone filled the batch before while interactive work waited;
+//! 2. then interactive work;
+//! 3. then bulk work fills what is left.
+//!
+//! So under any load each class moves on in every second batch. The quarter is there because a stream
+//! that is always behind has *only* old work: without it, ageing would turn the two classes around.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::batch::{Batch, BatchShape};
+use crate::cost::CostModel;
+use crate::policy::BatchPolicy;
+use crate::reply::Rejection;
+use crate::request::{Class, Nanos, Request};
+
+/// The part of a batch that aged bulk work may take before interactive work.
+const AGED_SHARE: u32 = 4;
+/// An interactive text waits at worst for the batch that runs, for the one that is prefetched, and for
+/// its own: each may take this part of the target.
+const BATCHES_IN_TARGET: u32 = 3;
+/// How long the last interactive text keeps batches short.
+const INTERACTIVE_RECENT: Duration = Duration::from_secs(10);
+/// After so many refusals by forecast, with no batch in between to check it by, one text runs anyway:
+/// otherwise a forecast that is too dark would never be put right.
+const PROBE_AFTER: u32 = 16;
+
+/// What to do now.
+pub enum Poll {
+    /// Run this.
+    Run(Batch),
+    /// Nothing to run before this time, or before something arrives.
+    IdleUntil(Option<Nanos>),
+}
+
+/// Gathers requests and hands out batches when the executor asks.
+pub struct Batcher {
+    policy: BatchPolicy,
+    cost: CostModel,
+    interactive: VecDeque<Request>,
+    bulk: VecDeque<Request>,
+    waiting: BatchShape,
+    /// No deadline among the waiting requests is earlier. It may be older than all of them, until the
+    /// queues were empty once: then a batch is started sooner than it need be, never later.
+    deadline_min: Option<Nanos>,
+    interactive_seen: Option<Nanos>,
+    interactive_owed: bool,
+    refused_by_forecast: u32,
+}
+
+/// A batch in the making.
+struct Draft {
+    requests: Vec<Request>,
+    shape: BatchShape,
+    predicted: Option<Duration>,
+    deadline: Option<Nanos>,
+    probe: bool,
+}
+
+/// How far one class may fill a draft that is not empty.
+struct Room {
+    tokens: usize,
+    texts: usize,
+    time: Option<Duration>,
+    /// Only requests received before this.
+    received_before: Option<Nanos>,
+}
+
+impl Batcher {
+    /// A batcher with nothing waiting.
+    pub fn new(policy: BatchPolicy, cost: CostModel) -> Batcher {
+        Batcher {
+            policy,
+            cost,
+            interactive: VecDeque::new(),
+            bulk: VecDeque::new(),
+            waiting: BatchShape::default(),
+            deadline_min: None,
+            interactive_seen: None,
+            interactive_owed: false,
+            refused_by_forecast: 0,
+        }
+    }
+
+    /// Takes a request in. One that is longer than the model's window is refused: it would fit no batch.
+    pub fn offer(&mut self, r: Request) {
+        let len = r.tokens.len();
+        if len > self.policy.window() {
+            let why = format!(
+                "text of {len} tokens exceeds the window of {}",
+                self.policy.window()
+            );
+            let now = r.tokenized;
+            return r.refuse(Rejection::Invalid(why), now);
+        }
+        self.waiting = self.waiting.with(len);
+        self.deadline_min = earlier(self.deadline_min, r.deadline);
+        match r.class {
+            Class::Interactive => {
+                self.interactive_seen = self.interactive_seen.max(Some(r.tokenized));
+                self.interactive.push_back(r);
+            }
+            Class::Bulk => self.bulk.push_back(r),
+        }
+    }
+
+    /// The next batch. To be called when the executor has room for one; dead requests that are met on
+    /// the way are answered.
+    pub fn poll(&mut self, now: Nanos) -> Poll {
+        if let Some(at) = self.worth_waiting(now) {
+            return Poll::IdleUntil(Some(at));
+        }
+        let room = Room {
+            tokens: self.policy.tokens_max(),
+            texts: self.policy.requests_max(),
+            time: self.time_max(now),
+            received_before: None,
+        };
+        let mut draft = Draft {
+            requests: Vec::with_capacity(self.len().min(room.texts)),
+            shape: BatchShape::default(),
+            predicted: None,
+            deadline: None,
+            probe: false,
+        };
+        if !self.interactive_owed {
+            let aged = Room {
+                tokens: room.tokens / AGED_SHARE as usize,
+                texts: room.texts / AGED_SHARE as usize,
+                time: room.time.map(|time| time / AGED_SHARE),
+                received_before: Some(now - self.policy.bulk_age_max()),
+            };
+            self.fill(&mut draft, Class::Bulk, &aged, now);
+        }
+        let before = draft.requests.len();
+        self.fill(&mut draft, Class::Interactive, &room, now);
+        self.interactive_owed = draft.requests.len() == before && !self.interactive.is_empty();
+        self.fill(&mut draft, Class::Bulk, &room, now);
+        if self.is_empty() {
+            self.deadline_min = None;
+        }
+        if draft.requests.is_empty() {
+            return Poll::IdleUntil(None);
+        }
+        Poll::Run(Batch::pack(draft.requests, draft.predicted))
+    }
+
+    /// Learns how long a batch took.
+    pub fn observe(&mut self, shape: BatchShape, took: Duration) {
+        self.cost.observe(shape, took);
+        self.refused_by_forecast = 0;
+    }
+
+    /// How many requests wait.
+    pub fn len(&self) -> usize {
+        self.interactive.len() + self.bulk.len()
+    }
+
+    /// True when none waits.
+    pub fn is_empty(&self) -> bool {
+        self.interactive.is_empty() && self.bulk.is_empty()
+    }
+
+    /// What has been learned about the device.
+    pub fn cost(&self) -> &CostModel {
+        &self.cost
+    }
+
+    /// Tokens a second that the device sustains in full batches; `None` before enough batches ran.
+    pub fn capacity_tokens_per_second(&self) -> Option<f64> {
+        self.cost.capacity_tokens_per_second(self.policy.tokens_max())
+    }
+
+    /// Moves requests of `class` into `draft` while there is room, and answers the dead.
+    fn fill(&mut self, draft: &mut Draft, class: Class, room: &Room, now: Nanos) {
+        while !draft.probe {
+            let Some(head) = self.queue(class).front() else {
+                return;
+            };
+            if room.received_before.is_some_and(|before| head.received > before) {
+                return;
+            }
+            if let Some(why) = head.dead(now) {
+                self.refuse(class, why, now);
+                continue;
+            }
+            let shape = draft.shape.with(head.tokens.len());
+            let first = draft.requests.is_empty();
+            if !first && (shape.tokens > room.tokens || shape.texts > room.texts) {
+                return;
+            }
+            let deadline = head.deadline;
+            let mut predicted = self.cost.predict(shape);
+            if let Some(took) = predicted {
+                let end = now + took;
+                let holds_up_others = draft.deadline.is_some_and(|others| others < end);
+                if !first && (holds_up_others || room.time.is_some_and(|max| took > max)) {
+                    return;
+                }
+                if deadline.is_some_and(|deadline| deadline < end) {
+                    if !first || self.refused_by_forecast < PROBE_AFTER {
+                        self.refused_by_forecast += 1;
+                        let why = "it would pass before the batch ends";
+                        self.refuse(class, Rejection::DeadlineExceeded(why), now);
+                        continue;
+                    }
+                    self.refused_by_forecast = 0;
+                    draft.probe = true;
+                    predicted = None;
+                }
+            }
+            draft.predicted = predicted;
+            draft.shape = shape;
+            draft.deadline = earlier(draft.deadline, deadline);
+            draft.requests.extend(self.take(class));
+        }
+    }
+
+    /// When to start a batch that is not full; `None` for now.
+    fn worth_waiting(&self, now: Nanos) -> Option<Nanos> {
+        if self.policy.queue_delay_max().is_zero() {
+            return None;
+        }
+        let predicted = self.cost.predict(self.waiting);
+        let full = self.waiting.tokens >= self.policy.tokens_max()
+            || self.waiting.texts >= self.policy.requests_max()
+            || self
+                .time_max(now)
+                .zip(predicted)
+                .is_some_and(|(max, took)| took >= max);
+        if full {
+            return None;
+        }
+        let heads = [self.interactive.front(), self.bulk.front()];
+        let oldest = heads.into_iter().flatten().map(|r| r.tokenized).min()?;
+        let latest = self
+            .deadline_min
+            .map(|deadline| deadline - predicted.unwrap_or_default());
+        earlier(Some(oldest + self.policy.queue_delay_max()), latest).filter(|&at| at > now)
+    }
+
+    /// How long a batch may take, so that interactive work keeps its target.
+    fn time_max(&self, now: Nanos) -> Option<Duration> {
+        let recent = self
+            .interactive_seen
+            .is_some_and(|at| now.since(at) < INTERACTIVE_RECENT);
+        let target = self
+            .policy
+            .interactive_target()
+            .filter(|_| recent || !self.interactive.is_empty());
+        target.map(|target| target / BATCHES_IN_TARGET)
+    }
+
+    fn queue(&self, class: Class) -> &VecDeque<Request> {
+        match class {
+            Class::Interactive => &self.interactive,
+            Class::Bulk => &self.bulk,
+        }
+    }
+
+    fn take(&mut self, class: Class) -> Option<Request> {
+        let request = match class {
+            Class::Interactive => self.interactive.pop_front(),
+            Class::Bulk => self.bulk.pop_front(),
+        }?;
+        self.waiting = self.waiting.without(request.tokens.len());
+        Some(request)
+    }
+
+    fn refuse(&mut self, class: Class, why: Rejection, now: Nanos) {
+        if let Some(request) = self.take(class) {
+            request.refuse(why, now);
+        }
+    }
+}
+
+fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
