@@ -1,0 +1,261 @@
+//! `config.json` of a Hugging Face model, checked: what the encoder and its head are made of.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use penstock_kernels::Activation;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Family, ModelError, Problem, Task};
+
+/// The largest size that any dimension of a real encoder has; beyond it a file is broken, and sizes
+/// multiplied with each other would overflow.
+const DIMENSION_MAX: usize = 1 << 24;
+
+/// The file as it stands. `DistilBERT` has its own words for the same things.
+#[derive(Deserialize)]
+struct Raw {
+    model_type: Option<String>,
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    #[serde(alias = "dim")]
+    hidden_size: Option<usize>,
+    #[serde(alias = "n_layers")]
+    num_hidden_layers: Option<usize>,
+    #[serde(alias = "n_heads")]
+    num_attention_heads: Option<usize>,
+    #[serde(alias = "hidden_dim")]
+    intermediate_size: Option<usize>,
+    #[serde(alias = "activation")]
+    hidden_act: Option<String>,
+    vocab_size: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    type_vocab_size: Option<usize>,
+    layer_norm_eps: Option<f32>,
+    pad_token_id: Option<u32>,
+    position_embedding_type: Option<String>,
+    relative_attention_num_buckets: Option<usize>,
+    is_decoder: Option<bool>,
+    id2label: Option<BTreeMap<String, String>>,
+    num_labels: Option<usize>,
+    problem_type: Option<String>,
+}
+
+/// What `config.json` says, with every value known to be usable.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Where it was read.
+    pub file: PathBuf,
+    pub family: Family,
+    pub hidden: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub intermediate: usize,
+    pub activation: Activation,
+    pub vocabulary: usize,
+    /// Rows of the position table.
+    pub positions: usize,
+    /// Rows of the token type table; 0 where the family has none.
+    pub kinds: usize,
+    pub eps: f32,
+    /// The padding id, where the positions depend on it.
+    pub padding: Option<u32>,
+    /// Rows of the relative attention bias.
+    pub buckets: usize,
+    /// What `architectures` says the model does; `None` where it says nothing that is supported.
+    pub task: Option<Task>,
+    /// `architectures`, for messages.
+    pub architecture: String,
+    pub labels: Vec<String>,
+    pub problem: Problem,
+}
+
+impl Config {
+    /// Reads and checks `config.json` in `folder`.
+    pub fn read(folder: &Path) -> Result<Config, ModelError> {
+        let file = folder.join("config.json");
+        let raw: Raw = read_json(&file)?.ok_or_else(|| ModelError::MissingFile {
+            folder: folder.to_path_buf(),
+            missing: "config.json".to_owned(),
+        })?;
+        check(file, raw)
+    }
+
+    /// The longest text that the position table holds, special tokens included.
+    pub fn window(&self) -> usize {
+        self.positions - self.padding.map_or(0, |p| p as usize + 1)
+    }
+}
+
+fn check(file: PathBuf, raw: Raw) -> Result<Config, ModelError> {
+    let size = |key: &str, value: Option<usize>| match value {
+        Some(v) if (1..=DIMENSION_MAX).contains(&v) => Ok(v),
+        Some(v) => Err(ModelError::unsupported(
+            &file,
+            key,
+            v,
+            &format!("1 to {DIMENSION_MAX}"),
+        )),
+        None => Err(ModelError::malformed(&file, format!("{key} is missing"))),
+    };
+    let model_type = raw
+        .model_type
+        .as_deref()
+        .ok_or_else(|| ModelError::malformed(&file, "model_type is missing"))?;
+    let family = Family::parse(&file, model_type)?;
+
+    let hidden = size("hidden_size", raw.hidden_size)?;
+    let heads = size("num_attention_heads", raw.num_attention_heads)?;
+    if !hidden.is_multiple_of(heads) {
+        let divides = format!("a divisor of hidden_size {hidden}");
+        return Err(ModelError::unsupported(
+            &file,
+            "num_attention_heads",
+            heads,
+            &divides,
+        ));
+    }
+    let positions = size("max_position_embeddings", raw.max_position_embeddings)?;
+    let padding = family
+        .positions_after_padding()
+        .then(|| raw.pad_token_id.unwrap_or(1));
+    if padding.is_some_and(|p| p as usize + 1 >= positions) {
+        let room = format!("more than pad_token_id {} plus one", padding.unwrap_or_default());
+        return Err(ModelError::unsupported(
+            &file,
+            "max_position_embeddings",
+            positions,
+            &room,
+        ));
+    }
+    let position_type = raw.position_embedding_type.as_deref().unwrap_or("absolute");
+    if position_type != "absolute" {
+        return Err(ModelError::unsupported(
+            &file,
+            "position_embedding_type",
+            position_type,
+            "absolute",
+        ));
+    }
+    if raw.is_decoder == Some(true) {
+        return Err(ModelError::unsupported(
+            &file,
+            "is_decoder",
+            true,
+            "false (an encoder)",
+        ));
+    }
+    let eps = raw.layer_norm_eps.unwrap_or(1e-12);
+    if !(eps.is_finite() && eps >= 0.0) {
+        return Err(ModelError::unsupported(
+            &file,
+            "layer_norm_eps",
+            eps,
+            "a finite number of at least 0",
+        ));
+    }
+    let kinds = if family.names().kinds {
+        size("type_vocab_size", raw.type_vocab_size.or(Some(2)))?
+    } else {
+        0
+    };
+    let labels = labels(&file, raw.id2label, raw.num_labels)?;
+    let architecture = raw.architectures.unwrap_or_default().join(", ");
+    Ok(Config {
+        family,
+        hidden,
+        layers: size("num_hidden_layers", raw.num_hidden_layers)?,
+        heads,
+        intermediate: size("intermediate_size", raw.intermediate_size)?,
+        activation: activation(&file, raw.hidden_act.as_deref().unwrap_or("gelu"))?,
+        vocabulary: size("vocab_size", raw.vocab_size)?,
+        positions,
+        kinds,
+        eps,
+        padding,
+        buckets: size(
+            "relative_attention_num_buckets",
+            raw.relative_attention_num_buckets.or(Some(32)),
+        )?,
+        task: task(&architecture),
+        architecture,
+        problem: problem(&file, raw.problem_type.as_deref(), labels.len())?,
+        labels,
+        file,
+    })
+}
+
+fn activation(file: &Path, name: &str) -> Result<Activation, ModelError> {
+    match name {
+        "gelu" => Ok(Activation::Gelu),
+        "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+        "relu" => Ok(Activation::Relu),
+        other => Err(ModelError::unsupported(
+            file,
+            "hidden_act",
+            other,
+            "gelu, gelu_new, gelu_pytorch_tanh, relu",
+        )),
+    }
+}
+
+/// A folder without `architectures` holds a bare encoder.
+fn task(architecture: &str) -> Option<Task> {
+    let ends = |with: &str| architecture.ends_with(with);
+    if ends("ForSequenceClassification") {
+        Some(Task::SequenceClassification)
+    } else if architecture.is_empty() || ends("Model") || ends("ForMaskedLM") || ends("ForPreTraining") {
+        Some(Task::Embedding)
+    } else {
+        None
+    }
+}
+
+/// The labels in the order of the logits. As in transformers, a file that names none means two.
+fn labels(
+    file: &Path,
+    id2label: Option<BTreeMap<String, String>>,
+    num_labels: Option<usize>,
+) -> Result<Vec<String>, ModelError> {
+    let Some(map) = id2label else {
+        let count = num_labels.unwrap_or(2).min(DIMENSION_MAX);
+        return Ok((0..count).map(|i| format!("LABEL_{i}")).collect());
+    };
+    (0..map.len())
+        .map(|i| {
+            map.get(&i.to_string()).cloned().ok_or_else(|| {
+                let keys: Vec<&str> = map.keys().map(String::as_str).collect();
+                ModelError::malformed(file, format!("id2label lacks {i}; it has {}", keys.join(", ")))
+            })
+        })
+        .collect()
+}
+
+/// As transformers' text classification pipeline reads it: one unnamed score is a sigmoid.
+fn problem(file: &Path, problem_type: Option<&str>, labels: usize) -> Result<Problem, ModelError> {
+    match problem_type {
+        Some("regression") => Ok(Problem::Regression),
+        Some("multi_label_classification") => Ok(Problem::MultiLabel),
+        Some("single_label_classification") | None if labels == 1 => Ok(Problem::MultiLabel),
+        Some("single_label_classification") | None => Ok(Problem::SingleLabel),
+        Some(other) => {
+            let supported = "regression, multi_label_classification, single_label_classification";
+            Err(ModelError::unsupported(file, "problem_type", other, supported))
+        }
+    }
+}
+
+/// The JSON in `file`, `None` where the file does not exist.
+pub(crate) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, ModelError> {
+    let bytes = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(ModelError::io(file, e)),
+    };
+    // Some tools write a byte order mark, which JSON does not know.
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    serde_json::from_slice(text)
+        .map(Some)
+        .map_err(|e| ModelError::malformed(file, e))
+}

@@ -1,0 +1,129 @@
+//! One layer: attention over each text, then the feed-forward block, each with its residual and norm.
+
+use penstock_kernels::{Activation, KernelError, Norm, Ops, Pooling};
+
+use super::embeddings::norm;
+use crate::ModelError;
+use crate::config::Config;
+use crate::weights::Weights;
+
+pub(super) struct Layer<O: Ops> {
+    /// Query, key and value in one matrix, so that one product makes all three.
+    qkv: O::Matrix,
+    attention_out: O::Matrix,
+    attention_norm: Norm<O::Table>,
+    up: O::Matrix,
+    activation: Activation,
+    down: O::Matrix,
+    output_norm: Norm<O::Table>,
+}
+
+/// What a layer leaves behind for the next to overwrite.
+pub(super) struct Scratch<O: Ops> {
+    qkv: O::Buffer,
+    attended: O::Buffer,
+    /// The first rows of `attended`, where only they go on.
+    first: O::Buffer,
+    wide: O::Buffer,
+}
+
+impl<O: Ops> Scratch<O> {
+    pub(super) fn new(ops: &O) -> Scratch<O> {
+        Scratch {
+            qkv: ops.buffer(),
+            attended: ops.buffer(),
+            first: ops.buffer(),
+            wide: ops.buffer(),
+        }
+    }
+
+    /// Drops what was attended to by all but the first token of each text.
+    pub(super) fn keep_first(&mut self, ops: &mut O, cu_seqlens: &[u32]) -> Result<(), KernelError> {
+        ops.pool(&self.attended, cu_seqlens, Pooling::Cls, &mut self.first)?;
+        std::mem::swap(&mut self.attended, &mut self.first);
+        Ok(())
+    }
+}
+
+impl<O: Ops> Layer<O> {
+    pub(super) fn load(
+        config: &Config,
+        weights: &Weights,
+        ops: &O,
+        number: usize,
+    ) -> Result<Layer<O>, ModelError> {
+        let names = config.family.names();
+        let name = |part: &str| format!("{}{number}.{part}", names.layer);
+        let matrix = |part: &str, out: usize, inp: usize| -> Result<O::Matrix, ModelError> {
+            let (weight, bias) = linear(weights, &weights.encoder(&name(part)), out, inp)?;
+            Ok(ops.matrix(&weight, Some(&bias), out, inp)?)
+        };
+        let (hidden, wide) = (config.hidden, config.intermediate);
+        let (mut weight, mut bias) = (
+            Vec::with_capacity(3 * hidden * hidden),
+            Vec::with_capacity(3 * hidden),
+        );
+        for part in names.qkv {
+            let (w, b) = linear(weights, &weights.encoder(&name(part)), hidden, hidden)?;
+            weight.extend(w);
+            bias.extend(b);
+        }
+        Ok(Layer {
+            qkv: ops.matrix(&weight, Some(&bias), 3 * hidden, hidden)?,
+            attention_out: matrix(names.attention_out, hidden, hidden)?,
+            attention_norm: norm(config, weights, ops, &name(names.attention_norm))?,
+            up: matrix(names.up, wide, hidden)?,
+            activation: config.activation,
+            down: matrix(names.down, hidden, wide)?,
+            output_norm: norm(config, weights, ops, &name(names.output_norm))?,
+        })
+    }
+
+    /// Every token looks at the tokens of its text.
+    pub(super) fn attend(
+        &self,
+        ops: &mut O,
+        cu_seqlens: &[u32],
+        heads: usize,
+        relative_bias: Option<&O::Table>,
+        hidden: &O::Buffer,
+        scratch: &mut Scratch<O>,
+    ) -> Result<(), KernelError> {
+        ops.linear(hidden, &self.qkv, Activation::None, &mut scratch.qkv)?;
+        ops.attention(
+            &scratch.qkv,
+            cu_seqlens,
+            heads,
+            relative_bias,
+            &mut scratch.attended,
+        )
+    }
+
+    /// What follows attention: each row of `hidden` on its own.
+    pub(super) fn finish(
+        &self,
+        ops: &mut O,
+        hidden: &mut O::Buffer,
+        scratch: &mut Scratch<O>,
+    ) -> Result<(), KernelError> {
+        ops.linear_add_norm(
+            &scratch.attended,
+            &self.attention_out,
+            &self.attention_norm,
+            hidden,
+        )?;
+        ops.linear(hidden, &self.up, self.activation, &mut scratch.wide)?;
+        ops.linear_add_norm(&scratch.wide, &self.down, &self.output_norm, hidden)
+    }
+}
+
+/// Weight `[out, inp]` and bias of the linear layer with the full name `name`.
+pub(crate) fn linear(
+    weights: &Weights,
+    name: &str,
+    out: usize,
+    inp: usize,
+) -> Result<(Vec<f32>, Vec<f32>), ModelError> {
+    let weight = weights.read(&format!("{name}.weight"), &[out, inp])?;
+    Ok((weight, weights.read(&format!("{name}.bias"), &[out])?))
+}

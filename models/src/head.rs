@@ -1,0 +1,118 @@
+//! The classifier behind the encoder: first token to logits, logits to probabilities.
+
+use penstock_kernels::{Activation, KernelError, Ops};
+
+use crate::config::Config;
+use crate::encoder::linear;
+use crate::registry::Dense;
+use crate::weights::Weights;
+use crate::{ModelError, Problem};
+
+/// A hidden layer and the layer that makes the logits.
+pub(crate) struct Classifier<O: Ops> {
+    dense: O::Matrix,
+    activation: Activation,
+    out: O::Matrix,
+    middle: O::Buffer,
+    logits: O::Buffer,
+}
+
+impl<O: Ops> Classifier<O> {
+    /// Reads and packs the classifier of `config`'s family.
+    pub fn load(config: &Config, weights: &Weights, ops: &O) -> Result<Classifier<O>, ModelError> {
+        let names = config.family.names();
+        let (hidden, labels) = (config.hidden, config.labels.len());
+        check_labels(
+            weights,
+            &weights.outer(&format!("{}.weight", names.classifier)),
+            labels,
+        )?;
+        let (dense, activation) = match names.dense {
+            Dense::Pooler(name) => (weights.encoder(name), Activation::Tanh),
+            Dense::Tanh(name) => (weights.outer(name), Activation::Tanh),
+            Dense::Relu(name) => (weights.outer(name), Activation::Relu),
+        };
+        let (weight, bias) = linear(weights, &dense, hidden, hidden)?;
+        let (out_weight, out_bias) = linear(weights, &weights.outer(names.classifier), labels, hidden)?;
+        Ok(Classifier {
+            dense: ops.matrix(&weight, Some(&bias), hidden, hidden)?,
+            activation,
+            out: ops.matrix(&out_weight, Some(&out_bias), labels, hidden)?,
+            middle: ops.buffer(),
+            logits: ops.buffer(),
+        })
+    }
+
+    /// One row of logits for each row of `first`.
+    pub fn forward(&mut self, ops: &mut O, first: &O::Buffer) -> Result<&O::Buffer, KernelError> {
+        ops.linear(first, &self.dense, self.activation, &mut self.middle)?;
+        ops.linear(&self.middle, &self.out, Activation::None, &mut self.logits)?;
+        Ok(&self.logits)
+    }
+}
+
+/// A classifier with other rows than labels is refused in words that say so.
+pub(crate) fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Result<(), ModelError> {
+    match weights.shape(tensor).as_deref() {
+        Some(&[rows, _]) if rows != labels => Err(ModelError::LabelCount {
+            file: weights.file().to_path_buf(),
+            tensor: tensor.to_owned(),
+            labels,
+            rows,
+        }),
+        // A missing tensor or a wrong width is reported when it is read.
+        _ => Ok(()),
+    }
+}
+
+/// What the logits mean.
+pub(crate) fn probabilities(problem: Problem, logits: &[f32]) -> Vec<f32> {
+    match problem {
+        Problem::Regression => logits.to_vec(),
+        Problem::MultiLabel => logits.iter().map(|&x| 1.0 / (1.0 + (-x).exp())).collect(),
+        Problem::SingleLabel => {
+            let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mut shares: Vec<f32> = logits.iter().map(|&x| (x - most).exp()).collect();
+            let sum: f32 = shares.iter().sum();
+            for share in &mut shares {
+                *share /= sum;
+            }
+            shares
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(problem: Problem, logits: &[f32], expected: &[f32]) {
+        let found = probabilities(problem, logits);
+        assert_eq!(found.len(), expected.len());
+        for (f, e) in found.iter().zip(expected) {
+            assert!(
+                (f - e).abs() < 1e-6,
+                "{problem:?} of {logits:?}: {found:?} is not {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_label_is_a_softmax_that_large_logits_do_not_break() {
+        check(Problem::SingleLabel, &[0.0, 0.0], &[0.5, 0.5]);
+        check(Problem::SingleLabel, &[1.0, 3.0], &[0.119_202_92, 0.880_797_1]);
+        check(Problem::SingleLabel, &[1000.0, 0.0, -1000.0], &[1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn many_labels_are_sigmoids_and_a_regression_is_itself() {
+        check(Problem::MultiLabel, &[0.0, 2.0, -200.0], &[0.5, 0.880_797_1, 0.0]);
+        check(Problem::Regression, &[-3.5], &[-3.5]);
+    }
+
+    #[test]
+    fn a_logit_that_is_not_a_number_stays_visible() {
+        let shares = probabilities(Problem::SingleLabel, &[f32::NAN, 1.0]);
+        assert!(shares.iter().any(|p| !p.is_finite()));
+    }
+}

@@ -1,0 +1,37 @@
+//! From a model folder to a packed encoder: weights, tokenizer, encoder, pooling, head.
+//!
+//! [`locate`] finds the folder, [`inspect`] says what is in it, [`load`] makes it ready to run. Nothing
+//! here knows a request, a socket or a metric.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod error;
+mod spec;
+
+mod locate;
+mod versions;
+
+mod config;
+mod sentence;
+mod tokenizer;
+mod weights;
+
+mod encoder;
+mod head;
+mod pooling;
+
+mod load;
+mod model;
+mod parity;
+mod registry;
+
+pub use error::ModelError;
+pub use load::{LoadOptions, Loaded, inspect, load};
+pub use locate::locate;
+pub use model::Model;
+pub use penstock_kernels::Pooling;
+pub use pooling::normalize;
+pub use registry::Family;
+pub use spec::{ModelSpec, Problem, Task};
+pub use tokenizer::{TextTokenizer, TokenizeError};
+pub use versions::versions;

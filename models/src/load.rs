@@ -1,0 +1,171 @@
+//! A folder to a model that is ready to run: read, checked, packed, and held against its parity file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use penstock_kernels::{Cpu, Ops, Pooling};
+
+use crate::config::Config;
+use crate::model::PackedModel;
+use crate::parity::Parity;
+use crate::sentence::Sentence;
+use crate::tokenizer::{Limits, length_limit};
+use crate::weights::Weights;
+use crate::{Model, ModelError, ModelSpec, Task, TextTokenizer};
+
+/// What the caller decides about a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Compute threads on the CPU.
+    pub threads: usize,
+    /// Another task than the folder suggests.
+    pub task: Option<Task>,
+    /// Another maximum of tokens than the folder says, up to the model's window.
+    pub max_length: Option<usize>,
+    /// Hold the loaded model against `parity.json`.
+    pub check_parity: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> LoadOptions {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        LoadOptions {
+            threads,
+            task: None,
+            max_length: None,
+            check_parity: true,
+        }
+    }
+}
+
+/// A model that is ready to run.
+pub struct Loaded {
+    /// What it is.
+    pub spec: Arc<ModelSpec>,
+    /// Makes its token ids; to be shared by any number of threads.
+    pub tokenizer: TextTokenizer,
+    /// Runs them; belongs to one executor.
+    pub model: Box<dyn Model>,
+}
+
+/// Loads the model in `folder` for the CPU.
+pub fn load(folder: &Path, options: &LoadOptions) -> Result<Loaded, ModelError> {
+    load_on(folder, options, Cpu::new(options.threads)?)
+}
+
+fn load_on<O: Ops + 'static>(folder: &Path, options: &LoadOptions, ops: O) -> Result<Loaded, ModelError> {
+    let Folder {
+        config,
+        sentence,
+        weights,
+        parity,
+        spec,
+    } = Folder::read(folder, options)?;
+    let limits = Limits {
+        max_length: spec.max_length,
+        lowercase: sentence.lowercase,
+    };
+    let tokenizer = TextTokenizer::read(folder, spec.family, limits)?;
+    tokenizer.fits(spec.vocabulary)?;
+    let spec = Arc::new(spec);
+    let mut model = PackedModel::load(Arc::clone(&spec), &config, &weights, ops)?;
+    if let (true, Some(parity)) = (options.check_parity, parity) {
+        parity.check(&spec, &tokenizer, &mut model)?;
+    }
+    Ok(Loaded {
+        spec,
+        tokenizer,
+        model: Box::new(model),
+    })
+}
+
+/// What is in `folder`, without reading its weights.
+pub fn inspect(folder: &Path) -> Result<ModelSpec, ModelError> {
+    Ok(Folder::read(folder, &LoadOptions::default())?.spec)
+}
+
+/// The files of a model, read and held against each other; the weights opened, not read.
+struct Folder {
+    config: Config,
+    sentence: Sentence,
+    weights: Weights,
+    parity: Option<Parity>,
+    spec: ModelSpec,
+}
+
+impl Folder {
+    fn read(folder: &Path, options: &LoadOptions) -> Result<Folder, ModelError> {
+        let config = Config::read(folder)?;
+        let sentence = Sentence::read(folder)?;
+        let weights = Weights::open(folder, config.family)?;
+        let task = task(&config, &sentence, options.task)?;
+        let max_length = max_length(folder, &config, &sentence, options.max_length)?;
+        // Made for another task than the caller wants, the file says nothing about it.
+        let parity = Parity::read(folder)?.filter(|p| options.task.is_none() || p.is_for(task));
+        let dtypes = weights.dtypes();
+        let spec = ModelSpec {
+            family: config.family,
+            task,
+            labels: if task == Task::Embedding {
+                Vec::new()
+            } else {
+                config.labels.clone()
+            },
+            problem: config.problem,
+            hidden: config.hidden,
+            layers: config.layers,
+            heads: config.heads,
+            vocabulary: config.vocabulary,
+            max_length,
+            pooling: (task == Task::Embedding).then(|| sentence.pooling.unwrap_or(Pooling::Mean)),
+            normalize: task == Task::Embedding && sentence.normalize,
+            parameters: dtypes.values().sum(),
+            dtypes,
+            parity_cases: parity.as_ref().map_or(0, Parity::cases),
+        };
+        Ok(Folder {
+            config,
+            sentence,
+            weights,
+            parity,
+            spec,
+        })
+    }
+}
+
+/// A folder that pools is an embedding model, whatever its encoder was before; otherwise the
+/// architecture decides.
+fn task(config: &Config, sentence: &Sentence, wanted: Option<Task>) -> Result<Task, ModelError> {
+    let found = if sentence.pooling.is_some() {
+        Some(Task::Embedding)
+    } else {
+        config.task
+    };
+    wanted.or(found).ok_or_else(|| {
+        let supported = "…ForSequenceClassification, …Model, …ForMaskedLM, …ForPreTraining";
+        ModelError::unsupported(&config.file, "architectures", &config.architecture, supported)
+    })
+}
+
+/// The least of what the position table, sentence-transformers and the tokenizer allow.
+fn max_length(
+    folder: &Path,
+    config: &Config,
+    sentence: &Sentence,
+    wanted: Option<usize>,
+) -> Result<usize, ModelError> {
+    let window = config.window();
+    if let Some(wanted) = wanted {
+        if wanted == 0 || wanted > window {
+            return Err(ModelError::unsupported(
+                folder,
+                "max_length",
+                wanted,
+                &format!("1 to {window}"),
+            ));
+        }
+        return Ok(wanted);
+    }
+    let limits = [sentence.max_length, length_limit(folder)?];
+    Ok(limits.into_iter().flatten().fold(window, usize::min))
+}

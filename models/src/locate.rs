@@ -1,0 +1,176 @@
+//! From what the user wrote to a folder: the folder itself, or a Hugging Face id in the local cache.
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::{Cache, Repo, RepoType};
+
+use crate::ModelError;
+
+/// Files that a model may have and that are read where they exist.
+const OPTIONAL: [&str; 13] = [
+    "tokenizer.json",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "config_sentence_transformers.json",
+    "parity.json",
+    "1_Pooling/config.json",
+];
+
+/// Weight files in the order in which they are preferred. An index is followed to its shards.
+pub(crate) const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// The folder behind `reference`: a folder as it is, or a Hugging Face id `ORG/NAME[@REVISION]`.
+///
+/// A cached id is not asked for again: what `HF_HUB_CACHE`, `HF_HOME` or the default cache holds is
+/// used as it is, so a start without network works. What is missing is downloaded unless
+/// `HF_HUB_OFFLINE` says no. `HF_ENDPOINT` and `HF_TOKEN` are honoured.
+pub fn locate(reference: &str) -> Result<PathBuf, ModelError> {
+    let hub = Hub {
+        cache: cache_folder(&|name| std::env::var(name).ok()),
+        endpoint: std::env::var("HF_ENDPOINT").ok(),
+        token: std::env::var("HF_TOKEN").ok(),
+        offline: is_on(std::env::var("HF_HUB_OFFLINE").ok().as_deref()),
+    };
+    hub.locate(reference)
+}
+
+/// As `huggingface_hub` reads its switches.
+fn is_on(value: Option<&str>) -> bool {
+    value.is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
+}
+
+/// Where `huggingface_hub` keeps models, by the same variables in the same order.
+fn cache_folder(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    if let Some(cache) = env("HF_HUB_CACHE") {
+        return PathBuf::from(cache);
+    }
+    let home = env("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
+        let base = env("XDG_CACHE_HOME").map(PathBuf::from);
+        base.unwrap_or_else(|| PathBuf::from(env("HOME").unwrap_or_default()).join(".cache"))
+            .join("huggingface")
+    });
+    home.join("hub")
+}
+
+struct Hub {
+    cache: PathBuf,
+    endpoint: Option<String>,
+    token: Option<String>,
+    offline: bool,
+}
+
+impl Hub {
+    fn locate(&self, reference: &str) -> Result<PathBuf, ModelError> {
+        let folder = Path::new(reference);
+        if folder.is_dir() {
+            return Ok(folder.to_path_buf());
+        }
+        let not_found = || ModelError::NotFound {
+            reference: reference.to_owned(),
+        };
+        let (id, revision) = reference.split_once('@').unwrap_or((reference, "main"));
+        if !is_hub_id(id) || !is_revision(revision) {
+            return Err(not_found());
+        }
+        if let Some(folder) = self.cached(id, revision) {
+            return Ok(folder);
+        }
+        self.download(id, revision)
+    }
+
+    /// The snapshot of `id` at `revision` (a branch, a tag or a commit), where it is complete enough to
+    /// be loaded.
+    fn cached(&self, id: &str, revision: &str) -> Option<PathBuf> {
+        let repo = self.cache.join(format!("models--{}", id.replace('/', "--")));
+        let commit = std::fs::read_to_string(repo.join("refs").join(revision));
+        let commit = commit.map_or_else(|_| revision.to_owned(), |c| c.trim().to_owned());
+        let folder = repo.join("snapshots").join(commit);
+        let has = |name: &str| folder.join(name).exists();
+        (has("config.json") && WEIGHTS.iter().any(|w| has(w)) && (has("tokenizer.json") || has("vocab.txt")))
+            .then_some(folder)
+    }
+
+    fn download(&self, id: &str, revision: &str) -> Result<PathBuf, ModelError> {
+        let failed = |file: &str, reason: &dyn std::fmt::Display| ModelError::Download {
+            id: format!("{id}@{revision}"),
+            file: file.to_owned(),
+            cache: self.cache.clone(),
+            reason: reason.to_string(),
+        };
+        if self.offline {
+            return Err(failed("config.json", &"HF_HUB_OFFLINE is set"));
+        }
+        let mut builder = ApiBuilder::from_cache(Cache::new(self.cache.clone()))
+            .with_progress(false)
+            .with_retries(2);
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(endpoint.clone());
+        }
+        if let Some(token) = &self.token {
+            builder = builder.with_token(Some(token.clone()));
+        }
+        let api = builder.build().map_err(|e| failed("config.json", &e))?;
+        let repo = api.repo(Repo::with_revision(
+            id.to_owned(),
+            RepoType::Model,
+            revision.to_owned(),
+        ));
+        let listing = repo.info().map_err(|e| failed("the list of files", &e))?;
+        let names: Vec<&str> = listing.siblings.iter().map(|s| s.rfilename.as_str()).collect();
+
+        let weights = WEIGHTS.iter().find(|w| names.contains(*w));
+        let weights =
+            weights.ok_or_else(|| failed(WEIGHTS[0], &"the model has no weights in a known form"))?;
+        let get = |repo: &ApiRepo, file: &str| repo.get(file).map_err(|e| failed(file, &e));
+        let config = get(&repo, "config.json")?;
+        for file in OPTIONAL.iter().filter(|f| names.contains(*f)) {
+            get(&repo, file)?;
+        }
+        let weights_path = get(&repo, weights)?;
+        if weights.ends_with(".index.json") {
+            for shard in crate::weights::shards(&weights_path)? {
+                get(&repo, &shard)?;
+            }
+        }
+        config
+            .parent()
+            .map(Path::to_path_buf)
+            .ok_or_else(|| failed("config.json", &"it has no folder"))
+    }
+}
+
+/// `NAME` or `ORG/NAME` of the characters that the hub allows; so no path is mistaken for an id.
+fn is_hub_id(id: &str) -> bool {
+    let part = |p: &str| {
+        !p.is_empty()
+            && !p.starts_with('.')
+            && p.len() <= 96
+            && p.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    let parts: Vec<&str> = id.split('/').collect();
+    parts.len() <= 2 && parts.iter().all(|p| part(p))
+}
+
+/// A branch, a tag or a commit; nothing that climbs out of the cache.
+fn is_revision(revision: &str) -> bool {
+    !revision.is_empty()
+        && !revision.starts_with('/')
+        && !revision.split('/').any(|p| p.is_empty() || p == "..")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! `parity.json`: texts with the outputs of the original implementation, held against the loaded model.
+
+use std::path::{Path, PathBuf};
+
+use penstock_core::{PackedTokens, Reply};
+use serde::Deserialize;
+
+use crate::config::read_json;
+use crate::{Model, ModelError, ModelSpec, Task, TextTokenizer, normalize};
+
+/// Tokens run at once: enough to keep the device busy, little enough to need no memory to speak of.
+const BATCH_TOKENS: usize = 4096;
+
+/// The file, without what only a reader wants to know.
+#[derive(Deserialize)]
+struct Raw {
+    format: u32,
+    task: String,
+    max_length: usize,
+    tolerance: f32,
+    cases: Vec<Case>,
+}
+
+/// One text with what the original made of it.
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    ids: Vec<u32>,
+    /// Logits, or the final embedding.
+    output: Vec<f32>,
+}
+
+/// The parity file of a model folder.
+pub(crate) struct Parity {
+    file: PathBuf,
+    raw: Raw,
+}
+
+impl Parity {
+    /// Reads the file, where `folder` has one.
+    pub fn read(folder: &Path) -> Result<Option<Parity>, ModelError> {
+        let file = folder.join("parity.json");
+        let Some(raw) = read_json::<Raw>(&file)? else {
+            return Ok(None);
+        };
+        if raw.format != 1 {
+            return Err(ModelError::unsupported(&file, "format", raw.format, "1"));
+        }
+        if !Task::ALL.iter().any(|t| t.name() == raw.task) {
+            let supported = Task::ALL.map(Task::name).join(", ");
+            return Err(ModelError::unsupported(&file, "task", &raw.task, &supported));
+        }
+        if !(raw.tolerance.is_finite() && raw.tolerance > 0.0) {
+            return Err(ModelError::unsupported(
+                &file,
+                "tolerance",
+                raw.tolerance,
+                "a finite number above 0",
+            ));
+        }
+        Ok(Some(Parity { file, raw }))
+    }
+
+    /// How many texts it holds.
+    pub fn cases(&self) -> usize {
+        self.raw.cases.len()
+    }
+
+    /// True where the outputs are those of `task`.
+    pub fn is_for(&self, task: Task) -> bool {
+        self.raw.task == task.name()
+    }
+
+    /// Runs every text and compares ids and outputs; the first case that differs is the error.
+    pub fn check(
+        &self,
+        spec: &ModelSpec,
+        tokenizer: &TextTokenizer,
+        model: &mut dyn Model,
+    ) -> Result<(), ModelError> {
+        if !self.is_for(spec.task) {
+            return Err(ModelError::unsupported(
+                &self.file,
+                "task",
+                &self.raw.task,
+                spec.task.name(),
+            ));
+        }
+        if self.raw.max_length == 0 || self.raw.max_length > model.window() {
+            let supported = format!("1 to {}", model.window());
+            return Err(ModelError::unsupported(
+                &self.file,
+                "max_length",
+                self.raw.max_length,
+                &supported,
+            ));
+        }
+        let mut batch = PackedTokens::with_capacity(0, 0);
+        let mut first = 0;
+        for (i, case) in self.raw.cases.iter().enumerate() {
+            let ids = tokenizer
+                .encode_to(&case.text, true, self.raw.max_length)
+                .map_err(|e| self.differs(i, e.to_string()))?;
+            if ids.as_slice() != case.ids {
+                let at = ids
+                    .as_slice()
+                    .iter()
+                    .zip(&case.ids)
+                    .take_while(|(a, b)| a == b)
+                    .count();
+                let (found, expected) = (ids.as_slice().get(at), case.ids.get(at));
+                let difference = format!("token {at} is {found:?}, the original has {expected:?}");
+                return Err(self.differs(i, difference));
+            }
+            batch.push(ids.as_slice());
+            if batch.tokens() >= BATCH_TOKENS || i + 1 == self.raw.cases.len() {
+                let replies = model.forward(&batch)?;
+                for (reply, case) in replies.into_iter().zip(first..) {
+                    self.compare(case, output(reply, spec.normalize))?;
+                }
+                batch = PackedTokens::with_capacity(0, 0);
+                first = i + 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&self, case: usize, found: Vec<f32>) -> Result<(), ModelError> {
+        let expected = &self.raw.cases[case].output;
+        if found.len() != expected.len() {
+            let difference = format!("{} values, the original has {}", found.len(), expected.len());
+            return Err(self.differs(case, difference));
+        }
+        // A value that is not a number is as far away as can be.
+        let distance = |(f, e): (&f32, &f32)| {
+            if f.is_finite() {
+                (f - e).abs()
+            } else {
+                f32::INFINITY
+            }
+        };
+        let most = found.iter().zip(expected).map(distance).fold(0.0, f32::max);
+        if most > self.raw.tolerance {
+            let tolerance = self.raw.tolerance;
+            return Err(self.differs(
+                case,
+                format!("the largest difference is {most:e}, allowed are {tolerance:e}"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn differs(&self, case: usize, difference: String) -> ModelError {
+        ModelError::Parity {
+            file: self.file.clone(),
+            case,
+            difference,
+        }
+    }
+}
+
+/// The values that the original calls its output.
+fn output(reply: Reply, normalized: bool) -> Vec<f32> {
+    match reply {
+        Reply::Classes { logits, .. } => logits,
+        Reply::Embedding(mut vector) => {
+            if normalized {
+                normalize(&mut vector);
+            }
+            vector
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What follows pooling: a vector's length.
+
+/// Scales `vector` to length one, as sentence-transformers' Normalize module does. A zero vector stays.
+pub fn normalize(vector: &mut [f32]) {
+    let length = vector
+        .iter()
+        .map(|v| f64::from(*v) * f64::from(*v))
+        .sum::<f64>()
+        .sqrt();
+    let scale = 1.0 / length.max(1e-12);
+    for v in vector {
+        *v = (f64::from(*v) * scale) as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normalize;
+
+    #[test]
+    fn a_vector_gets_length_one_and_keeps_its_direction() {
+        let mut v = [3.0, -4.0];
+        normalize(&mut v);
+        assert_eq!(v, [0.6, -0.8]);
+    }
+
+    #[test]
+    fn a_zero_vector_stays_zero_and_nan_stays_visible() {
+        let mut zero = [0.0; 3];
+        normalize(&mut zero);
+        assert_eq!(zero, [0.0; 3]);
+        let mut broken = [f32::NAN, 1.0];
+        normalize(&mut broken);
+        assert!(broken.iter().all(|v| !v.is_finite()));
+    }
+}

@@ -1,0 +1,92 @@
+//! Tokens of the start of a text, reading no more of it than they need.
+//!
+//! A tokenizer splits its text into words and looks at each word alone, so a cut changes only the words
+//! near to it. A prefix is tokenized, the words at its end are thrown away, and the rest is what the
+//! whole text would have given. Where too few remain the prefix grows.
+
+use super::{Inner, TokenizeError};
+
+/// Bytes of text read for each token wanted. English has about four, so the first prefix suffices.
+const BYTES_PER_TOKEN: usize = 16;
+
+/// The shortest prefix worth cutting.
+const PREFIX_BYTES_MIN: usize = 4 << 10;
+
+/// The longest prefix: a text that holds fewer tokens in a mebibyte than the model takes (one endless
+/// word, blanks without end) is judged by that mebibyte, so that no text costs more than a bounded time.
+pub(super) const PREFIX_BYTES_MAX: usize = 1 << 20;
+
+/// Token ids of a text without its special tokens.
+pub(super) struct Body {
+    pub ids: Vec<u32>,
+    /// Set where the text was read only up to so many bytes although more tokens were wanted.
+    pub cut: Option<usize>,
+}
+
+impl Inner {
+    /// The first `wanted` ids of `text` or more, or all of them where it has fewer.
+    pub(super) fn body(&self, text: &str, wanted: usize) -> Result<Body, TokenizeError> {
+        let mut window = (wanted * BYTES_PER_TOKEN).clamp(PREFIX_BYTES_MIN, PREFIX_BYTES_MAX);
+        // A prefix saves nothing where it is most of the text.
+        while window < text.len() / 2 || (window == PREFIX_BYTES_MAX && window < text.len()) {
+            let mut ids = self.prefix(&text[..text.floor_char_boundary(window)])?;
+            if ids.settled >= wanted {
+                ids.all.truncate(ids.settled);
+                return Ok(Body {
+                    ids: ids.all,
+                    cut: None,
+                });
+            }
+            if window == PREFIX_BYTES_MAX {
+                return Ok(Body {
+                    ids: ids.all,
+                    cut: Some(window),
+                });
+            }
+            window = (window * 4).min(PREFIX_BYTES_MAX);
+        }
+        let text = self.lowered(text);
+        let encoding = self.tokenizer.encode_fast(&*text, false).map_err(failed)?;
+        Ok(Body {
+            ids: encoding.get_ids().to_vec(),
+            cut: None,
+        })
+    }
+
+    fn prefix(&self, text: &str) -> Result<PrefixIds, TokenizeError> {
+        let text = self.lowered(text);
+        let encoding = self.tokenizer.encode(&*text, false).map_err(failed)?;
+        let limit = text.len().saturating_sub(self.margin);
+        let words = encoding.get_word_ids();
+        // Words whose end is too near to the cut, and whatever word comes last.
+        let near = encoding
+            .get_offsets()
+            .iter()
+            .position(|&(_, end)| end > limit)
+            .unwrap_or(words.len());
+        let unsettled = words.get(near).or(words.last()).copied().flatten();
+        let settled = words.iter().position(|&w| w == unsettled).unwrap_or(0).min(near);
+        Ok(PrefixIds {
+            all: encoding.get_ids().to_vec(),
+            settled,
+        })
+    }
+
+    fn lowered<'t>(&self, text: &'t str) -> std::borrow::Cow<'t, str> {
+        if self.lowercase {
+            text.to_lowercase().into()
+        } else {
+            text.into()
+        }
+    }
+}
+
+struct PrefixIds {
+    all: Vec<u32>,
+    /// How many of them the rest of the text cannot change.
+    settled: usize,
+}
+
+fn failed(e: tokenizers::Error) -> TokenizeError {
+    TokenizeError::Failed(e.to_string())
+}

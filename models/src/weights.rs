@@ -1,0 +1,219 @@
+//! Tensors by name, from safetensors or PyTorch's pickle, as f32 in the shape that the caller expects.
+//!
+//! A tensor is read when it is asked for, straight from its place in the file: a model is never in memory
+//! twice, and a file that is replaced meanwhile ends in an error, not in a fault.
+
+mod pickle;
+mod safetensors;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::config::read_json;
+use crate::locate::WEIGHTS;
+use crate::{Family, ModelError};
+
+/// Every encoder of these families has this table; what stands before it is the prefix of all others.
+const ANCHOR: &str = "embeddings.word_embeddings.weight";
+
+/// The tensors of a model folder.
+pub(crate) struct Weights {
+    family: Family,
+    /// The file that messages name: the weights, or their index.
+    file: PathBuf,
+    files: Vec<Storage>,
+    /// Which file holds a tensor.
+    tensors: HashMap<String, usize>,
+    /// In front of every tensor of the encoder: `bert.`, nothing, or what another program put there.
+    encoder: String,
+    /// In front of every tensor beside the encoder.
+    outer: String,
+}
+
+/// One opened file.
+enum Storage {
+    Safetensors(safetensors::File),
+    Pickle(pickle::File),
+}
+
+/// What a file says about a tensor without reading it.
+pub(crate) struct Info {
+    /// The stored type, as safetensors names it.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// False for indices and masks, which are no weights.
+    pub floating: bool,
+}
+
+impl Storage {
+    fn open(file: &Path) -> Result<Storage, ModelError> {
+        let pickled = file.extension().is_some_and(|e| e == "bin");
+        Ok(if pickled {
+            Storage::Pickle(pickle::File::open(file)?)
+        } else {
+            Storage::Safetensors(safetensors::File::open(file)?)
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Storage::Safetensors(f) => f.names(),
+            Storage::Pickle(f) => f.names(),
+        }
+    }
+
+    fn info(&self, name: &str) -> Option<Info> {
+        match self {
+            Storage::Safetensors(f) => f.info(name),
+            Storage::Pickle(f) => f.info(name),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        match self {
+            Storage::Safetensors(f) => f.read(name),
+            Storage::Pickle(f) => f.read(name),
+        }
+    }
+}
+
+impl Weights {
+    /// Opens the weights in `folder`: the first form that is there, its shards where it is an index.
+    pub fn open(folder: &Path, family: Family) -> Result<Weights, ModelError> {
+        let file = WEIGHTS.iter().map(|w| folder.join(w)).find(|f| f.exists());
+        let file = file.ok_or_else(|| ModelError::MissingFile {
+            folder: folder.to_path_buf(),
+            missing: WEIGHTS.join(" or "),
+        })?;
+        let names = if file.extension().is_some_and(|e| e == "json") {
+            shards(&file)?.iter().map(|s| folder.join(s)).collect()
+        } else {
+            vec![file.clone()]
+        };
+        let mut files = Vec::with_capacity(names.len());
+        let mut tensors = HashMap::new();
+        for (at, name) in names.iter().enumerate() {
+            let opened = Storage::open(name)?;
+            tensors.extend(opened.names().into_iter().map(|tensor| (tensor, at)));
+            files.push(opened);
+        }
+        let (encoder, outer) = prefixes(tensors.keys(), family);
+        Ok(Weights {
+            family,
+            file,
+            files,
+            tensors,
+            encoder,
+            outer,
+        })
+    }
+
+    /// The file that a message about the weights should name.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Number of weights for each stored type.
+    pub fn dtypes(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for (name, &at) in &self.tensors {
+            if let Some(info) = self.files[at].info(name).filter(|i| i.floating) {
+                *counts.entry(info.dtype).or_insert(0) +=
+                    info.shape.iter().map(|&d| d as u64).product::<u64>();
+            }
+        }
+        counts
+    }
+
+    /// The full name of a tensor of the encoder.
+    pub fn encoder(&self, name: &str) -> String {
+        format!("{}{name}", self.encoder)
+    }
+
+    /// The full name of a tensor beside the encoder.
+    pub fn outer(&self, name: &str) -> String {
+        format!("{}{name}", self.outer)
+    }
+
+    /// The shape of `name`, where it is there.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let (at, name) = self.find(name)?;
+        self.files[at].info(&name).map(|i| i.shape)
+    }
+
+    /// The values of `name`, row-major, if it has the shape `expected`.
+    pub fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let found = self
+            .find(name)
+            .and_then(|(at, name)| Some((at, self.files[at].info(&name)?, name)));
+        let (at, info, stored) = found.ok_or_else(|| ModelError::MissingTensor {
+            file: self.file.clone(),
+            tensor: name.to_owned(),
+            family: self.family.name(),
+            shape: expected.to_vec(),
+        })?;
+        if info.shape != expected {
+            return Err(ModelError::Shape {
+                file: self.file.clone(),
+                tensor: stored,
+                found: info.shape,
+                expected: expected.to_vec(),
+            });
+        }
+        self.files[at].read(&stored)
+    }
+
+    /// Where `name` lies, also under the names that TensorFlow gave to the two halves of a norm.
+    fn find(&self, name: &str) -> Option<(usize, String)> {
+        let old = name
+            .strip_suffix("LayerNorm.weight")
+            .map(|start| format!("{start}LayerNorm.gamma"));
+        let old = old.or_else(|| {
+            name.strip_suffix("LayerNorm.bias")
+                .map(|s| format!("{s}LayerNorm.beta"))
+        });
+        [Some(name.to_owned()), old]
+            .into_iter()
+            .flatten()
+            .find_map(|n| Some((*self.tensors.get(&n)?, n)))
+    }
+}
+
+/// The prefix of the encoder and the prefix of what stands beside it.
+fn prefixes<'a>(names: impl Iterator<Item = &'a String>, family: Family) -> (String, String) {
+    let own = family.names().prefix;
+    // More than one anchor: a file with two encoders. The one named after the family is meant.
+    let encoder = names
+        .filter_map(|name| name.strip_suffix(ANCHOR))
+        .min_by_key(|prefix| (!prefix.ends_with(own), prefix.len()))
+        .unwrap_or(own)
+        .to_owned();
+    let outer = encoder.strip_suffix(own).unwrap_or(&encoder).to_owned();
+    (encoder, outer)
+}
+
+/// The files that the index `file` names, each once, in the order of their names.
+pub(crate) fn shards(file: &Path) -> Result<Vec<String>, ModelError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let index: Option<Index> = read_json(file)?;
+    let index = index.ok_or_else(|| ModelError::malformed(file, "the file does not exist"))?;
+    let mut names: Vec<String> = index.weight_map.into_values().collect();
+    names.sort_unstable();
+    names.dedup();
+    match names
+        .iter()
+        .find(|n| Path::new(n).components().count() != 1 || n.contains(".."))
+    {
+        Some(name) => Err(ModelError::malformed(
+            file,
+            format!("shard \"{name}\" lies outside of the folder"),
+        )),
+        None => Ok(names),
+    }
+}

@@ -1,0 +1,67 @@
+//! One `pytorch_model.bin`, through candle's pickle reader: it reads the data and executes nothing.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+use candle_core::pickle::PthTensors;
+
+use super::Info;
+use crate::ModelError;
+
+pub(super) struct File {
+    path: PathBuf,
+    tensors: PthTensors,
+}
+
+impl File {
+    pub(super) fn open(path: &Path) -> Result<File, ModelError> {
+        let tensors = guard(path, || PthTensors::new(path, None))?;
+        if tensors.tensor_infos().is_empty() {
+            return Err(ModelError::malformed(
+                path,
+                "not a PyTorch state dict: no tensor found",
+            ));
+        }
+        Ok(File {
+            path: path.to_path_buf(),
+            tensors,
+        })
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.tensors.tensor_infos().keys().cloned().collect()
+    }
+
+    pub(super) fn info(&self, name: &str) -> Option<Info> {
+        let info = self.tensors.tensor_infos().get(name)?;
+        let floating = matches!(info.dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16);
+        Some(Info {
+            dtype: info.dtype.as_str().to_uppercase(),
+            shape: info.layout.shape().dims().to_vec(),
+            floating,
+        })
+    }
+
+    pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        let tensor = guard(&self.path, || self.tensors.get(name))?;
+        let tensor =
+            tensor.ok_or_else(|| ModelError::malformed(&self.path, format!("tensor {name} is missing")))?;
+        guard(&self.path, || {
+            tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+        })
+    }
+}
+
+/// Runs the reader so that a file it does not understand ends in an error. It indexes a pickle's tuples
+/// without asking for their length, so a broken or hostile file can make it panic.
+fn guard<T>(path: &Path, read: impl FnOnce() -> candle_core::Result<T>) -> Result<T, ModelError> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(e)) => Err(ModelError::malformed(path, e)),
+        Err(_) => Err(ModelError::malformed(
+            path,
+            "not a PyTorch state dict: a record is too short",
+        )),
+    }
+}

@@ -1,0 +1,115 @@
+//! One safetensors file: its header in memory, its tensors where they are.
+
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use super::Info;
+use crate::ModelError;
+
+/// What the format allows for a header. A length beyond it is the mark of a file of another kind.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
+
+/// Values converted at a time, so that a tensor's bytes are never in memory as a whole.
+const CHUNK_BYTES: usize = 1 << 20;
+
+pub(super) struct File {
+    path: PathBuf,
+    file: std::fs::File,
+    header: Metadata,
+    /// Where the data starts.
+    start: u64,
+}
+
+impl File {
+    pub(super) fn open(path: &Path) -> Result<File, ModelError> {
+        let io = |e| ModelError::io(path, e);
+        let mut file = std::fs::File::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        if length < 8 {
+            let reason = format!("truncated: {length} bytes, less than the 8 of a header's length");
+            return Err(ModelError::malformed(path, reason));
+        }
+        let mut word = [0; 8];
+        file.read_exact(&mut word).map_err(io)?;
+        let header_bytes = u64::from_le_bytes(word);
+        if header_bytes > HEADER_BYTES_MAX {
+            let reason = format!("not a safetensors file: a header of {header_bytes} bytes");
+            return Err(ModelError::malformed(path, reason));
+        }
+        let start = 8 + header_bytes;
+        if start > length {
+            let reason = format!("truncated: the header ends at byte {start}, the file at {length}");
+            return Err(ModelError::malformed(path, reason));
+        }
+        let mut text = vec![0; header_bytes as usize];
+        file.read_exact(&mut text).map_err(io)?;
+        let header: Metadata = serde_json::from_slice(&text)
+            .map_err(|e| ModelError::malformed(path, format!("not a safetensors header: {e}")))?;
+        let end = start + header.data_len() as u64;
+        if end != length {
+            let state = if length < end { "truncated" } else { "too long" };
+            let reason = format!("{state}: the tensors end at byte {end}, the file at {length}");
+            return Err(ModelError::malformed(path, reason));
+        }
+        Ok(File {
+            path: path.to_path_buf(),
+            file,
+            header,
+            start,
+        })
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    pub(super) fn info(&self, name: &str) -> Option<Info> {
+        let info = self.header.info(name)?;
+        Some(Info {
+            dtype: format!("{:?}", info.dtype),
+            shape: info.shape.clone(),
+            floating: matches!(info.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16),
+        })
+    }
+
+    pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        let missing = || ModelError::malformed(&self.path, format!("tensor {name} is missing"));
+        let info = self.header.info(name).ok_or_else(missing)?;
+        let decode: fn(&[u8], &mut Vec<f32>) = match info.dtype {
+            Dtype::F32 => |bytes, out| extend(bytes, out, f32::from_le_bytes),
+            Dtype::F16 => |bytes, out| extend(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => |bytes, out| extend(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+            other => {
+                let key = format!("the type of tensor {name}");
+                return Err(ModelError::unsupported(
+                    &self.path,
+                    &key,
+                    format!("{other:?}"),
+                    "F32, F16, BF16",
+                ));
+            }
+        };
+        let (from, to) = info.data_offsets;
+        let mut values = Vec::with_capacity(info.shape.iter().product());
+        let mut chunk = vec![0; CHUNK_BYTES.min(to - from)];
+        let mut at = from;
+        while at < to {
+            let bytes = &mut chunk[..CHUNK_BYTES.min(to - at)];
+            self.file
+                .read_exact_at(bytes, self.start + at as u64)
+                .map_err(|e| ModelError::io(&self.path, e))?;
+            decode(bytes, &mut values);
+            at += bytes.len();
+        }
+        Ok(values)
+    }
+}
+
+fn extend<const N: usize>(bytes: &[u8], out: &mut Vec<f32>, decode: impl Fn([u8; N]) -> f32) {
+    out.extend(bytes.as_chunks::<N>().0.iter().map(|&b| decode(b)));
+}
