@@ -19,6 +19,17 @@ pub enum Reply {
     },
 }
 
+impl Reply {
+    /// False where any value is NaN or infinite: such a reply is a failure, never a success.
+    pub fn is_finite(&self) -> bool {
+        let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
+        match self {
+            Reply::Embedding(vector) => finite(vector),
+            Reply::Classes { logits, probabilities } => finite(logits) && finite(probabilities),
+        }
+    }
+}
+
 /// Why a text got no reply. Closed: `server/src/status.rs` turns every variant into a gRPC code and an
 /// HTTP status, without a wildcard arm.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
