@@ -13,6 +13,9 @@ use crate::{Family, ModelError, Problem, Task};
 /// multiplied with each other would overflow.
 const DIMENSION_MAX: usize = 1 << 24;
 
+/// What these families add to a variance where the file does not say.
+const EPS: f32 = 1e-12;
+
 /// The file as it stands. `DistilBERT` has its own words for the same things.
 #[derive(Deserialize)]
 struct Raw {
@@ -89,22 +92,14 @@ impl Config {
 }
 
 fn check(file: PathBuf, raw: Raw) -> Result<Config, ModelError> {
-    let size = |key: &str, value: Option<usize>| match value {
-        Some(v) if (1..=DIMENSION_MAX).contains(&v) => Ok(v),
-        Some(v) => Err(ModelError::unsupported(
-            &file,
-            key,
-            v,
-            &format!("1 to {DIMENSION_MAX}"),
-        )),
-        None => Err(ModelError::malformed(&file, format!("{key} is missing"))),
-    };
     let model_type = raw
         .model_type
         .as_deref()
         .ok_or_else(|| ModelError::malformed(&file, "model_type is missing"))?;
     let family = Family::parse(&file, model_type)?;
+    refuse_unsupported(&file, &raw)?;
 
+    let size = |key: &str, value: Option<usize>| size(&file, key, value);
     let hidden = size("hidden_size", raw.hidden_size)?;
     let heads = size("num_attention_heads", raw.num_attention_heads)?;
     if !hidden.is_multiple_of(heads) {
@@ -120,39 +115,13 @@ fn check(file: PathBuf, raw: Raw) -> Result<Config, ModelError> {
     let padding = family
         .positions_after_padding()
         .then(|| raw.pad_token_id.unwrap_or(1));
-    if padding.is_some_and(|p| p as usize + 1 >= positions) {
-        let room = format!("more than pad_token_id {} plus one", padding.unwrap_or_default());
+    if let Some(padding) = padding.filter(|p| *p as usize + 1 >= positions) {
+        let room = format!("more than pad_token_id {padding} plus one");
         return Err(ModelError::unsupported(
             &file,
             "max_position_embeddings",
             positions,
             &room,
-        ));
-    }
-    let position_type = raw.position_embedding_type.as_deref().unwrap_or("absolute");
-    if position_type != "absolute" {
-        return Err(ModelError::unsupported(
-            &file,
-            "position_embedding_type",
-            position_type,
-            "absolute",
-        ));
-    }
-    if raw.is_decoder == Some(true) {
-        return Err(ModelError::unsupported(
-            &file,
-            "is_decoder",
-            true,
-            "false (an encoder)",
-        ));
-    }
-    let eps = raw.layer_norm_eps.unwrap_or(1e-12);
-    if !(eps.is_finite() && eps >= 0.0) {
-        return Err(ModelError::unsupported(
-            &file,
-            "layer_norm_eps",
-            eps,
-            "a finite number of at least 0",
         ));
     }
     let kinds = if family.names().kinds {
@@ -172,18 +141,75 @@ fn check(file: PathBuf, raw: Raw) -> Result<Config, ModelError> {
         vocabulary: size("vocab_size", raw.vocab_size)?,
         positions,
         kinds,
-        eps,
+        eps: raw.layer_norm_eps.unwrap_or(EPS),
         padding,
-        buckets: size(
-            "relative_attention_num_buckets",
-            raw.relative_attention_num_buckets.or(Some(32)),
-        )?,
+        buckets: buckets(&file, raw.relative_attention_num_buckets)?,
         task: task(&architecture),
         architecture,
         problem: problem(&file, raw.problem_type.as_deref(), labels.len())?,
         labels,
         file,
     })
+}
+
+fn size(file: &Path, key: &str, value: Option<usize>) -> Result<usize, ModelError> {
+    match value {
+        Some(v) if (1..=DIMENSION_MAX).contains(&v) => Ok(v),
+        Some(v) => Err(ModelError::unsupported(
+            file,
+            key,
+            v,
+            &format!("1 to {DIMENSION_MAX}"),
+        )),
+        None => Err(ModelError::malformed(file, format!("{key} is missing"))),
+    }
+}
+
+/// `MPNet`'s buckets: both directions have a half, and each half two parts.
+fn buckets(file: &Path, buckets: Option<usize>) -> Result<usize, ModelError> {
+    match buckets.unwrap_or(32) {
+        count if (4..=256).contains(&count) && count.is_multiple_of(4) => Ok(count),
+        count => {
+            let supported = "a multiple of 4 from 4 to 256";
+            Err(ModelError::unsupported(
+                file,
+                "relative_attention_num_buckets",
+                count,
+                supported,
+            ))
+        }
+    }
+}
+
+/// What would compute something else than this encoder does.
+fn refuse_unsupported(file: &Path, raw: &Raw) -> Result<(), ModelError> {
+    let positions = raw.position_embedding_type.as_deref().unwrap_or("absolute");
+    if positions != "absolute" {
+        return Err(ModelError::unsupported(
+            file,
+            "position_embedding_type",
+            positions,
+            "absolute",
+        ));
+    }
+    if raw.is_decoder == Some(true) {
+        return Err(ModelError::unsupported(
+            file,
+            "is_decoder",
+            true,
+            "false (an encoder)",
+        ));
+    }
+    let eps = raw.layer_norm_eps.unwrap_or(EPS);
+    if !(eps.is_finite() && eps >= 0.0) {
+        return Err(ModelError::unsupported(
+            file,
+            "layer_norm_eps",
+            eps,
+            "a finite number of at least 0",
+        ));
+    }
+    Ok(())
 }
 
 fn activation(file: &Path, name: &str) -> Result<Activation, ModelError> {

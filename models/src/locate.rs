@@ -57,11 +57,15 @@ fn cache_folder(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     if let Some(cache) = env("HF_HUB_CACHE") {
         return PathBuf::from(cache);
     }
-    let home = env("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
-        let base = env("XDG_CACHE_HOME").map(PathBuf::from);
-        base.unwrap_or_else(|| PathBuf::from(env("HOME").unwrap_or_default()).join(".cache"))
-            .join("huggingface")
-    });
+    let home = env("HF_HOME").map_or_else(
+        || {
+            let caches = env("XDG_CACHE_HOME").map(PathBuf::from);
+            let caches =
+                caches.unwrap_or_else(|| PathBuf::from(env("HOME").unwrap_or_default()).join(".cache"));
+            caches.join("huggingface")
+        },
+        PathBuf::from,
+    );
     home.join("hub")
 }
 

@@ -70,7 +70,7 @@ impl<O: Ops> PackedModel<O> {
             )));
         }
         for (text, pair) in ends.windows(2).enumerate() {
-            let length = pair[1].checked_sub(pair[0]).unwrap_or_default() as usize;
+            let length = pair[1].saturating_sub(pair[0]) as usize;
             if length == 0 || length > self.window {
                 let window = self.window;
                 return Err(ModelError::Batch(format!(

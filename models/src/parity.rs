@@ -116,7 +116,7 @@ impl Parity {
             if batch.tokens() >= BATCH_TOKENS || i + 1 == self.raw.cases.len() {
                 let replies = model.forward(&batch)?;
                 for (reply, case) in replies.into_iter().zip(first..) {
-                    self.compare(case, output(reply, spec.normalize))?;
+                    self.compare(case, &output(reply, spec.normalize))?;
                 }
                 batch = PackedTokens::with_capacity(0, 0);
                 first = i + 1;
@@ -125,7 +125,7 @@ impl Parity {
         Ok(())
     }
 
-    fn compare(&self, case: usize, found: Vec<f32>) -> Result<(), ModelError> {
+    fn compare(&self, case: usize, found: &[f32]) -> Result<(), ModelError> {
         let expected = &self.raw.cases[case].output;
         if found.len() != expected.len() {
             let difference = format!("{} values, the original has {}", found.len(), expected.len());

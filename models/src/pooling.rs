@@ -21,14 +21,14 @@ mod tests {
     fn a_vector_gets_length_one_and_keeps_its_direction() {
         let mut v = [3.0, -4.0];
         normalize(&mut v);
-        assert_eq!(v, [0.6, -0.8]);
+        assert!((v[0] - 0.6).abs() < 1e-7 && (v[1] + 0.8).abs() < 1e-7, "{v:?}");
     }
 
     #[test]
     fn a_zero_vector_stays_zero_and_nan_stays_visible() {
         let mut zero = [0.0; 3];
         normalize(&mut zero);
-        assert_eq!(zero, [0.0; 3]);
+        assert!(zero.iter().all(|v| *v == 0.0), "{zero:?}");
         let mut broken = [f32::NAN, 1.0];
         normalize(&mut broken);
         assert!(broken.iter().all(|v| !v.is_finite()));

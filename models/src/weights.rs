@@ -1,4 +1,4 @@
-//! Tensors by name, from safetensors or PyTorch's pickle, as f32 in the shape that the caller expects.
+//! Tensors by name, from safetensors or `PyTorch`'s pickle, as f32 in the shape that the caller expects.
 //!
 //! A tensor is read when it is asked for, straight from its place in the file: a model is never in memory
 //! twice, and a file that is replaced meanwhile ends in an error, not in a fault.

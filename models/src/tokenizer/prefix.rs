@@ -46,7 +46,10 @@ impl Inner {
             window = (window * 4).min(PREFIX_BYTES_MAX);
         }
         let text = self.lowered(text);
-        let encoding = self.tokenizer.encode_fast(&*text, false).map_err(failed)?;
+        let encoding = self
+            .tokenizer
+            .encode_fast(&*text, false)
+            .map_err(|e| failed(&e))?;
         Ok(Body {
             ids: encoding.get_ids().to_vec(),
             cut: None,
@@ -55,7 +58,7 @@ impl Inner {
 
     fn prefix(&self, text: &str) -> Result<PrefixIds, TokenizeError> {
         let text = self.lowered(text);
-        let encoding = self.tokenizer.encode(&*text, false).map_err(failed)?;
+        let encoding = self.tokenizer.encode(&*text, false).map_err(|e| failed(&e))?;
         let limit = text.len().saturating_sub(self.margin);
         let words = encoding.get_word_ids();
         // Words whose end is too near to the cut, and whatever word comes last.
@@ -87,6 +90,6 @@ struct PrefixIds {
     settled: usize,
 }
 
-fn failed(e: tokenizers::Error) -> TokenizeError {
+fn failed(e: &tokenizers::Error) -> TokenizeError {
     TokenizeError::Failed(e.to_string())
 }

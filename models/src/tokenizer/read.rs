@@ -1,6 +1,6 @@
 //! A tokenizer from its files: `tokenizer.json`, or `vocab.txt` with `tokenizer_config.json`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -92,6 +92,9 @@ pub(super) fn read(folder: &Path, family: Family, limits: Limits) -> Result<Inne
     })
 }
 
+/// An id that no vocabulary has: marks where the text goes.
+const TEXT: u32 = u32::MAX;
+
 /// Reads `tokenizer.json` and what its post-processor puts around a text.
 fn from_json(file: &Path) -> Result<(Tokenizer, Vec<u32>, Vec<u32>), ModelError> {
     let bytes = std::fs::read(file).map_err(|e| ModelError::io(file, e))?;
@@ -103,8 +106,6 @@ fn from_json(file: &Path) -> Result<(Tokenizer, Vec<u32>, Vec<u32>), ModelError>
         .with_truncation(None)
         .map_err(|e| ModelError::malformed(file, e))?;
 
-    // An id that no vocabulary has marks where the text goes.
-    const TEXT: u32 = u32::MAX;
     let text = Encoding::from_tokens(vec![Token::new(TEXT, String::new(), (0, 0))], 0);
     let framed = tokenizer
         .post_process(text, None, true)
@@ -181,7 +182,7 @@ fn from_vocabulary(
     Ok((tokenizer, cls_id, sep_id))
 }
 
-/// How many tokens one byte can become. WordPiece and Unigram make at most one token of a character,
+/// How many tokens one byte can become. `WordPiece` and Unigram make at most one token of a character,
 /// byte-level BPE one of a byte; but a normaliser may write one character as many first.
 fn tokens_per_byte(tokenizer: &Tokenizer, lowercase: bool) -> Option<usize> {
     /// U+FDFA, three bytes, is a phrase of eighteen characters under NFKC: the most there is.
@@ -229,7 +230,7 @@ fn margin(tokenizer: &Tokenizer) -> usize {
         .max(16)
 }
 
-fn largest(file: &PathBuf, tokenizer: &Tokenizer) -> Result<(String, u32), ModelError> {
+fn largest(file: &Path, tokenizer: &Tokenizer) -> Result<(String, u32), ModelError> {
     let vocabulary = tokenizer.get_vocab(true);
     vocabulary
         .into_iter()

@@ -19,7 +19,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 pub(super) struct File {
     path: PathBuf,
-    file: std::fs::File,
+    data: std::fs::File,
     header: Metadata,
     /// Where the data starts.
     start: u64,
@@ -58,7 +58,7 @@ impl File {
         }
         Ok(File {
             path: path.to_path_buf(),
-            file,
+            data: file,
             header,
             start,
         })
@@ -100,7 +100,7 @@ impl File {
         let mut at = from;
         while at < to {
             let bytes = &mut chunk[..CHUNK_BYTES.min(to - at)];
-            self.file
+            self.data
                 .read_exact_at(bytes, self.start + at as u64)
                 .map_err(|e| ModelError::io(&self.path, e))?;
             decode(bytes, &mut values);
