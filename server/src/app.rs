@@ -83,7 +83,7 @@ impl Engine {
     /// Starts the threads; no model is loaded yet, so readiness is false.
     fn prepare(config: &Config) -> Result<Engine, AppError> {
         let clock = Clock::start();
-        let metrics = Arc::new(Metrics::install().map_err(|e| AppError::Metrics(e.to_string()))?);
+        let metrics = Arc::new(Metrics::new(clock));
         let (pool, tokenizers) =
             TokenizerPool::start(config.tokenizer_threads, config.limits.queue_texts_max, clock)
                 .map_err(|source| AppError::Start { what: "the tokenizer threads", source })?;

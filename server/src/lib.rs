@@ -1,1 +1,6 @@
 //! server
+
+pub mod config;
+
+pub mod clock;
+pub mod metrics;

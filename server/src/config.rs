@@ -1,0 +1,97 @@
+//! Stage 0: what the server runs with. A raw mirror of the file, the environment and the flags is
+//! resolved once, before any port opens, into the checked types below.
+
+mod values;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use penstock_models::Task;
+
+pub use values::{DeviceChoice, DtypeChoice, LogFormat, Size, Time};
+
+/// Everything that the server runs with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where gRPC listens.
+    pub grpc_addr: SocketAddr,
+    /// Where HTTP listens.
+    pub http_addr: SocketAddr,
+    /// Where `/metrics` listens.
+    pub metrics_addr: SocketAddr,
+    /// Where the models run; never `Auto`.
+    pub device: DeviceChoice,
+    /// What they compute in; never `Auto`.
+    pub dtype: DtypeChoice,
+    /// Why it is this device and this format, for the log.
+    pub device_reason: String,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Threads that tokenize.
+    pub tokenizer_threads: usize,
+    /// Threads that read and write sockets.
+    pub io_threads: usize,
+    /// How long a shutdown waits for the work that was accepted.
+    pub drain_timeout: Duration,
+    /// The bounds.
+    pub limits: Limits,
+    /// The models; names are unique.
+    pub models: Vec<ModelConfig>,
+    /// Which log lines are written, as `tracing` filters are.
+    pub log: String,
+    /// How they look.
+    pub log_format: LogFormat,
+}
+
+/// The bounds of everything that could grow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Texts of one request.
+    pub max_request_texts: usize,
+    /// Bytes of one request.
+    pub max_request_bytes: usize,
+    /// Texts of one stream that are read and not yet answered.
+    pub stream_in_flight_max: usize,
+    /// Texts that wait in one model's queue.
+    pub queue_texts_max: usize,
+    /// Tokens that wait in one model's queue.
+    pub queue_tokens_max: usize,
+    /// Bytes of text that wait in one model's queue.
+    pub queue_bytes_max: usize,
+    /// Open connections of one port.
+    pub connections_max: usize,
+}
+
+/// One model to be served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// The name that requests ask for.
+    pub name: String,
+    /// A folder or a Hugging Face id, with `@REVISION` where one is wanted.
+    pub source: String,
+    /// The task, where it is not to be read from the folder.
+    pub task: Option<Task>,
+    /// Tokens that a text is cut at, where it is not to be the model's own maximum.
+    pub max_length: Option<usize>,
+    /// How its texts are batched.
+    pub batching: Batching,
+    /// Whether the vectors in `parity.json` are checked before the model serves.
+    pub check_parity: bool,
+}
+
+/// How texts become batches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Tokens of one batch.
+    pub tokens_max: usize,
+    /// Texts of one batch.
+    pub texts_max: usize,
+    /// How long bulk work waits before it goes ahead of interactive work.
+    pub bulk_age_max: Duration,
+    /// How long an idle device waits for more texts.
+    pub queue_delay_max: Duration,
+    /// The latency that batches are kept small for, where there is one.
+    pub interactive_target: Option<Duration>,
+    /// Batches that are prepared while one runs.
+    pub prefetch: usize,
+}

@@ -1,0 +1,135 @@
+//! The closed label values, and counters arranged by them.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use penstock_core::Class;
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// `KServe` v2 or `penstock.v1` over gRPC.
+    Grpc,
+    /// Any of the HTTP APIs.
+    Http,
+    /// A file of `penstock score`.
+    File,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Source; 3] = [Source::Grpc, Source::Http, Source::File];
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Grpc => "grpc",
+            Source::Http => "http",
+            Source::File => "file",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OutcomeLabel {
+    /// Every text was scored.
+    Ok,
+    /// It could never have worked.
+    Invalid,
+    /// No such model.
+    NotFound,
+    /// The model, or the server, does not serve now.
+    NotReady,
+    /// A bound was reached.
+    Overloaded,
+    /// It was too late.
+    Deadline,
+    /// The client went away.
+    Cancelled,
+    /// The model or the server failed.
+    Error,
+}
+
+impl OutcomeLabel {
+    /// Every outcome.
+    pub const ALL: [OutcomeLabel; 8] = [
+        OutcomeLabel::Ok,
+        OutcomeLabel::Invalid,
+        OutcomeLabel::NotFound,
+        OutcomeLabel::NotReady,
+        OutcomeLabel::Overloaded,
+        OutcomeLabel::Deadline,
+        OutcomeLabel::Cancelled,
+        OutcomeLabel::Error,
+    ];
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            OutcomeLabel::Ok => "ok",
+            OutcomeLabel::Invalid => "invalid",
+            OutcomeLabel::NotFound => "not_found",
+            OutcomeLabel::NotReady => "not_ready",
+            OutcomeLabel::Overloaded => "overloaded",
+            OutcomeLabel::Deadline => "deadline",
+            OutcomeLabel::Cancelled => "cancelled",
+            OutcomeLabel::Error => "error",
+        }
+    }
+
+    /// Whether its duration is a latency. A request refused at the door took microseconds; counted in,
+    /// an overload would make the p99 look better.
+    pub(super) fn is_latency(self) -> bool {
+        match self {
+            OutcomeLabel::Ok | OutcomeLabel::Deadline | OutcomeLabel::Cancelled | OutcomeLabel::Error => true,
+            OutcomeLabel::Invalid
+            | OutcomeLabel::NotFound
+            | OutcomeLabel::NotReady
+            | OutcomeLabel::Overloaded => false,
+        }
+    }
+}
+
+/// One `T` per source and class, made when it is first needed: a series exists once it was seen.
+pub(super) struct Cells<T> {
+    cells: [[OnceLock<Box<T>>; Class::ALL.len()]; Source::ALL.len()],
+}
+
+impl<T> Default for Cells<T> {
+    fn default() -> Cells<T> {
+        Cells {
+            cells: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
+        }
+    }
+}
+
+impl<T: Default> Cells<T> {
+    /// The cell of a source and a class.
+    pub(super) fn at(&self, source: Source, class: Class) -> &T {
+        self.cells[source as usize][class as usize].get_or_init(Box::default)
+    }
+}
+
+impl<T> Cells<T> {
+    /// The cell of a source and a class where it was seen.
+    pub(super) fn seen(&self, source: Source, class: Class) -> Option<&T> {
+        self.cells[source as usize][class as usize].get().map(Box::as_ref)
+    }
+}
+
+/// A counter per outcome.
+#[derive(Default)]
+pub(super) struct Outcomes {
+    counts: [AtomicU64; OutcomeLabel::ALL.len()],
+}
+
+impl Outcomes {
+    pub(super) fn count(&self, outcome: OutcomeLabel) {
+        self.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self, outcome: OutcomeLabel) -> u64 {
+        self.counts[outcome as usize].load(Ordering::Relaxed)
+    }
+}

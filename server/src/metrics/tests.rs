@@ -1,0 +1,1 @@
+//! What every series promises: names, units, one page that parses.
