@@ -1,0 +1,236 @@
+//! The v2 protocol's side of a request, wire left out: tensors and parameters become a [`Call`].
+
+mod parameters;
+
+use bytes::{Buf, Bytes};
+use penstock_core::{Nanos, Rejection};
+use penstock_models::ModelSpec;
+
+use crate::config::Limits;
+use crate::front::Call;
+use crate::lane::Room;
+use crate::metrics::Source;
+use crate::respond::rows::Shape;
+use crate::respond::v2::{Asked, Output, TEXT};
+
+pub use parameters::Value;
+use parameters::Wishes;
+
+/// What a text tensor must look like, for the errors.
+const EXPECTED: &str = "expected \"text\", BYTES, shape [n] or [n,1]";
+
+/// A request as either wire carried it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InferRequest {
+    /// The model's name.
+    pub model: String,
+    /// Its version, or nothing.
+    pub version: String,
+    /// Comes back in the response.
+    pub id: String,
+    /// Of the request.
+    pub parameters: Vec<(String, Value)>,
+    /// The tensors.
+    pub inputs: Vec<Input>,
+    /// The outputs that are asked for; none is all of them.
+    pub outputs: Vec<Wanted>,
+}
+
+/// An input tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// As the client calls it.
+    pub name: String,
+    /// `BYTES` if it is right.
+    pub datatype: String,
+    /// `[n]` or `[n,1]` if it is right.
+    pub shape: Vec<i64>,
+    /// Of the tensor.
+    pub parameters: Vec<(String, Value)>,
+    /// The elements.
+    pub data: Data,
+}
+
+/// The elements of an input tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// The binary form: each element after its length in four bytes, little-endian.
+    Raw(Bytes),
+    /// One by one, as protobuf carries them.
+    Elements(Vec<Bytes>),
+    /// One by one and known to be UTF-8, as JSON carries them.
+    Texts(Vec<String>),
+    /// None, or of another type than BYTES.
+    Absent,
+}
+
+/// An output that a request asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// As the client calls it.
+    pub name: String,
+    /// Of the output.
+    pub parameters: Vec<(String, Value)>,
+}
+
+/// Who carried the request, and when it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The wire.
+    pub source: Source,
+    /// What happens where the queue is full.
+    pub room: Room,
+    /// On the front's clock.
+    pub received: Nanos,
+}
+
+/// Checks a request against the model it is for.
+pub fn read(
+    request: InferRequest,
+    spec: &ModelSpec,
+    limits: &Limits,
+    origin: Origin,
+) -> Result<(Call, Asked), Rejection> {
+    let InferRequest { model, version, id, parameters, inputs, outputs } = request;
+    let wishes = parameters::read(parameters, spec)?;
+    let Wishes { class, timeout, truncate, normalize, dimensions, mark_final } = wishes;
+    let outputs = wanted(outputs, spec)?;
+    let texts = texts(inputs, limits.max_request_texts)?;
+    let Origin { source, room, received } = origin;
+    let call = Call { model, version, texts, class, source, timeout, truncate, room, received };
+    let shape = Shape { normalize: normalize.unwrap_or(spec.normalize), dimensions };
+    Ok((call, Asked { id, outputs, shape, mark_final }))
+}
+
+fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, Output)>, Rejection> {
+    let known = Output::of(spec.task);
+    if outputs.is_empty() {
+        let defaults = known.iter().filter(|output| output.is_default());
+        return Ok(defaults.map(|output| (output.name().to_owned(), *output)).collect());
+    }
+    let mut asked: Vec<(String, Output)> = Vec::with_capacity(known.len());
+    for Wanted { name, parameters } in outputs {
+        parameters::check_output(&name, &parameters)?;
+        let Some(output) = known.iter().find(|output| output.name().eq_ignore_ascii_case(&name)) else {
+            let names: Vec<_> = known.iter().map(|output| output.name()).collect();
+            return Err(Rejection::Invalid(format!(
+                "unknown output \"{}\"; the model has {}",
+                short(&name),
+                names.join(", ")
+            )));
+        };
+        // Asked for twice, an output would be computed and sent as often as a request can name it.
+        if asked.iter().any(|(_, other)| other == output) {
+            return Err(Rejection::Invalid(format!("output \"{name}\" is asked for twice")));
+        }
+        asked.push((name, *output));
+    }
+    Ok(asked)
+}
+
+fn texts(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<String>, Rejection> {
+    let mut text = None;
+    for input in inputs {
+        parameters::check_input(&input.name, &input.parameters)?;
+        if !input.name.eq_ignore_ascii_case(TEXT) {
+            return Err(Rejection::Invalid(format!("unknown input \"{}\"; {EXPECTED}", short(&input.name))));
+        }
+        if text.replace(input).is_some() {
+            return Err(Rejection::Invalid(format!("input \"{TEXT}\" is given twice")));
+        }
+    }
+    let Some(Input { name, datatype, shape, data, .. }) = text else {
+        return Err(Rejection::Invalid(format!("the request holds no input; {EXPECTED}")));
+    };
+    if datatype != "BYTES" {
+        return Err(Rejection::Invalid(format!(
+            "input \"{name}\" has datatype \"{}\"; {EXPECTED}",
+            short(&datatype)
+        )));
+    }
+    let n = count(&name, &shape)?;
+    // Before the elements are taken apart: an empty one costs four bytes on the wire and 24 here.
+    if n > texts_max {
+        return Err(Rejection::Invalid(format!(
+            "the request holds {n} texts, more than max_request_texts = {texts_max}; send several requests"
+        )));
+    }
+    match data {
+        Data::Raw(raw) => raw_texts(&name, raw, n),
+        Data::Elements(elements) => {
+            check_count(&name, elements.len(), n)?;
+            elements.iter().enumerate().map(|(i, element)| utf8(&name, i, element)).collect()
+        }
+        Data::Texts(texts) => {
+            check_count(&name, texts.len(), n)?;
+            Ok(texts)
+        }
+        Data::Absent => Err(Rejection::Invalid(format!("input \"{name}\" holds no BYTES elements; {EXPECTED}"))),
+    }
+}
+
+fn count(name: &str, shape: &[i64]) -> Result<usize, Rejection> {
+    match *shape {
+        [n] | [n, 1] if n > 0 => Ok(usize::try_from(n).unwrap_or(usize::MAX)),
+        [0] | [0, 1] => {
+            Err(Rejection::Invalid(format!("input \"{name}\" holds no text; send at least one")))
+        }
+        _ => {
+            let cut = &shape[..shape.len().min(8)];
+            Err(Rejection::Invalid(format!("input \"{name}\" has shape {cut:?}; {EXPECTED}")))
+        }
+    }
+}
+
+fn check_count(name: &str, elements: usize, n: usize) -> Result<(), Rejection> {
+    if elements == n {
+        return Ok(());
+    }
+    Err(Rejection::Invalid(format!("input \"{name}\" holds {elements} elements, its shape says {n}")))
+}
+
+fn raw_texts(name: &str, mut raw: Bytes, n: usize) -> Result<Vec<String>, Rejection> {
+    // Each element takes four bytes at least, so `n` is no larger than what was really sent.
+    let mut texts = Vec::with_capacity(n.min(raw.len() / 4));
+    while raw.has_remaining() {
+        let i = texts.len();
+        if i == n {
+            return Err(Rejection::Invalid(format!(
+                "input \"{name}\" holds {} bytes more than the {n} elements of its shape",
+                raw.len()
+            )));
+        }
+        let length = raw.try_get_u32_le().map_err(|_| cut_off(name, i, 4, raw.len()))? as usize;
+        if length > raw.len() {
+            return Err(cut_off(name, i, length, raw.len()));
+        }
+        texts.push(utf8(name, i, &raw.split_to(length))?);
+    }
+    check_count(name, texts.len(), n)?;
+    Ok(texts)
+}
+
+fn cut_off(name: &str, i: usize, length: usize, left: usize) -> Rejection {
+    Rejection::Invalid(format!(
+        "element {i} of input \"{name}\" is cut off: {length} bytes are announced, {left} follow; \
+         each element is its length in 4 bytes, little-endian, and then its bytes"
+    ))
+}
+
+fn utf8(name: &str, i: usize, bytes: &[u8]) -> Result<String, Rejection> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(e) => Err(Rejection::Invalid(format!(
+            "element {i} of input \"{name}\" is not UTF-8 at byte {}",
+            e.valid_up_to()
+        ))),
+    }
+}
+
+/// A client's own word in an error: enough to know it by, never a megabyte of it.
+fn short(word: &str) -> &str {
+    &word[..word.floor_char_boundary(64)]
+}
+
+#[cfg(test)]
+mod tests;
