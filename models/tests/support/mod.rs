@@ -1,0 +1,97 @@
+//! Reference vectors, and how a loaded model is held against them.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::path::{Path, PathBuf};
+
+use penstock_core::{PackedTokens, Reply};
+use penstock_models::{LoadOptions, Loaded, normalize};
+use serde::Deserialize;
+
+/// A reference file: `models/reference/README.md` says how it is made.
+#[derive(Deserialize)]
+pub struct Reference {
+    pub task: String,
+    pub max_length: usize,
+    pub tolerance: f32,
+    pub cases: Vec<Case>,
+}
+
+/// One text with what the original made of it.
+#[derive(Deserialize)]
+pub struct Case {
+    pub text: String,
+    pub ids: Vec<u32>,
+    pub output: Vec<f32>,
+}
+
+pub fn reference(file: &Path) -> Reference {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+}
+
+/// A path below `models/`.
+pub fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Every folder of `tests/families`, in the order of their names.
+pub fn family_folders() -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(here("tests/families"))
+        .expect("models/tests/families")
+        .map(|entry| entry.expect("an entry of models/tests/families").path())
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    folders
+}
+
+/// The folder of all-MiniLM-L6-v2, or `None` with a line that says how to get it.
+pub fn minilm() -> Option<PathBuf> {
+    let folder = std::env::var_os("PENSTOCK_MINILM")
+        .map_or_else(|| here("../.cache/models/all-MiniLM-L6-v2"), PathBuf::from);
+    if folder.join("model.safetensors").exists() {
+        return Some(folder);
+    }
+    println!("SKIPPED: {} has no model; models/fetch puts it there", folder.display());
+    None
+}
+
+/// Loads without the check at load, at the length that the reference was made with.
+pub fn load(folder: &Path, max_length: usize) -> Loaded {
+    let options =
+        LoadOptions { threads: 2, max_length: Some(max_length), check_parity: false, ..LoadOptions::default() };
+    penstock_models::load(folder, &options).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Runs `texts` as one batch and returns what the original calls its output.
+pub fn run(loaded: &mut Loaded, texts: &[&[u32]]) -> Vec<Vec<f32>> {
+    let batch = PackedTokens::from_texts(texts.iter().copied());
+    let replies = loaded.model.forward(&batch).expect("a forward pass");
+    assert_eq!(replies.len(), texts.len());
+    let normalized = loaded.spec.normalize;
+    replies
+        .into_iter()
+        .map(|reply| match reply {
+            Reply::Classes { logits, .. } => logits,
+            Reply::Embedding(mut vector) => {
+                if normalized {
+                    normalize(&mut vector);
+                }
+                vector
+            }
+        })
+        .collect()
+}
+
+/// The largest absolute difference; infinite where a value is not a number.
+pub fn difference(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let one = |(f, e): (&f32, &f32)| if f.is_finite() { (f - e).abs() } else { f32::INFINITY };
+    found.iter().zip(expected).map(one).fold(0.0, f32::max)
+}
+
+/// The position of the largest value.
+pub fn largest(values: &[f32]) -> usize {
+    (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).expect("values")
+}
