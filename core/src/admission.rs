@@ -280,3 +280,6 @@ impl Drop for Permit {
         self.admission.release(self.class, back);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -237,3 +237,6 @@ fn pack(requests: &[Request]) -> PackedTokens {
     }
     packed
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,8 +67,8 @@ struct Room {
     tokens: usize,
     texts: usize,
     time: Option<Duration>,
-    /// Only requests received before this.
-    received_before: Option<Nanos>,
+    /// Only requests that have waited this long.
+    age_min: Duration,
 }
 
 impl Batcher {
@@ -119,7 +119,7 @@ impl Batcher {
             tokens: self.policy.tokens_max(),
             texts: self.policy.requests_max(),
             time: self.time_max(now),
-            received_before: None,
+            age_min: Duration::ZERO,
         };
         let mut draft = Draft {
             requests: Vec::with_capacity(self.len().min(room.texts)),
@@ -133,7 +133,7 @@ impl Batcher {
                 tokens: room.tokens / AGED_SHARE as usize,
                 texts: room.texts / AGED_SHARE as usize,
                 time: room.time.map(|time| time / AGED_SHARE),
-                received_before: Some(now - self.policy.bulk_age_max()),
+                age_min: self.policy.bulk_age_max(),
             };
             self.fill(&mut draft, Class::Bulk, &aged, now);
         }
@@ -182,7 +182,7 @@ impl Batcher {
             let Some(head) = self.queue(class).front() else {
                 return;
             };
-            if room.received_before.is_some_and(|before| head.received > before) {
+            if now.since(head.received) < room.age_min {
                 return;
             }
             if let Some(why) = head.dead(now) {
@@ -238,10 +238,12 @@ impl Batcher {
         }
         let heads = [self.interactive.front(), self.bulk.front()];
         let oldest = heads.into_iter().flatten().map(|r| r.tokenized).min()?;
+        // The delay is also the margin before a deadline: a timer that fires late costs no request.
+        let delay = self.policy.queue_delay_max();
         let latest = self
             .deadline_min
-            .map(|deadline| deadline - predicted.unwrap_or_default());
-        earlier(Some(oldest + self.policy.queue_delay_max()), latest).filter(|&at| at > now)
+            .map(|deadline| deadline - predicted.unwrap_or_default() - delay);
+        earlier(Some(oldest + delay), latest).filter(|&at| at > now)
     }
 
     /// How long a batch may take, so that interactive work keeps its target.
@@ -285,3 +287,6 @@ fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
         (a, b) => a.or(b),
     }
 }
+
+#[cfg(test)]
+mod tests;

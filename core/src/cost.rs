@@ -170,3 +170,6 @@ fn solve_subset(xx: &[[f64; 3]; 3], xy: &[f64; 3], subset: u8) -> [f64; 3] {
     }
     fit
 }
+
+#[cfg(test)]
+mod tests;

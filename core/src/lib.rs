@@ -13,6 +13,8 @@ pub mod lifecycle;
 pub mod policy;
 pub mod reply;
 pub mod request;
+#[cfg(test)]
+mod testing;
 
 pub use admission::{Admission, AdmissionBounds, Permit};
 pub use batch::{Batch, BatchShape, PackedTokens};

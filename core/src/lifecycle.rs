@@ -133,14 +133,21 @@ impl ModelLifecycle {
     pub fn load(&mut self, version: u64) -> Result<LoadId, TransitionError> {
         let under_way = |l: &Load| matches!(l.state, VersionState::Loading | VersionState::Warming);
         if self.loads.iter().any(|l| l.version == version && under_way(l)) {
-            return Err(TransitionError::AlreadyLoading { model: self.name.clone(), version });
+            return Err(TransitionError::AlreadyLoading {
+                model: self.name.clone(),
+                version,
+            });
         }
         // What became of earlier loads of this version is of no interest any more, and the list stays
         // as short as the list of versions.
         self.loads.retain(|l| l.version != version || !l.state.is_over());
         let id = LoadId(self.next);
         self.next += 1;
-        self.loads.push(Load { id, version, state: VersionState::Loading });
+        self.loads.push(Load {
+            id,
+            version,
+            state: VersionState::Loading,
+        });
         Ok(id)
     }
 
@@ -173,14 +180,24 @@ impl ModelLifecycle {
 
     /// It cannot be loaded or warmed, or its executor died.
     pub fn failed(&mut self, id: LoadId, reason: impl Into<String>) -> Result<(), TransitionError> {
-        self.enter(id, VersionState::Failed { reason: reason.into() }).map(|_| ())
+        self.enter(
+            id,
+            VersionState::Failed {
+                reason: reason.into(),
+            },
+        )
+        .map(|_| ())
     }
 
     /// Takes one version, or all, out of service. Returns the loads that are draining from now on. A
     /// load under way is unloaded at once: whoever loads it learns so at its next step, and drops it.
     pub fn unload(&mut self, version: Option<u64>) -> Vec<LoadId> {
         let mut leaving = Vec::new();
-        for load in self.loads.iter_mut().filter(|l| version.is_none_or(|v| v == l.version)) {
+        for load in self
+            .loads
+            .iter_mut()
+            .filter(|l| version.is_none_or(|v| v == l.version))
+        {
             match load.state {
                 VersionState::Loading | VersionState::Warming => load.state = VersionState::Unloaded,
                 VersionState::Ready => {
@@ -200,10 +217,15 @@ impl ModelLifecycle {
         let ready = self.serving.iter().filter_map(|&id| self.find(id));
         if version.is_empty() || version == "latest" {
             let highest = ready.max_by_key(|l| l.version);
-            return highest.map(|l| l.id).ok_or_else(|| self.not_ready(self.loads.last()));
+            return highest
+                .map(|l| l.id)
+                .ok_or_else(|| self.not_ready(self.loads.last()));
         }
         let Ok(number) = version.parse::<u64>() else {
-            let why = format!("version {version} of model {} is neither a number nor latest", self.name);
+            let why = format!(
+                "version {version} of model {} is neither a number nor latest",
+                self.name
+            );
             return Err(Rejection::Invalid(why));
         };
         if let Some(load) = ready.into_iter().find(|l| l.version == number) {
@@ -211,7 +233,10 @@ impl ModelLifecycle {
         }
         match self.loads.iter().rev().find(|l| l.version == number) {
             Some(load) => Err(self.not_ready(Some(load))),
-            None => Err(Rejection::NotFound(format!("model {} has no version {number}", self.name))),
+            None => Err(Rejection::NotFound(format!(
+                "model {} has no version {number}",
+                self.name
+            ))),
         }
     }
 
@@ -233,21 +258,34 @@ impl ModelLifecycle {
         let name = &self.name;
         Rejection::NotReady(match load {
             None => format!("model {name} is not loaded"),
-            Some(Load { version, state: VersionState::Failed { reason }, .. }) => {
+            Some(Load {
+                version,
+                state: VersionState::Failed { reason },
+                ..
+            }) => {
                 format!("model {name} version {version} failed: {reason}")
             }
-            Some(Load { version, state, .. }) => format!("model {name} version {version} is {}", state.name()),
+            Some(Load { version, state, .. }) => {
+                format!("model {name} version {version} is {}", state.name())
+            }
         })
     }
 
     /// Makes the step, keeps `serving` true, and returns the version.
     fn enter(&mut self, id: LoadId, next: VersionState) -> Result<u64, TransitionError> {
         let Some(load) = self.loads.iter_mut().find(|l| l.id == id) else {
-            return Err(TransitionError::Unknown { model: self.name.clone(), load: id.0 });
+            return Err(TransitionError::Unknown {
+                model: self.name.clone(),
+                load: id.0,
+            });
         };
         if !load.state.may_become(&next) {
             let what = format!("model {} version {}", self.name, load.version);
-            return Err(TransitionError::NotAllowed { what, from: load.state.name(), to: next.name() });
+            return Err(TransitionError::NotAllowed {
+                what,
+                from: load.state.name(),
+                to: next.name(),
+            });
         }
         if load.state == VersionState::Ready {
             self.serving.retain(|&s| s != id);
@@ -295,9 +333,16 @@ impl ServerState {
     /// Goes on to `next`. A server that is told to stop while it starts never becomes ready.
     pub fn enter(&mut self, next: ServerState) -> Result<(), TransitionError> {
         use ServerState::{Draining, Ready, Starting, Stopped};
-        if !matches!((*self, next), (Starting, Ready) | (Starting | Ready, Draining) | (Draining, Stopped)) {
+        if !matches!(
+            (*self, next),
+            (Starting, Ready) | (Starting | Ready, Draining) | (Draining, Stopped)
+        ) {
             let what = "the server".to_owned();
-            return Err(TransitionError::NotAllowed { what, from: self.name(), to: next.name() });
+            return Err(TransitionError::NotAllowed {
+                what,
+                from: self.name(),
+                to: next.name(),
+            });
         }
         *self = next;
         Ok(())

@@ -25,7 +25,10 @@ impl Reply {
         let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
         match self {
             Reply::Embedding(vector) => finite(vector),
-            Reply::Classes { logits, probabilities } => finite(logits) && finite(probabilities),
+            Reply::Classes {
+                logits,
+                probabilities,
+            } => finite(logits) && finite(probabilities),
         }
     }
 }

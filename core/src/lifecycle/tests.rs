@@ -9,7 +9,10 @@ use super::*;
 /// What a request for `version` is answered by: the version and load, or the refusal.
 fn check(model: &ModelLifecycle, version: &str, expected: &str) {
     let answer = match model.resolve(version) {
-        Ok(id) => model.find(id).map(|l| format!("version {} load {}", l.version, l.id.0)).unwrap(),
+        Ok(id) => model
+            .find(id)
+            .map(|l| format!("version {} load {}", l.version, l.id.0))
+            .unwrap(),
         Err(why) => why.to_string(),
     };
     assert_eq!(answer, expected);
@@ -78,11 +81,17 @@ fn an_unload_stops_a_load_that_is_under_way() {
     let mut model = ModelLifecycle::new("m", 1);
     let (old, _) = serve(&mut model, 1);
     let new = model.load(2).unwrap();
-    assert_eq!(model.load(2).unwrap_err().to_string(), "model m version 2 is being loaded already");
+    assert_eq!(
+        model.load(2).unwrap_err().to_string(),
+        "model m version 2 is being loaded already"
+    );
     assert_eq!(model.unload(None), [old]);
     assert!(!model.is_ready());
     let late = model.loaded(new).unwrap_err();
-    assert_eq!(late.to_string(), "model m version 2 cannot become warming: it is unloaded");
+    assert_eq!(
+        late.to_string(),
+        "model m version 2 cannot become warming: it is unloaded"
+    );
     check(&model, "", "model m version 2 is unloaded");
 }
 
@@ -99,11 +108,20 @@ fn a_dead_executor_takes_its_version_out() {
 fn the_server_goes_one_way() {
     use ServerState::{Draining, Ready, Starting, Stopped};
     let all = [Starting, Ready, Draining, Stopped];
-    let allowed = [(Starting, Ready), (Starting, Draining), (Ready, Draining), (Draining, Stopped)];
+    let allowed = [
+        (Starting, Ready),
+        (Starting, Draining),
+        (Ready, Draining),
+        (Draining, Stopped),
+    ];
     for from in all {
         for to in all {
             let mut state = from;
-            assert_eq!(state.enter(to).is_ok(), allowed.contains(&(from, to)), "{from:?} to {to:?}");
+            assert_eq!(
+                state.enter(to).is_ok(),
+                allowed.contains(&(from, to)),
+                "{from:?} to {to:?}"
+            );
             assert_eq!(state, if allowed.contains(&(from, to)) { to } else { from });
         }
     }
