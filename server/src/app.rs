@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use penstock_core::lifecycle::ServerState;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,9 +33,6 @@ pub enum AppError {
         /// Why.
         source: std::io::Error,
     },
-    /// The metrics recorder could not be installed.
-    #[error("cannot install the metrics: {0}")]
-    Metrics(String),
     /// An address is taken or not ours.
     #[error("cannot listen on {what} address {addr}: {source}")]
     Bind {
@@ -99,7 +97,9 @@ impl Engine {
     }
 
     async fn load(&self) -> Result<(), AppError> {
-        self.front.repository().load_all().await.map_err(|e| AppError::Model(e.to_string()))
+        self.front.repository().load_all().await.map_err(|e| AppError::Model(e.to_string()))?;
+        self.front.drain().go(ServerState::Ready);
+        Ok(())
     }
 
     /// The door.
@@ -110,11 +110,12 @@ impl Engine {
     /// Takes no new work, lets what is inside finish within `timeout`, then ends every thread.
     pub async fn stop(self, timeout: Duration) -> Result<(), AppError> {
         let drain = self.front.drain();
-        drain.begin();
+        drain.go(ServerState::Draining);
         if !drain.emptied(timeout).await {
             return Err(AppError::Drain { inside: drain.inside(), timeout });
         }
         self.front.repository().close().await;
+        drain.go(ServerState::Stopped);
         drop(self.front);
         // The pool ends with its last lane; what still holds a lane is a response on its way out.
         let joined = tokio::task::spawn_blocking(move || self.tokenizers.into_iter().for_each(|t| drop(t.join())));
@@ -190,7 +191,7 @@ async fn drain(
 ) -> Result<(), AppError> {
     let started = tokio::time::Instant::now();
     let drain = engine.front().drain();
-    drain.begin();
+    drain.go(ServerState::Draining);
     let emptied = drain.emptied(timeout).await;
     let inside = drain.inside();
     closing.send_replace(true);

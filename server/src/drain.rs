@@ -1,13 +1,15 @@
-//! Shutting down without losing an accepted request: how many are inside, and when none is left.
+//! Starting and shutting down without losing an accepted request: the server's state, how many requests
+//! are inside, and when none is left.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use penstock_core::lifecycle::ServerState;
 use tokio::sync::{Notify, watch};
 
-/// The server's one switch from serving to draining.
+/// The server's state and the requests inside it.
 pub struct Drain {
-    draining: watch::Sender<bool>,
+    state: watch::Sender<ServerState>,
     inside: AtomicUsize,
     empty: Notify,
 }
@@ -19,7 +21,7 @@ pub struct Inside<'a> {
 
 impl Default for Drain {
     fn default() -> Drain {
-        Drain { draining: watch::Sender::new(false), inside: AtomicUsize::new(0), empty: Notify::new() }
+        Drain { state: watch::Sender::default(), inside: AtomicUsize::new(0), empty: Notify::new() }
     }
 }
 
@@ -32,21 +34,29 @@ impl Drain {
         (!self.is_draining()).then_some(inside)
     }
 
-    /// Begins the drain: `enter` refuses from now on.
-    pub fn begin(&self) {
-        self.draining.send_replace(true);
+    /// Goes on to `next`: `Ready` once the models serve, `Draining` to make `enter` refuse, `Stopped`
+    /// when nothing is left. A step out of order is none: a server told to stop while it started never
+    /// becomes ready.
+    pub fn go(&self, next: ServerState) {
+        self.state.send_if_modified(|state| state.enter(next).is_ok());
+    }
+
+    /// Where the server stands.
+    pub fn state(&self) -> ServerState {
+        *self.state.borrow()
     }
 
     /// True once the drain has begun.
     pub fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+        matches!(self.state(), ServerState::Draining | ServerState::Stopped)
     }
 
     /// Resolves when the drain begins.
     pub async fn begun(&self) {
-        let mut draining = self.draining.subscribe();
+        let mut state = self.state.subscribe();
+        let begun = |state: &ServerState| matches!(state, ServerState::Draining | ServerState::Stopped);
         // The sender lives in `self`: the wait cannot fail while `self` is borrowed.
-        let _ = draining.wait_for(|begun| *begun).await;
+        let _ = state.wait_for(begun).await;
     }
 
     /// Waits until nothing is inside; false where `timeout` passed first.
@@ -87,11 +97,19 @@ mod tests {
     async fn a_drain_waits_for_what_is_inside_and_refuses_what_comes() {
         let drain = Drain::default();
         let inside = drain.enter().expect("serving");
-        drain.begin();
+        drain.go(ServerState::Draining);
         assert!(drain.enter().is_none(), "nothing enters a draining server");
         assert!(!drain.emptied(Duration::from_millis(5)).await);
         drop(inside);
         assert!(drain.emptied(Duration::from_secs(5)).await);
         drain.begun().await;
+    }
+
+    #[test]
+    fn a_server_told_to_stop_while_it_starts_never_becomes_ready() {
+        let drain = Drain::default();
+        drain.go(ServerState::Draining);
+        drain.go(ServerState::Ready);
+        assert_eq!(drain.state(), ServerState::Draining);
     }
 }

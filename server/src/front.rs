@@ -216,14 +216,14 @@ impl Front {
         &self.metrics
     }
 
-    /// True as long as the process can answer at all.
+    /// True when the process should not be restarted.
     pub fn is_live(&self) -> bool {
-        true
+        self.drain.state().is_live()
     }
 
     /// True when every configured model serves and no shutdown has begun.
     pub fn is_ready(&self) -> bool {
-        !self.drain.is_draining() && self.repository.is_ready()
+        self.drain.state().is_ready() && self.repository.is_ready()
     }
 
     /// Resolves when the shutdown begins: streams read no further, answer what they read, and end.

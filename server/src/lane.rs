@@ -12,7 +12,7 @@ use penstock_core::{
     Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Permit, Rejection, Request,
     Responder, Sink,
 };
-use penstock_models::{Loaded, Model, ModelSpec, TextTokenizer};
+use penstock_models::{Loaded, ModelSpec, TextTokenizer};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -110,19 +110,19 @@ impl Drop for AliveGuard {
 }
 
 impl Lane {
-    /// Starts the threads of a loaded model.
+    /// Starts the threads of a loaded model, which prepares `prefetch` batches while one runs.
     pub fn open(
         name: &str,
         version: &str,
         loaded: Loaded,
-        batching: &Batching,
+        policy: BatchPolicy,
+        prefetch: usize,
         shared: Shared,
         metrics: Arc<ModelMetrics>,
     ) -> Result<(Arc<Lane>, LaneThreads), Rejection> {
         let Loaded { spec, tokenizer, model } = loaded;
         let Shared { pool, limits, clock, busy } = shared;
         let refuse = |e: &dyn std::fmt::Display| Rejection::Invalid(format!("model {name}: {e}"));
-        let policy = policy(batching, tokenizer.max_length()).map_err(|e| refuse(&e))?;
         let room = Arc::new(Notify::new());
         let freed = Arc::clone(&room);
         let bounds = AdmissionBounds {
@@ -134,7 +134,7 @@ impl Lane {
             .map_err(|e| refuse(&e))?;
 
         let (requests, requests_out) = bounded(limits.queue_texts_max);
-        let credits = batching.prefetch + 1;
+        let credits = prefetch + 1;
         let (batches, batches_out) = bounded(credits);
         let (ran, ran_out) = bounded(credits);
         let alive = Arc::new(AtomicBool::new(true));
@@ -255,7 +255,8 @@ struct Piece {
     bounds: Vec<(usize, usize)>,
 }
 
-fn policy(batching: &Batching, window: usize) -> Result<BatchPolicy, penstock_core::PolicyError> {
+/// The checked limits of a model's batches.
+pub fn policy(batching: &Batching, window: usize) -> Result<BatchPolicy, penstock_core::PolicyError> {
     BatchPolicy::new(
         batching.tokens_max,
         batching.texts_max,
@@ -283,15 +284,4 @@ fn spawn(
         .name(format!("{what}-{name}"))
         .spawn(run)
         .map_err(|e| Rejection::Model(format!("model {name}: no thread could be started: {e}")))
-}
-
-/// Runs batches of the shapes that matter once, so that the first request finds warm buffers.
-pub fn warm(model: &mut dyn Model, window: usize, tokens_max: usize) -> Result<(), Rejection> {
-    let text = vec![0_u32; window];
-    let full = tokens_max / window.max(1);
-    for texts in [1, full.max(1)] {
-        let packed = penstock_core::PackedTokens::from_texts((0..texts).map(|_| text.as_slice()));
-        model.forward(&packed).map_err(|e| Rejection::Model(format!("warm-up failed: {e}")))?;
-    }
-    Ok(())
 }

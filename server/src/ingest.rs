@@ -1,0 +1,6 @@
+//! Stage 1: wire to [`crate::front::Call`]. Wire types stop here and in `respond`.
+
+pub mod v2;
+
+pub mod grpc;
+pub mod http;

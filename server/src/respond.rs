@@ -1,0 +1,9 @@
+//! Stage 6: rows to wire.
+
+pub mod gather;
+
+pub mod rows;
+pub mod v2;
+
+pub mod grpc;
+pub mod http;
