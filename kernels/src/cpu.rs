@@ -1,67 +1,81 @@
-//! The operations on the processor.
+//! The operations on the processor: shapes checked here, once, before any kernel starts.
 
-use std::sync::Arc;
+#![allow(
+    clippy::inline_always,
+    reason = "code is compiled for a path only where it is inlined into it"
+)]
 
+mod activation;
+mod attention;
+mod embedding;
+pub(crate) mod gemm;
+mod layer_norm;
+mod linear;
+mod memory;
+pub mod peak;
+mod pool;
+mod threads;
+pub(crate) mod vector;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod vector_avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod vector_avx512;
+pub(crate) mod vector_portable;
+
+use std::sync::atomic::AtomicUsize;
+
+pub use self::linear::Matrix;
+pub use self::memory::{Buffer, Table};
+
+use self::embedding::Embed;
+use self::memory::Cells;
+use self::pool::Pool;
+use self::threads::Threads;
 use crate::check;
+use crate::dispatch::Path;
 use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens};
-use crate::reference;
 
-/// The processor as a device: a number of threads of its own.
+/// Rows that one task embeds.
+const EMBED_ROWS: usize = 64;
+
+/// The processor as a device, with compute threads of its own.
 pub struct Cpu {
-    threads: usize,
-}
-
-/// Weights as the processor reads them.
-pub struct Matrix {
-    weight: Vec<f32>,
-    bias: Option<Vec<f32>>,
-    out: usize,
-    inp: usize,
-}
-
-/// Read-only rows, shared by all clones.
-#[derive(Clone)]
-pub struct Table {
-    values: Arc<[f32]>,
-    rows: usize,
-    cols: usize,
-}
-
-/// Activations in memory that only grows.
-#[derive(Default)]
-pub struct Buffer {
-    values: Vec<f32>,
-    rows: usize,
-    cols: usize,
-}
-
-impl Buffer {
-    fn shape(&self) -> (usize, usize) {
-        (self.rows, self.cols)
-    }
-
-    fn set(&mut self, values: Vec<f32>, cols: usize) {
-        self.rows = values.len() / cols;
-        self.cols = cols;
-        self.values = values;
-    }
+    path: Path,
+    threads: Threads,
+    scratch: Vec<attention::Scratch>,
+    attention_tasks: Vec<attention::Task>,
+    strips_done: Vec<AtomicUsize>,
 }
 
 impl Cpu {
-    /// A processor that computes with `threads` threads.
+    /// A processor that computes with `threads` threads and its widest instructions.
     pub fn new(threads: usize) -> Result<Self, KernelError> {
-        if threads == 0 {
-            return Err(KernelError::Threads {
-                threads,
-                reason: "at least one is needed".into(),
-            });
-        }
-        Ok(Self { threads })
+        Self::with_path(threads, Path::best())
+    }
+
+    /// The same on a chosen path.
+    pub fn with_path(threads: usize, path: Path) -> Result<Self, KernelError> {
+        let threads = Threads::new(threads)?;
+        let scratch = (0..threads.count())
+            .map(|_| attention::Scratch::default())
+            .collect();
+        Ok(Self {
+            path,
+            threads,
+            scratch,
+            attention_tasks: Vec::new(),
+            strips_done: Vec::new(),
+        })
     }
 
     /// Threads that compute.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.threads.count()
+    }
+
+    /// The instructions in use.
+    pub fn path(&self) -> Path {
+        self.path
     }
 }
 
@@ -81,21 +95,12 @@ impl Ops for Cpu {
         if let Some(bias) = bias {
             check::length("matrix", "bias", bias.len(), out)?;
         }
-        Ok(Matrix {
-            weight: weight.to_vec(),
-            bias: bias.map(<[f32]>::to_vec),
-            out,
-            inp,
-        })
+        Ok(Matrix::new(weight, bias, out, inp))
     }
 
     fn table(&self, values: &[f32], rows: usize, cols: usize) -> Result<Table, KernelError> {
         check::filled("table", "values", values, (rows, cols))?;
-        Ok(Table {
-            values: values.into(),
-            rows,
-            cols,
-        })
+        Ok(Table::new(values, rows, cols))
     }
 
     fn buffer(&self) -> Buffer {
@@ -114,19 +119,21 @@ impl Ops for Cpu {
         out: &mut Buffer,
     ) -> Result<(), KernelError> {
         check::filled("write", "values", values, (rows, cols))?;
-        out.set(values.to_vec(), cols);
+        out.reshape(rows, cols);
+        out.values_mut().copy_from_slice(values);
         Ok(())
     }
 
     fn read(&mut self, x: &Buffer, out: &mut Vec<f32>) -> Result<(), KernelError> {
         check::not_empty("read", "x", x.shape())?;
         out.clear();
-        out.extend_from_slice(&x.values);
+        out.extend_from_slice(x.values());
         Ok(())
     }
 
     fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R {
-        work(self)
+        let threads = self.threads.clone();
+        threads.enter(|| work(self))
     }
 
     fn embed(
@@ -135,53 +142,22 @@ impl Ops for Cpu {
         tables: &Embedding<Table>,
         out: &mut Buffer,
     ) -> Result<(), KernelError> {
-        const KERNEL: &str = "embed";
-        let cols = tables.word.cols;
-        if tokens.ids.is_empty() {
-            return Err(KernelError::Empty {
-                kernel: KERNEL,
-                operand: "ids",
+        tokens_fit(tokens, tables)?;
+        let (rows, (_, cols)) = (tokens.ids.len(), tables.word.shape());
+        out.reshape(rows, cols);
+        let cells = Cells::new(out.values_mut());
+        self.threads.each(rows.div_ceil(EMBED_ROWS), |task| {
+            let first = task * EMBED_ROWS;
+            let rows = EMBED_ROWS.min(rows - first);
+            // SAFETY: `out` is borrowed for this whole call; no other task has these rows.
+            let out = unsafe { cells.slice(first * cols, rows * cols) };
+            self.path.run(Embed {
+                tokens,
+                tables,
+                first,
+                out,
             });
-        }
-        check::indices(KERNEL, "token id", tokens.ids, tables.word.rows)?;
-        if let Some(position) = &tables.position {
-            check::length(KERNEL, "positions", tokens.positions.len(), tokens.ids.len())?;
-            check::indices(KERNEL, "position", tokens.positions, position.rows)?;
-            check::shape(
-                KERNEL,
-                "position table",
-                (position.rows, position.cols),
-                (position.rows, cols),
-            )?;
-        }
-        if let Some(kind) = &tables.kind {
-            if !tokens.kinds.is_empty() {
-                check::length(KERNEL, "token types", tokens.kinds.len(), tokens.ids.len())?;
-            }
-            check::indices(KERNEL, "token type", tokens.kinds, kind.rows)?;
-            check::shape(
-                KERNEL,
-                "token type table",
-                (kind.rows, kind.cols),
-                (kind.rows, cols),
-            )?;
-        }
-        norm_fits(KERNEL, &tables.norm, cols)?;
-        let mut sums = reference::embed(
-            (tokens.ids, &tables.word.values),
-            (
-                tokens.positions,
-                tables.position.as_ref().map_or(&[], |table| &table.values),
-            ),
-            (
-                tokens.kinds,
-                tables.kind.as_ref().map_or(&[], |table| &table.values),
-            ),
-            cols,
-        );
-        let norm = &tables.norm;
-        reference::layer_norm(&mut sums, &norm.gamma.values, &norm.beta.values, norm.eps);
-        out.set(sums, cols);
+        });
         Ok(())
     }
 
@@ -192,10 +168,17 @@ impl Ops for Cpu {
         activation: Activation,
         out: &mut Buffer,
     ) -> Result<(), KernelError> {
+        let (rows, _) = x.shape();
         check::not_empty("linear", "x", x.shape())?;
-        check::shape("linear", "x", x.shape(), (x.rows, w.inp))?;
-        let y = reference::linear(&x.values, &w.weight, w.bias.as_deref(), w.inp, activation);
-        out.set(y, w.out);
+        check::shape("linear", "x", x.shape(), (rows, w.inp()))?;
+        out.reshape(rows, w.out());
+        linear::linear(
+            (self.path, &self.threads),
+            x.values(),
+            w,
+            activation,
+            out.values_mut(),
+        );
         Ok(())
     }
 
@@ -207,16 +190,20 @@ impl Ops for Cpu {
         residual: &mut Buffer,
     ) -> Result<(), KernelError> {
         const KERNEL: &str = "linear_add_norm";
+        let (rows, _) = x.shape();
         check::not_empty(KERNEL, "x", x.shape())?;
-        check::shape(KERNEL, "x", x.shape(), (x.rows, w.inp))?;
-        check::shape(KERNEL, "residual", residual.shape(), (x.rows, w.out))?;
-        norm_fits(KERNEL, norm, w.out)?;
-        let mut sum = reference::linear(&x.values, &w.weight, w.bias.as_deref(), w.inp, Activation::None);
-        for (sum, value) in sum.iter_mut().zip(&residual.values) {
-            *sum += value;
-        }
-        reference::layer_norm(&mut sum, &norm.gamma.values, &norm.beta.values, norm.eps);
-        residual.set(sum, w.out);
+        check::shape(KERNEL, "x", x.shape(), (rows, w.inp()))?;
+        check::shape(KERNEL, "residual", residual.shape(), (rows, w.out()))?;
+        norm_fits(KERNEL, norm, w.out())?;
+        let device = (self.path, &self.threads);
+        linear::linear_add_norm(
+            device,
+            x.values(),
+            w,
+            norm,
+            residual.values_mut(),
+            &mut self.strips_done,
+        );
         Ok(())
     }
 
@@ -228,14 +215,26 @@ impl Ops for Cpu {
         bias: Option<&Table>,
         out: &mut Buffer,
     ) -> Result<(), KernelError> {
-        let longest = check::sequences("attention", cu_seqlens, qkv.rows)?;
-        let head_dim = check::head_dim(qkv.cols, heads)?;
+        let (rows, cols) = qkv.shape();
+        let longest = check::sequences("attention", cu_seqlens, rows)?;
+        let head_dim = check::head_dim(cols, heads)?;
         if let Some(bias) = bias {
-            check::bias_reach((bias.rows, bias.cols), heads, longest)?;
+            check::bias_reach(bias.shape(), heads, longest)?;
         }
-        let bias = bias.map(|bias| &*bias.values);
-        let rows = reference::attention(&qkv.values, cu_seqlens, heads, head_dim, bias);
-        out.set(rows, heads * head_dim);
+        out.reshape(rows, heads * head_dim);
+        let operands = attention::Operands {
+            qkv: qkv.values(),
+            heads,
+            head_dim,
+            bias: bias.map(Table::values),
+        };
+        attention::attention(
+            (self.path, &self.threads),
+            operands,
+            cu_seqlens,
+            out.values_mut(),
+            (&mut self.attention_tasks, &mut self.scratch),
+        );
         Ok(())
     }
 
@@ -246,13 +245,42 @@ impl Ops for Cpu {
         pooling: Pooling,
         out: &mut Buffer,
     ) -> Result<(), KernelError> {
-        check::sequences("pool", cu_seqlens, x.rows)?;
-        out.set(reference::pool(&x.values, cu_seqlens, x.cols, pooling), x.cols);
+        let (rows, cols) = x.shape();
+        check::sequences("pool", cu_seqlens, rows)?;
+        out.reshape(cu_seqlens.len() - 1, cols);
+        // The mean of a row costs less than handing it to another thread.
+        for (text, out) in cu_seqlens.windows(2).zip(out.values_mut().chunks_exact_mut(cols)) {
+            let rows = &x.values()[text[0] as usize * cols..text[1] as usize * cols];
+            self.path.run(Pool { rows, pooling, out });
+        }
         Ok(())
     }
 }
 
+fn tokens_fit(tokens: Tokens<'_>, tables: &Embedding<Table>) -> Result<(), KernelError> {
+    const KERNEL: &str = "embed";
+    let (words, cols) = tables.word.shape();
+    let count = tokens.ids.len();
+    check::not_empty(KERNEL, "ids", (count, cols))?;
+    check::indices(KERNEL, "token id", tokens.ids, words)?;
+    if let Some(position) = &tables.position {
+        let (rows, _) = position.shape();
+        check::shape(KERNEL, "position table", position.shape(), (rows, cols))?;
+        check::length(KERNEL, "positions", tokens.positions.len(), count)?;
+        check::indices(KERNEL, "position", tokens.positions, rows)?;
+    }
+    if let Some(kind) = &tables.kind {
+        let (rows, _) = kind.shape();
+        check::shape(KERNEL, "token type table", kind.shape(), (rows, cols))?;
+        if !tokens.kinds.is_empty() {
+            check::length(KERNEL, "token types", tokens.kinds.len(), count)?;
+        }
+        check::indices(KERNEL, "token type", tokens.kinds, rows)?;
+    }
+    norm_fits(KERNEL, &tables.norm, cols)
+}
+
 fn norm_fits(kernel: &'static str, norm: &Norm<Table>, cols: usize) -> Result<(), KernelError> {
-    check::shape(kernel, "gamma", (norm.gamma.rows, norm.gamma.cols), (1, cols))?;
-    check::shape(kernel, "beta", (norm.beta.rows, norm.beta.cols), (1, cols))
+    check::shape(kernel, "gamma", norm.gamma.shape(), (1, cols))?;
+    check::shape(kernel, "beta", norm.beta.shape(), (1, cols))
 }

@@ -5,8 +5,10 @@
 
 mod check;
 pub mod cpu;
+pub mod dispatch;
 pub mod ops;
 pub mod reference;
 
 pub use cpu::Cpu;
+pub use dispatch::Path;
 pub use ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens, relative_bias};

@@ -1,0 +1,156 @@
+//! Memory of f32 that starts on a cache line, and the three kinds of operand kept in it.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+/// One cache line, the width of the widest register.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+const LINE: usize = 16;
+
+/// A run of f32 whose first value starts a cache line, so that no aligned vector straddles two.
+#[derive(Default)]
+pub(crate) struct Lines {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Lines {
+    pub(crate) fn zeroed(len: usize) -> Self {
+        let mut lines = Self::default();
+        lines.resize(len);
+        lines
+    }
+
+    /// Sets the length. What the values are afterwards is not said; memory is kept, never given back.
+    pub(crate) fn resize(&mut self, len: usize) {
+        let lines = len.div_ceil(LINE);
+        if lines > self.lines.len() {
+            // The old values are not wanted: without them there is nothing to copy while growing.
+            self.lines.clear();
+            self.lines.resize(lines, Line([0.0; LINE]));
+        }
+        self.len = len;
+    }
+}
+
+impl Deref for Lines {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: `Line` is `repr(C)` over f32 without padding (16 · 4 = 64 bytes, its alignment), and
+        // `resize` keeps `len` within the lines that `lines` holds, all of them initialised.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `deref`; the borrow of `self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+/// Activations, row-major, in memory that only grows.
+#[derive(Default)]
+pub struct Buffer {
+    values: Lines,
+    rows: usize,
+    cols: usize,
+}
+
+impl Buffer {
+    pub(crate) fn reshape(&mut self, rows: usize, cols: usize) {
+        self.values.resize(rows * cols);
+        (self.rows, self.cols) = (rows, cols);
+    }
+
+    /// Rows and columns.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    /// All rows, one after the other.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+}
+
+/// Read-only rows, shared by all clones.
+#[derive(Clone)]
+pub struct Table {
+    values: Arc<[f32]>,
+    rows: usize,
+    cols: usize,
+}
+
+impl Table {
+    pub(crate) fn new(values: &[f32], rows: usize, cols: usize) -> Self {
+        Self {
+            values: values.into(),
+            rows,
+            cols,
+        }
+    }
+
+    /// Rows and columns.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    pub(crate) fn row(&self, row: u32) -> &[f32] {
+        let start = row as usize * self.cols;
+        &self.values[start..start + self.cols]
+    }
+}
+
+/// Cells of an output that several threads fill at once, each its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Cells {
+    start: *mut f32,
+    len: usize,
+}
+
+// SAFETY: the pointer is only turned into references by `slice`, whose callers vouch for cells that no
+// other thread touches meanwhile.
+unsafe impl Send for Cells {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Cells {}
+
+impl Cells {
+    pub(crate) fn new(values: &mut [f32]) -> Self {
+        Self {
+            start: values.as_mut_ptr(),
+            len: values.len(),
+        }
+    }
+
+    /// The pointer to cell `at`, from where `len` cells follow. Panics where they would not.
+    pub(crate) fn at(self, at: usize, len: usize) -> *mut f32 {
+        assert!(
+            at <= self.len && len <= self.len - at,
+            "{at} + {len} cells of {}",
+            self.len
+        );
+        // SAFETY: `at` lies within the slice that `new` was given.
+        unsafe { self.start.add(at) }
+    }
+
+    /// # Safety
+    /// The slice that [`Cells::new`] was given is still borrowed for the cells' user, and no other
+    /// thread reads or writes these `len` cells while the result lives.
+    pub(crate) unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a mut [f32] {
+        // SAFETY: `at` checks the bounds; the caller vouches for exclusive use.
+        unsafe { std::slice::from_raw_parts_mut(self.at(at, len), len) }
+    }
+}

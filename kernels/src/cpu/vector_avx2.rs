@@ -1,0 +1,109 @@
+//! Vectors of 8 lanes: AVX2 with FMA.
+
+use std::arch::x86_64::{
+    __m256, _mm256_add_epi32, _mm256_add_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_div_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+};
+
+use super::vector::Vector;
+use crate::dispatch::Kernel;
+
+/// Proof that the processor has AVX2 and FMA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    pub(crate) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+    }
+
+    pub(crate) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma")]
+        fn entry<K: Kernel>(proof: Avx2, kernel: K) -> K::Output {
+            kernel.run(proof)
+        }
+        // SAFETY: `detect` alone makes the proof, after it found both features.
+        unsafe { entry(self, kernel) }
+    }
+}
+
+macro_rules! proven {
+    ($instruction:expr) => {
+        // SAFETY: `detect` alone makes the proof that `self` is, after it found AVX2 and FMA.
+        unsafe { $instruction }
+    };
+}
+
+impl Vector for Avx2 {
+    type F = __m256;
+    const LANES: usize = 8;
+    const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        proven!(_mm256_set1_ps(x))
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, from: *const f32) -> Self::F {
+        // SAFETY: the caller vouches for 8 values; the instruction needs no alignment; AVX is proven.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_at(self, value: Self::F, to: *mut f32) {
+        // SAFETY: the caller vouches for 8 values; the instruction needs no alignment; AVX is proven.
+        unsafe { _mm256_storeu_ps(to, value) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        proven!(_mm256_add_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        proven!(_mm256_sub_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        proven!(_mm256_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        proven!(_mm256_div_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        proven!(_mm256_fmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        proven!(_mm256_min_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        proven!(_mm256_max_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn round(self, x: Self::F) -> Self::F {
+        proven!(_mm256_round_ps::<8>(x))
+    }
+
+    #[inline(always)]
+    fn scale(self, x: Self::F, n: Self::F) -> Self::F {
+        // Adding 1.5 · 2²³ leaves the integer in the low bits, from where it moves into the exponent.
+        proven!({
+            let bits = _mm256_castps_si256(_mm256_add_ps(n, _mm256_set1_ps(12_582_912.0)));
+            let exponent = _mm256_slli_epi32::<23>(_mm256_add_epi32(bits, _mm256_set1_epi32(127)));
+            _mm256_mul_ps(x, _mm256_castsi256_ps(exponent))
+        })
+    }
+}
