@@ -5,6 +5,13 @@
 //! A failure prints its seed; `SIMULATION_SEED=<seed> cargo test -p penstock-core --test simulation`
 //! replays that one run.
 
+#![allow(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test that finds something stops, and says with which seed"
+)]
+
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

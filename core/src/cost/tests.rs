@@ -70,7 +70,7 @@ fn late_clocks_and_stopped_clocks_move_it_little() {
     train(&mut model, &mut rng, 200, 1.0);
     for _ in 0..3 {
         let odd = shape(&mut rng);
-        model.observe(odd, Duration::from_secs(3600));
+        model.observe(odd, Duration::from_hours(1));
         model.observe(odd, Duration::ZERO);
         model.observe(odd, Duration::from_nanos(1));
         train(&mut model, &mut rng, 30, 1.0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use penstock_core::{Batch, Nanos, Rejection, Reply};
 use rand::Rng;
 
-use super::World;
+use super::{Faults, World};
 
 #[derive(Default)]
 pub struct Executor {
@@ -82,19 +82,24 @@ impl World {
     fn finish(&mut self, running: Running) {
         let Running { batch, started, .. } = running;
         self.batcher.observe(batch.shape(), self.now.since(started));
-        if self.fault(0.05) {
-            // Out of memory: the halves run one after the other.
-            if let (half, Some(rest)) = batch.split() {
-                self.ledger.split();
-                answer(half, self.now);
-                answer(rest, self.now);
-            }
-        } else if self.fault(0.03) {
-            batch.answer(Ok(Vec::new()), self.now);
-        } else if self.fault(0.03) {
-            batch.answer(Err(Rejection::Model("chance".into())), self.now);
+        let luck = if self.faults == Faults::All {
+            self.rng.random_range(0..100)
         } else {
-            answer(batch, self.now);
+            100
+        };
+        match luck {
+            0..5 => {
+                // Out of memory: the halves run one after the other.
+                let (half, rest) = batch.split();
+                answer(half, self.now);
+                if let Some(rest) = rest {
+                    self.ledger.split();
+                    answer(rest, self.now);
+                }
+            }
+            5..8 => batch.answer(Ok(Vec::new()), self.now),
+            8..11 => batch.answer(Err(Rejection::Model("chance".into())), self.now),
+            _ => answer(batch, self.now),
         }
     }
 }
