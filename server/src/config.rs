@@ -1,14 +1,49 @@
 //! Stage 0: what the server runs with. A raw mirror of the file, the environment and the flags is
 //! resolved once, before any port opens, into the checked types below.
 
+mod raw;
+
+mod resolve;
 mod values;
 
+mod diagnose;
+mod show;
+
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
+use std::path::Path;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use penstock_models::Task;
 
+pub use diagnose::ConfigError;
+pub use raw::Settings;
 pub use values::{DeviceChoice, DtypeChoice, LogFormat, Size, Time};
+
+/// What the server runs with, from the file under the environment under the flags. clap has already laid
+/// the flags over the environment.
+pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError> {
+    let Some(file) = file else {
+        return resolve::resolve(flags.over(Settings::default()), cpus())
+            .map_err(|problem| ConfigError::from_problem(None, problem));
+    };
+    let text = std::fs::read_to_string(file).map_err(|e| ConfigError::unreadable(file, &e))?;
+    parse(file, &text, flags)
+}
+
+fn parse(file: &Path, text: &str, flags: Settings) -> Result<Config, ConfigError> {
+    let below: Settings = toml::from_str(text).map_err(|e| ConfigError::from_toml(file, text, &e))?;
+    resolve::resolve(flags.over(below), cpus())
+        .map_err(|problem| ConfigError::from_problem(Some((file, text)), problem))
+}
+
+/// The CPUs this process may use: its affinity and its cgroup's quota count.
+fn cpus() -> usize {
+    available_parallelism().map_or(1, std::num::NonZero::get)
+}
 
 /// Everything that the server runs with.
 #[derive(Clone, Debug, PartialEq)]

@@ -67,7 +67,7 @@ pub(super) fn render(metrics: &Metrics) -> String {
 
     let mut page = Page::default();
     page.family(&names::BUILD_INFO, |s| {
-        s.value(&[env!("CARGO_PKG_VERSION"), "cpu"], 1)
+        s.value(&[env!("CARGO_PKG_VERSION"), "cpu"], 1);
     });
     requests(&mut page, metrics, &models);
     latencies(&mut page, &models, metrics.clock);
@@ -180,7 +180,9 @@ fn batches(page: &mut Page, models: &[Model<'_>]) {
     family(&names::BATCH_FILL, |v| &v.batches.fill);
     // Batches are packed: there is nothing to count, and dashboards that compare servers want the zero.
     page.family(&names::PADDING_TOKENS, |s| {
-        models.iter().for_each(|model| s.value(&[model.name], 0))
+        for model in models {
+            s.value(&[model.name], 0);
+        }
     });
 }
 

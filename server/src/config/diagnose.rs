@@ -1,0 +1,144 @@
+//! What is wrong with a config, and where: file, line, column, a plain reason, and what was probably meant.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::resolve::{Problem, Step};
+
+/// Why a config cannot be run.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// The file, where it is the file's fault.
+    pub file: Option<PathBuf>,
+    /// Line and column, both from 1.
+    pub position: Option<(usize, usize)>,
+    /// The reason.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}:", file.display())?;
+            if let Some((line, column)) = self.position {
+                write!(f, "{line}:{column}:")?;
+            }
+            f.write_str(" ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl ConfigError {
+    pub(super) fn plain(message: String) -> ConfigError {
+        ConfigError {
+            file: None,
+            position: None,
+            message,
+        }
+    }
+
+    pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> ConfigError {
+        ConfigError {
+            file: Some(file.to_path_buf()),
+            position: None,
+            message: error.to_string(),
+        }
+    }
+
+    /// What the parser refused: syntax, an unknown key, a value of the wrong type.
+    pub(super) fn from_toml(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+        let message = unknown_key(error.message()).unwrap_or_else(|| one_line(error.message()));
+        let position = error.span().map(|span| position(text, span.start));
+        ConfigError {
+            file: Some(file.to_path_buf()),
+            position,
+            message,
+        }
+    }
+
+    /// What `resolve` refused, at the place in the file that says it. Where no place does, a flag, the
+    /// environment or a default does, and the message is all there is to say.
+    pub(super) fn from_problem(source: Option<(&Path, &str)>, problem: Problem) -> ConfigError {
+        let Problem { path, message } = problem;
+        let found = source.and_then(|(file, text)| Some((file, position(text, find(text, &path)?.start))));
+        match found {
+            Some((file, position)) => ConfigError {
+                file: Some(file.to_path_buf()),
+                position: Some(position),
+                message,
+            },
+            None => ConfigError::plain(message),
+        }
+    }
+}
+
+/// Line and column of a byte, both from 1; the column counts characters.
+fn position(text: &str, byte: usize) -> (usize, usize) {
+    let before = &text[..byte.min(text.len())];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
+}
+
+/// The span of the value at `path`. A model's batching that the model does not state is looked for in the
+/// section that it comes from.
+fn find(text: &str, path: &[Step]) -> Option<Range<usize>> {
+    let table = DeTable::parse(text).ok()?;
+    let inherited = path
+        .iter()
+        .position(|step| *step == Step::Key("batching"))
+        .filter(|at| *at > 0);
+    value_at(table.get_ref(), path).or_else(|| value_at(table.get_ref(), &path[inherited?..]))
+}
+
+fn value_at(table: &DeTable<'_>, path: &[Step]) -> Option<Range<usize>> {
+    let (Step::Key(first), rest) = path.split_first()? else {
+        return None;
+    };
+    let mut value = table.get(*first)?;
+    for step in rest {
+        value = match (step, value.get_ref()) {
+            (Step::Key(key), DeValue::Table(table)) => table.get(*key)?,
+            (Step::Index(index), DeValue::Array(array)) => array.get(*index)?,
+            _ => return None,
+        };
+    }
+    Some(value.span())
+}
+
+/// The parser's messages may have several lines; ours have one.
+fn one_line(message: &str) -> String {
+    message
+        .split('\n')
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// serde's "unknown field `x`, expected one of `a`, `b`" in our words.
+fn unknown_key(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("unknown field `")?;
+    let (key, rest) = rest.split_once('`')?;
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    Some(match nearest(key, &known) {
+        Some(near) => format!("unknown key `{key}`; did you mean `{near}`?"),
+        None => format!("unknown key `{key}`; known here are {}", known.join(", ")),
+    })
+}
+
+/// The known key that was most likely meant, where one is near.
+fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+    let similarity = |k: &&str| strsim::normalized_damerau_levenshtein(key, k);
+    let best = known
+        .iter()
+        .copied()
+        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    (similarity(&best) >= 0.6 || best.contains(key) || key.contains(best)).then_some(best)
+}

@@ -1,0 +1,259 @@
+//! From what was written to what the server runs with: defaults, relations, and what this build can do.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::raw::{self, Settings};
+use super::values::{DeviceChoice, DtypeChoice, LogFormat, Size, Time};
+use super::{Batching, Config, Limits, ModelConfig};
+
+/// Tokens of a batch. Two cores are saturated from about 500 on; more costs latency and no throughput
+/// there, and a larger machine needs more.
+const TOKENS_MAX: usize = 8192;
+const QUEUE_TOKENS_MAX: usize = 1 << 20;
+/// Batches in flight beyond which no device gains; each holds its tokens.
+const PREFETCH_MAX: usize = 8;
+const NAME_BYTES_MAX: usize = 128;
+
+/// A setting that cannot be, by the path that it has in the file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) path: Vec<Step>,
+    pub(super) message: String,
+}
+
+/// A step of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Key(&'static str),
+    Index(usize),
+}
+
+fn problem<const N: usize>(path: [Step; N], message: impl Into<String>) -> Problem {
+    Problem {
+        path: path.to_vec(),
+        message: message.into(),
+    }
+}
+
+fn setting(section: &'static str, key: &'static str, message: impl Into<String>) -> Problem {
+    problem([Step::Key(section), Step::Key(key)], message)
+}
+
+/// `cpus` is what the defaults are made from.
+pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem> {
+    let Settings {
+        server,
+        limits,
+        batching,
+        model,
+        named: _,
+    } = settings;
+    let (device, dtype, device_reason) = compute(&server)?;
+    let [grpc_addr, http_addr, metrics_addr] = addresses(&server)?;
+    let limits = bounds(&limits);
+    let quarter = |max: usize| (cpus / 4).clamp(1, max);
+    let or = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
+    Ok(Config {
+        grpc_addr,
+        http_addr,
+        metrics_addr,
+        device,
+        dtype,
+        device_reason,
+        threads: or(server.threads, cpus),
+        tokenizer_threads: or(server.tokenizer_threads, quarter(16)),
+        io_threads: or(server.io_threads, quarter(8)),
+        drain_timeout: server.drain_timeout.map_or(Duration::from_secs(30), |t| t.0),
+        models: models(model, &batching, &limits)?,
+        limits,
+        log: server.log.unwrap_or_else(|| "info".to_owned()),
+        log_format: server.log_format.unwrap_or(LogFormat::Auto),
+    })
+}
+
+/// What the models run on. This build has one answer; asking for another one is refused rather than
+/// quietly served slower or less exactly than expected.
+fn compute(server: &raw::Server) -> Result<(DeviceChoice, DtypeChoice, String), Problem> {
+    let device = server.device.unwrap_or(DeviceChoice::Auto);
+    let dtype = server.dtype.unwrap_or(DtypeChoice::Auto);
+    let device_reason = match device {
+        DeviceChoice::Auto => "auto: this build computes on the cpu".to_owned(),
+        DeviceChoice::Cpu => "asked for".to_owned(),
+        DeviceChoice::Cuda(_) => {
+            let message =
+                format!("device {device} is not in this build, which computes on the cpu; say cpu or auto");
+            return Err(setting("server", "device", message));
+        }
+    };
+    match dtype {
+        DtypeChoice::Auto | DtypeChoice::F32 => Ok((DeviceChoice::Cpu, DtypeChoice::F32, device_reason)),
+        DtypeChoice::F16 | DtypeChoice::Bf16 | DtypeChoice::Int8 => {
+            let message =
+                format!("dtype {dtype} is not in this build, which computes in f32; say f32 or auto");
+            Err(setting("server", "dtype", message))
+        }
+    }
+}
+
+fn addresses(server: &raw::Server) -> Result<[SocketAddr; 3], Problem> {
+    let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let named = [
+        ("grpc_addr", server.grpc_addr.unwrap_or(local(8001))),
+        ("http_addr", server.http_addr.unwrap_or(local(8000))),
+        ("metrics_addr", server.metrics_addr.unwrap_or(local(8002))),
+    ];
+    for (i, (key, addr)) in named.iter().enumerate() {
+        // Port 0 asks for any free port.
+        if let Some((other, _)) = named[..i].iter().find(|(_, a)| a == addr && a.port() != 0) {
+            return Err(setting(
+                "server",
+                key,
+                format!("{key} and {other} are both {addr}; each needs its own port"),
+            ));
+        }
+    }
+    Ok(named.map(|(_, addr)| addr))
+}
+
+fn bounds(limits: &raw::Limits) -> Limits {
+    let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
+    let size = |given: Option<Size>, default| given.map_or(default, |size| size.0);
+    Limits {
+        max_request_texts: count(limits.max_request_texts, 8192),
+        max_request_bytes: size(limits.max_request_bytes, 64 << 20),
+        stream_in_flight_max: count(limits.stream_in_flight_max, 256),
+        queue_texts_max: count(limits.queue_texts_max, 16_384),
+        queue_tokens_max: count(limits.queue_tokens_max, QUEUE_TOKENS_MAX),
+        queue_bytes_max: size(limits.queue_bytes_max, 256 << 20),
+        connections_max: count(limits.connections_max, 1024),
+    }
+}
+
+fn models(
+    tables: Vec<raw::Model>,
+    defaults: &raw::Batching,
+    limits: &Limits,
+) -> Result<Vec<ModelConfig>, Problem> {
+    let mut names = BTreeSet::new();
+    let mut models = Vec::with_capacity(tables.len());
+    for (i, table) in tables.into_iter().enumerate() {
+        let at =
+            |key, message: String| problem([Step::Key("model"), Step::Index(i), Step::Key(key)], message);
+        let raw::Model {
+            name,
+            path,
+            task,
+            max_length,
+            check_parity,
+            batching: own,
+        } = table;
+        valid_name(&name).map_err(|message| at("name", message))?;
+        if !names.insert(name.clone()) {
+            return Err(at(
+                "name",
+                format!("two models are named `{name}`; a request could not say which"),
+            ));
+        }
+        if path.is_empty() {
+            return Err(at(
+                "path",
+                format!("model `{name}` has an empty path; give a folder or a Hugging Face id"),
+            ));
+        }
+        let batching = batching(&own.over(defaults.clone()), limits).map_err(|(key, message)| {
+            // The value may come from the model's own table or from the section that it inherits.
+            let own = [
+                Step::Key("model"),
+                Step::Index(i),
+                Step::Key("batching"),
+                Step::Key(key),
+            ];
+            problem(own, format!("model `{name}`: {message}"))
+        })?;
+        let max_length = max_length.map(NonZeroUsize::get);
+        if let Some(length) = max_length.filter(|length| *length > batching.tokens_max) {
+            let tokens = batching.tokens_max;
+            return Err(at(
+                "max_length",
+                format!("a batch of {tokens} tokens cannot hold one text of {length}"),
+            ));
+        }
+        let task = task.map(|task| task.0);
+        let check_parity = check_parity.unwrap_or(true);
+        models.push(ModelConfig {
+            name,
+            source: path,
+            task,
+            max_length,
+            batching,
+            check_parity,
+        });
+    }
+    Ok(models)
+}
+
+/// Names stand in URLs, metric labels and logs.
+fn valid_name(name: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Err(format!(
+            "a model's name has 1 to {NAME_BYTES_MAX} characters, this one has {}",
+            name.len()
+        ));
+    }
+    match name.chars().find(|c| !allowed(*c)) {
+        Some(c) => Err(format!(
+            "model name `{name}` holds {c:?}; letters, digits, `-`, `_` and `.` are allowed"
+        )),
+        None if name.starts_with('.') => Err(format!("model name `{name}` begins with a dot")),
+        None => Ok(()),
+    }
+}
+
+/// The batching of one model; an error names its key.
+fn batching(raw: &raw::Batching, limits: &Limits) -> Result<Batching, (&'static str, String)> {
+    let time = |given: Option<Time>, default| given.map_or(default, |time| time.0);
+    let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
+    let batching = Batching {
+        tokens_max: count(raw.tokens_max, TOKENS_MAX.min(limits.queue_tokens_max)),
+        texts_max: count(raw.texts_max, 1024),
+        bulk_age_max: time(raw.bulk_age_max, Duration::from_secs(2)),
+        queue_delay_max: time(raw.queue_delay_max, Duration::ZERO),
+        interactive_target: raw.interactive_target.map(|time| time.0),
+        prefetch: count(raw.prefetch, 1),
+    };
+    let Batching {
+        tokens_max,
+        queue_delay_max,
+        interactive_target,
+        prefetch,
+        ..
+    } = batching;
+    if tokens_max > limits.queue_tokens_max {
+        let queue = limits.queue_tokens_max;
+        let message = format!(
+            "a batch of {tokens_max} tokens never fills from a queue of {queue} (limits.queue_tokens_max)"
+        );
+        return Err(("tokens_max", message));
+    }
+    if prefetch > PREFETCH_MAX {
+        return Err((
+            "prefetch",
+            format!("prefetch is {prefetch}; {PREFETCH_MAX} is the most"),
+        ));
+    }
+    match interactive_target.filter(|target| *target <= queue_delay_max) {
+        Some(target) => Err((
+            "queue_delay_max",
+            format!(
+                "waiting {} for more texts leaves nothing of interactive_target = {}",
+                Time(queue_delay_max),
+                Time(target)
+            ),
+        )),
+        None => Ok(batching),
+    }
+}
