@@ -1,0 +1,58 @@
+//! What the operation tests share: random operands, every path, and one comparison.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use penstock_kernels::cpu::{Buffer, Table};
+use penstock_kernels::{Cpu, Norm, Ops, Path};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// `count` values in ±`size`.
+pub fn random(seed: u64, count: usize, size: f32) -> Vec<f32> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..count).map(|_| rng.random_range(-size..size)).collect()
+}
+
+/// A processor for every path of this machine, with one and with two threads.
+pub fn devices() -> Vec<Cpu> {
+    Path::supported()
+        .into_iter()
+        .flat_map(|path| [1, 2].map(|threads| Cpu::with_path(threads, path).expect("threads start")))
+        .collect()
+}
+
+pub fn filled(cpu: &mut Cpu, values: &[f32], rows: usize) -> Buffer {
+    let mut buffer = cpu.buffer();
+    cpu.write(values, rows, values.len() / rows, &mut buffer)
+        .expect("values fill the rows");
+    buffer
+}
+
+pub fn norm(cpu: &Cpu, gamma: &[f32], beta: &[f32]) -> Norm<Table> {
+    Norm {
+        gamma: cpu.table(gamma, 1, gamma.len()).expect("gamma"),
+        beta: cpu.table(beta, 1, beta.len()).expect("beta"),
+        eps: 1e-12,
+    }
+}
+
+/// Running sums of `lens`, from 0.
+pub fn cu_seqlens(lens: &[usize]) -> Vec<u32> {
+    let mut sum = 0;
+    let mut sums = vec![0];
+    for len in lens {
+        sum += *len as u32;
+        sums.push(sum);
+    }
+    sums
+}
+
+/// Every value within `tolerance` of the expected one, and NaN exactly where NaN is expected.
+#[track_caller]
+pub fn check(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), expected.len(), "{what}: number of values");
+    for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let near = (got - expected).abs() <= tolerance || (got.is_nan() && expected.is_nan());
+        assert!(near, "{what}: value {at} is {got}, expected {expected}");
+    }
+}
