@@ -2,14 +2,21 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 3] = ["grpc_service.proto", "model_config.proto", "penstock/v1/text.proto"];
+const FILES: [&str; 3] = [
+    "grpc_service.proto",
+    "model_config.proto",
+    "penstock/v1/text.proto",
+];
 const FOLDER: &str = "wire";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={FOLDER}");
     let mut compiler = protox::Compiler::new([FOLDER])?;
     // Reflection answers with the comments too.
-    compiler.include_source_info(true).include_imports(true).open_files(FILES)?;
+    compiler
+        .include_source_info(true)
+        .include_imports(true)
+        .open_files(FILES)?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()

@@ -47,7 +47,8 @@ impl<T: Message> Encoder for Half<T> {
     type Error = Status;
 
     fn encode(&mut self, item: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        item.encode(buf).map_err(|e| Status::internal(format!("the response does not encode: {e}")))
+        item.encode(buf)
+            .map_err(|e| Status::internal(format!("the response does not encode: {e}")))
     }
 }
 

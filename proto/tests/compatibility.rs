@@ -12,7 +12,9 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, Fil
 const TRITON: &str = include_str!("tritonclient-2.73.0.txt");
 
 fn files() -> Vec<FileDescriptorProto> {
-    FileDescriptorSet::decode(penstock_proto::DESCRIPTORS).unwrap().file
+    FileDescriptorSet::decode(penstock_proto::DESCRIPTORS)
+        .unwrap()
+        .file
 }
 
 /// The lines of `table.py` for one of our files.
@@ -21,10 +23,17 @@ fn lines(file: &FileDescriptorProto) -> BTreeSet<String> {
     let package = format!(".{}", file.package());
     for service in &file.service {
         for rpc in &service.method {
-            let streams =
-                format!("{}{}", u8::from(rpc.client_streaming()), u8::from(rpc.server_streaming()));
+            let streams = format!(
+                "{}{}",
+                u8::from(rpc.client_streaming()),
+                u8::from(rpc.server_streaming())
+            );
             let path = format!("{package}.{}/{}", service.name(), rpc.name());
-            out.insert(format!("rpc {path} {} {} {streams}", rpc.input_type(), rpc.output_type()));
+            out.insert(format!(
+                "rpc {path} {} {} {streams}",
+                rpc.input_type(),
+                rpc.output_type()
+            ));
         }
     }
     for message in &file.message_type {
@@ -44,9 +53,19 @@ fn message_lines(path: &str, message: &DescriptorProto, out: &mut BTreeSet<Strin
             Type::Message | Type::Enum => field.type_name().to_owned(),
             scalar => scalar.as_str_name()["TYPE_".len()..].to_lowercase(),
         };
-        let many = if field.label() == Label::Repeated { "repeated" } else { "one" };
-        let choice = field.oneof_index.map_or("-", |i| message.oneof_decl[i as usize].name());
-        out.insert(format!("field {path}.{} {} {many} {kind} {choice}", field.name(), field.number()));
+        let many = if field.label() == Label::Repeated {
+            "repeated"
+        } else {
+            "one"
+        };
+        let choice = field
+            .oneof_index
+            .map_or("-", |i| message.oneof_decl[i as usize].name());
+        out.insert(format!(
+            "field {path}.{} {} {many} {kind} {choice}",
+            field.name(),
+            field.number()
+        ));
     }
     for nested in &message.nested_type {
         message_lines(&path, nested, out);
@@ -58,14 +77,22 @@ fn message_lines(path: &str, message: &DescriptorProto, out: &mut BTreeSet<Strin
 
 fn enum_lines(path: &str, e: &EnumDescriptorProto, out: &mut BTreeSet<String>) {
     for value in &e.value {
-        out.insert(format!("value {path}.{}.{} {}", e.name(), value.name(), value.number()));
+        out.insert(format!(
+            "value {path}.{}.{} {}",
+            e.name(),
+            value.name(),
+            value.number()
+        ));
     }
 }
 
 fn ours_and_tritons(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let file = files().into_iter().find(|f| f.name() == name).unwrap();
-    let theirs =
-        TRITON.lines().filter_map(|l| l.strip_prefix(name)).map(|l| l.trim_start().to_owned()).collect();
+    let theirs = TRITON
+        .lines()
+        .filter_map(|l| l.strip_prefix(name))
+        .map(|l| l.trim_start().to_owned())
+        .collect();
     (lines(&file), theirs)
 }
 
@@ -75,7 +102,10 @@ fn the_inference_service_is_tritons_whole() {
     assert!(tritons.len() > 200, "the table holds {} lines", tritons.len());
     let missing: Vec<_> = tritons.difference(&ours).collect();
     let extra: Vec<_> = ours.difference(&tritons).collect();
-    assert!(missing.is_empty() && extra.is_empty(), "missing {missing:#?}, not Triton's {extra:#?}");
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "missing {missing:#?}, not Triton's {extra:#?}"
+    );
 }
 
 #[test]
@@ -83,7 +113,10 @@ fn the_model_config_is_a_part_of_tritons() {
     let (ours, tritons) = ours_and_tritons("model_config.proto");
     let extra: Vec<_> = ours.difference(&tritons).collect();
     assert!(extra.is_empty(), "not Triton's {extra:#?}");
-    assert!(ours.iter().any(|l| l.starts_with("field .inference.ModelConfig.max_batch_size 4 ")));
+    assert!(
+        ours.iter()
+            .any(|l| l.starts_with("field .inference.ModelConfig.max_batch_size 4 "))
+    );
 }
 
 #[test]
@@ -98,8 +131,20 @@ fn a_wrong_number_does_not_pass() {
 fn reflection_can_name_both_services_and_their_comments() {
     let services: Vec<String> = files()
         .iter()
-        .flat_map(|f| f.service.iter().map(|s| format!("{}.{}", f.package(), s.name())).collect::<Vec<_>>())
+        .flat_map(|f| {
+            f.service
+                .iter()
+                .map(|s| format!("{}.{}", f.package(), s.name()))
+                .collect::<Vec<_>>()
+        })
         .collect();
-    assert_eq!(services, ["inference.GRPCInferenceService", "penstock.v1.TextService"]);
-    assert!(files().iter().all(|f| f.package() == "google.protobuf" || f.source_code_info.is_some()));
+    assert_eq!(
+        services,
+        ["inference.GRPCInferenceService", "penstock.v1.TextService"]
+    );
+    assert!(
+        files()
+            .iter()
+            .all(|f| f.package() == "google.protobuf" || f.source_code_info.is_some())
+    );
 }

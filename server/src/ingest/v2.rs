@@ -91,27 +91,71 @@ pub fn read(
     limits: &Limits,
     origin: Origin,
 ) -> Result<(Call, Asked), Rejection> {
-    let InferRequest { model, version, id, parameters, inputs, outputs } = request;
+    let InferRequest {
+        model,
+        version,
+        id,
+        parameters,
+        inputs,
+        outputs,
+    } = request;
     let wishes = parameters::read(parameters, spec)?;
-    let Wishes { class, timeout, truncate, normalize, dimensions, mark_final } = wishes;
+    let Wishes {
+        class,
+        timeout,
+        truncate,
+        normalize,
+        dimensions,
+        mark_final,
+    } = wishes;
     let outputs = wanted(outputs, spec)?;
     let texts = texts(inputs, limits.max_request_texts)?;
-    let Origin { source, room, received } = origin;
-    let call = Call { model, version, texts, class, source, timeout, truncate, room, received };
-    let shape = Shape { normalize: normalize.unwrap_or(spec.normalize), dimensions };
-    Ok((call, Asked { id, outputs, shape, mark_final }))
+    let Origin {
+        source,
+        room,
+        received,
+    } = origin;
+    let call = Call {
+        model,
+        version,
+        texts,
+        class,
+        source,
+        timeout,
+        truncate,
+        room,
+        received,
+    };
+    let shape = Shape {
+        normalize: normalize.unwrap_or(spec.normalize),
+        dimensions,
+    };
+    Ok((
+        call,
+        Asked {
+            id,
+            outputs,
+            shape,
+            mark_final,
+        },
+    ))
 }
 
 fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, Output)>, Rejection> {
     let known = Output::of(spec.task);
     if outputs.is_empty() {
         let defaults = known.iter().filter(|output| output.is_default());
-        return Ok(defaults.map(|output| (output.name().to_owned(), *output)).collect());
+        return Ok(defaults
+            .map(|output| (output.name().to_owned(), *output))
+            .collect());
     }
     let mut asked: Vec<(String, Output)> = Vec::with_capacity(known.len());
     for Wanted { name, parameters } in outputs {
         parameters::check_output(&name, &parameters)?;
-        let Some(output) = known.iter().find(|output| output.name().eq_ignore_ascii_case(&name)) else {
+        let Some(output) = known
+            .iter()
+            .find(|output| output.name().eq_ignore_ascii_case(&name))
+        else {
             let names: Vec<_> = known.iter().map(|output| output.name()).collect();
             return Err(Rejection::Invalid(format!(
                 "unknown output \"{}\"; the model has {}",
@@ -121,7 +165,9 @@ fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, Output)
         };
         // Asked for twice, an output would be computed and sent as often as a request can name it.
         if asked.iter().any(|(_, other)| other == output) {
-            return Err(Rejection::Invalid(format!("output \"{name}\" is asked for twice")));
+            return Err(Rejection::Invalid(format!(
+                "output \"{name}\" is asked for twice"
+            )));
         }
         asked.push((name, *output));
     }
@@ -133,14 +179,26 @@ fn texts(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<String>, Rejection>
     for input in inputs {
         parameters::check_input(&input.name, &input.parameters)?;
         if !input.name.eq_ignore_ascii_case(TEXT) {
-            return Err(Rejection::Invalid(format!("unknown input \"{}\"; {EXPECTED}", short(&input.name))));
+            return Err(Rejection::Invalid(format!(
+                "unknown input \"{}\"; {EXPECTED}",
+                short(&input.name)
+            )));
         }
         if text.replace(input).is_some() {
             return Err(Rejection::Invalid(format!("input \"{TEXT}\" is given twice")));
         }
     }
-    let Some(Input { name, datatype, shape, data, .. }) = text else {
-        return Err(Rejection::Invalid(format!("the request holds no input; {EXPECTED}")));
+    let Some(Input {
+        name,
+        datatype,
+        shape,
+        data,
+        ..
+    }) = text
+    else {
+        return Err(Rejection::Invalid(format!(
+            "the request holds no input; {EXPECTED}"
+        )));
     };
     if datatype != "BYTES" {
         return Err(Rejection::Invalid(format!(
@@ -159,25 +217,33 @@ fn texts(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<String>, Rejection>
         Data::Raw(raw) => raw_texts(&name, raw, n),
         Data::Elements(elements) => {
             check_count(&name, elements.len(), n)?;
-            elements.iter().enumerate().map(|(i, element)| utf8(&name, i, element)).collect()
+            elements
+                .iter()
+                .enumerate()
+                .map(|(i, element)| utf8(&name, i, element))
+                .collect()
         }
         Data::Texts(texts) => {
             check_count(&name, texts.len(), n)?;
             Ok(texts)
         }
-        Data::Absent => Err(Rejection::Invalid(format!("input \"{name}\" holds no BYTES elements; {EXPECTED}"))),
+        Data::Absent => Err(Rejection::Invalid(format!(
+            "input \"{name}\" holds no BYTES elements; {EXPECTED}"
+        ))),
     }
 }
 
 fn count(name: &str, shape: &[i64]) -> Result<usize, Rejection> {
     match *shape {
         [n] | [n, 1] if n > 0 => Ok(usize::try_from(n).unwrap_or(usize::MAX)),
-        [0] | [0, 1] => {
-            Err(Rejection::Invalid(format!("input \"{name}\" holds no text; send at least one")))
-        }
+        [0] | [0, 1] => Err(Rejection::Invalid(format!(
+            "input \"{name}\" holds no text; send at least one"
+        ))),
         _ => {
             let cut = &shape[..shape.len().min(8)];
-            Err(Rejection::Invalid(format!("input \"{name}\" has shape {cut:?}; {EXPECTED}")))
+            Err(Rejection::Invalid(format!(
+                "input \"{name}\" has shape {cut:?}; {EXPECTED}"
+            )))
         }
     }
 }
@@ -186,7 +252,9 @@ fn check_count(name: &str, elements: usize, n: usize) -> Result<(), Rejection> {
     if elements == n {
         return Ok(());
     }
-    Err(Rejection::Invalid(format!("input \"{name}\" holds {elements} elements, its shape says {n}")))
+    Err(Rejection::Invalid(format!(
+        "input \"{name}\" holds {elements} elements, its shape says {n}"
+    )))
 }
 
 fn raw_texts(name: &str, mut raw: Bytes, n: usize) -> Result<Vec<String>, Rejection> {

@@ -15,12 +15,16 @@ pub struct Shape {
 impl Shape {
     /// What the model's folder asks for.
     pub fn of(spec: &ModelSpec) -> Shape {
-        Shape { normalize: spec.normalize, dimensions: None }
+        Shape {
+            normalize: spec.normalize,
+            dimensions: None,
+        }
     }
 
     /// Components of a shaped embedding.
     pub fn width(self, hidden: usize) -> usize {
-        self.dimensions.map_or(hidden, |dimensions| dimensions.min(hidden))
+        self.dimensions
+            .map_or(hidden, |dimensions| dimensions.min(hidden))
     }
 
     /// Appends the shaped `vector` to `out`. Cutting comes first: what is left of a unit vector is no
@@ -30,6 +34,14 @@ impl Shape {
         out.extend_from_slice(&vector[..self.width(vector.len())]);
         if self.normalize {
             normalize(&mut out[from..]);
+        }
+    }
+
+    /// Shapes `vector` where it stands.
+    pub fn apply(self, vector: &mut Vec<f32>) {
+        vector.truncate(self.width(vector.len()));
+        if self.normalize {
+            normalize(vector);
         }
     }
 }
@@ -49,7 +61,13 @@ pub struct Classified<'a> {
 
 /// The reply of a classifier.
 pub fn classified<'a>(spec: &'a ModelSpec, reply: &'a Reply) -> Result<Classified<'a>, Rejection> {
-    let Reply::Classes { logits, probabilities } = reply else { return Err(other_task(spec)) };
+    let Reply::Classes {
+        logits,
+        probabilities,
+    } = reply
+    else {
+        return Err(other_task(spec));
+    };
     let mut best = 0;
     for (i, p) in probabilities.iter().enumerate() {
         if p.total_cmp(&probabilities[best]).is_gt() {
@@ -57,7 +75,12 @@ pub fn classified<'a>(spec: &'a ModelSpec, reply: &'a Reply) -> Result<Classifie
         }
     }
     match (spec.labels.get(best), probabilities.get(best)) {
-        (Some(label), Some(&score)) => Ok(Classified { label, score, probabilities, logits }),
+        (Some(label), Some(&score)) => Ok(Classified {
+            label,
+            score,
+            probabilities,
+            logits,
+        }),
         _ => Err(Rejection::Model(format!(
             "the model computed {} probabilities for {} labels",
             probabilities.len(),
@@ -75,7 +98,10 @@ pub fn embedded<'a>(spec: &ModelSpec, reply: &'a Reply) -> Result<&'a [f32], Rej
 }
 
 fn other_task(spec: &ModelSpec) -> Rejection {
-    Rejection::Model(format!("the model's task is {}, its reply is of another", spec.task.name()))
+    Rejection::Model(format!(
+        "the model's task is {}, its reply is of another",
+        spec.task.name()
+    ))
 }
 
 #[cfg(test)]
@@ -109,16 +135,27 @@ pub(crate) mod tests {
     #[test]
     fn an_embedding_is_cut_before_it_is_normalised() {
         let mut out = vec![9.0];
-        Shape { normalize: true, dimensions: Some(2) }.append(&[3.0, 4.0, 12.0], &mut out);
+        Shape {
+            normalize: true,
+            dimensions: Some(2),
+        }
+        .append(&[3.0, 4.0, 12.0], &mut out);
         assert_eq!(out, [9.0, 0.6, 0.8]);
-        Shape { normalize: false, dimensions: None }.append(&[3.0, 4.0], &mut out);
+        Shape {
+            normalize: false,
+            dimensions: None,
+        }
+        .append(&[3.0, 4.0], &mut out);
         assert_eq!(out, [9.0, 0.6, 0.8, 3.0, 4.0]);
     }
 
     #[test]
     fn the_first_of_equal_labels_wins() {
         let spec = spec(Task::SequenceClassification, &["no", "yes", "maybe"]);
-        let reply = Reply::Classes { logits: vec![0.0, 1.0, 1.0], probabilities: vec![0.2, 0.4, 0.4] };
+        let reply = Reply::Classes {
+            logits: vec![0.0, 1.0, 1.0],
+            probabilities: vec![0.2, 0.4, 0.4],
+        };
         let row = classified(&spec, &reply).unwrap();
         assert_eq!((row.label, row.score), ("yes", 0.4));
         assert!(embedded(&spec, &reply).is_err());
@@ -127,7 +164,10 @@ pub(crate) mod tests {
     #[test]
     fn a_reply_with_more_rows_than_labels_is_the_models_fault() {
         let spec = spec(Task::SequenceClassification, &["only"]);
-        let reply = Reply::Classes { logits: vec![0.0, 1.0], probabilities: vec![0.2, 0.8] };
+        let reply = Reply::Classes {
+            logits: vec![0.0, 1.0],
+            probabilities: vec![0.2, 0.8],
+        };
         assert!(matches!(classified(&spec, &reply), Err(Rejection::Model(_))));
     }
 }

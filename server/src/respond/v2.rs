@@ -10,8 +10,14 @@ use super::rows::{self, Shape};
 pub const SERVER_NAME: &str = "penstock";
 
 /// The parts of the protocol, beyond its core, that the server speaks on either wire.
-pub const EXTENSIONS: [&str; 6] =
-    ["binary_tensor_data", "model_configuration", "model_repository", "parameters", "schedule_policy", "statistics"];
+pub const EXTENSIONS: [&str; 6] = [
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+];
 
 /// The input of every text model.
 pub const TEXT: &str = "text";
@@ -35,9 +41,12 @@ impl Output {
     /// The outputs of a task, in the order in which they are answered.
     pub fn of(task: Task) -> &'static [Output] {
         match task {
-            Task::SequenceClassification => {
-                &[Output::Label, Output::Score, Output::Probabilities, Output::Logits]
-            }
+            Task::SequenceClassification => &[
+                Output::Label,
+                Output::Score,
+                Output::Probabilities,
+                Output::Logits,
+            ],
             Task::Embedding => &[Output::Embedding],
         }
     }
@@ -124,7 +133,9 @@ impl Values<'_> {
         match self {
             Values::Fp32(values) => {
                 let mut raw = BytesMut::with_capacity(values.len() * 4);
-                values.iter().for_each(|v| raw.put_f32_le(*v));
+                for v in values {
+                    raw.put_f32_le(*v);
+                }
                 raw.freeze()
             }
             Values::Text(texts) => {
@@ -146,7 +157,11 @@ pub fn tensors<'a>(
     spec: &'a ModelSpec,
     replies: &[&'a Reply],
 ) -> Result<Vec<Tensor<'a>>, Rejection> {
-    asked.outputs.iter().map(|(name, output)| tensor(name, *output, asked.shape, spec, replies)).collect()
+    asked
+        .outputs
+        .iter()
+        .map(|(name, output)| tensor(name, *output, asked.shape, spec, replies))
+        .collect()
 }
 
 fn tensor<'a>(
@@ -160,16 +175,26 @@ fn tensor<'a>(
     let mut fp32 = Vec::new();
     let width = match output {
         Output::Label => {
-            let labels = replies.iter().map(|reply| Ok(rows::classified(spec, reply)?.label));
+            let labels = replies
+                .iter()
+                .map(|reply| Ok(rows::classified(spec, reply)?.label));
             let values = Values::Text(labels.collect::<Result<_, _>>()?);
-            return Ok(Tensor { name, shape: vec![n], values });
+            return Ok(Tensor {
+                name,
+                shape: vec![n],
+                values,
+            });
         }
         Output::Score => {
             fp32.reserve_exact(n);
             for reply in replies {
                 fp32.push(rows::classified(spec, reply)?.score);
             }
-            return Ok(Tensor { name, shape: vec![n], values: Values::Fp32(fp32) });
+            return Ok(Tensor {
+                name,
+                shape: vec![n],
+                values: Values::Fp32(fp32),
+            });
         }
         Output::Probabilities | Output::Logits => spec.labels.len(),
         Output::Embedding => shape.width(spec.hidden),
@@ -183,7 +208,11 @@ fn tensor<'a>(
             Output::Label | Output::Score => {}
         }
     }
-    Ok(Tensor { name, shape: vec![n, width], values: Values::Fp32(fp32) })
+    Ok(Tensor {
+        name,
+        shape: vec![n, width],
+        values: Values::Fp32(fp32),
+    })
 }
 
 #[cfg(test)]
@@ -194,8 +223,14 @@ mod tests {
     fn asked(outputs: &[(&str, Output)]) -> Asked {
         Asked {
             id: String::new(),
-            outputs: outputs.iter().map(|&(name, output)| (name.to_owned(), output)).collect(),
-            shape: Shape { normalize: true, dimensions: Some(2) },
+            outputs: outputs
+                .iter()
+                .map(|&(name, output)| (name.to_owned(), output))
+                .collect(),
+            shape: Shape {
+                normalize: true,
+                dimensions: Some(2),
+            },
             mark_final: false,
         }
     }
@@ -204,26 +239,54 @@ mod tests {
     fn a_classification_becomes_the_tensors_that_were_asked_for() {
         let spec = spec(Task::SequenceClassification, &["bad", "good"]);
         let replies = [
-            Reply::Classes { logits: vec![2.0, -2.0], probabilities: vec![0.75, 0.25] },
-            Reply::Classes { logits: vec![-1.0, 1.0], probabilities: vec![0.125, 0.875] },
+            Reply::Classes {
+                logits: vec![2.0, -2.0],
+                probabilities: vec![0.75, 0.25],
+            },
+            Reply::Classes {
+                logits: vec![-1.0, 1.0],
+                probabilities: vec![0.125, 0.875],
+            },
         ];
         let replies: Vec<&Reply> = replies.iter().collect();
-        let asked = asked(&[("LABEL", Output::Label), ("score", Output::Score), ("logits", Output::Logits)]);
+        let asked = asked(&[
+            ("LABEL", Output::Label),
+            ("score", Output::Score),
+            ("logits", Output::Logits),
+        ]);
         let tensors = tensors(&asked, &spec, &replies).unwrap();
         let expected = [
-            Tensor { name: "LABEL", shape: vec![2], values: Values::Text(vec!["bad", "good"]) },
-            Tensor { name: "score", shape: vec![2], values: Values::Fp32(vec![0.75, 0.875]) },
-            Tensor { name: "logits", shape: vec![2, 2], values: Values::Fp32(vec![2.0, -2.0, -1.0, 1.0]) },
+            Tensor {
+                name: "LABEL",
+                shape: vec![2],
+                values: Values::Text(vec!["bad", "good"]),
+            },
+            Tensor {
+                name: "score",
+                shape: vec![2],
+                values: Values::Fp32(vec![0.75, 0.875]),
+            },
+            Tensor {
+                name: "logits",
+                shape: vec![2, 2],
+                values: Values::Fp32(vec![2.0, -2.0, -1.0, 1.0]),
+            },
         ];
         assert_eq!(tensors, expected);
         assert_eq!(tensors[0].values.to_raw(), &b"\x03\0\0\0bad\x04\0\0\0good"[..]);
-        assert_eq!(tensors[1].values.to_raw(), &[0, 0, 0x40, 0x3f, 0, 0, 0x60, 0x3f][..]);
+        assert_eq!(
+            tensors[1].values.to_raw(),
+            &[0, 0, 0x40, 0x3f, 0, 0, 0x60, 0x3f][..]
+        );
     }
 
     #[test]
     fn an_embedding_is_shaped_row_by_row() {
         let spec = spec(Task::Embedding, &[]);
-        let replies = [Reply::Embedding(vec![3.0, 4.0, 9.0, 9.0]), Reply::Embedding(vec![0.0, 2.0, 9.0, 9.0])];
+        let replies = [
+            Reply::Embedding(vec![3.0, 4.0, 9.0, 9.0]),
+            Reply::Embedding(vec![0.0, 2.0, 9.0, 9.0]),
+        ];
         let replies: Vec<&Reply> = replies.iter().collect();
         let asked = asked(&[("embedding", Output::Embedding)]);
         let tensors = tensors(&asked, &spec, &replies).unwrap();

@@ -13,7 +13,12 @@ const KNOWN: &str = "priority, timeout, truncate, normalize, dimensions";
 
 /// What Triton's clients send along without being asked, or what means nothing to a model without state.
 /// Triton takes them from any client; refusing them would break clients that work with it.
-const TOLERATED: [&str; 4] = ["binary_data_output", "sequence_id", "sequence_start", "sequence_end"];
+const TOLERATED: [&str; 4] = [
+    "binary_data_output",
+    "sequence_id",
+    "sequence_start",
+    "sequence_end",
+];
 
 /// A parameter's value.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +85,9 @@ pub fn read(parameters: Vec<(String, Value)>, spec: &ModelSpec) -> Result<Wishes
             other if TOLERATED.contains(&other) => {}
             other => {
                 let other = short(other);
-                return Err(Rejection::Invalid(format!("unknown parameter \"{other}\"; known are {KNOWN}")));
+                return Err(Rejection::Invalid(format!(
+                    "unknown parameter \"{other}\"; known are {KNOWN}"
+                )));
             }
         }
     }
@@ -90,9 +97,10 @@ pub fn read(parameters: Vec<(String, Value)>, spec: &ModelSpec) -> Result<Wishes
 /// Triton's numbers: 0 is the model's default, 1 the highest priority, more is less urgent.
 fn priority(value: &Value) -> Result<Class, Rejection> {
     match value {
-        Value::Text(name) => {
-            Class::ALL.into_iter().find(|c| c.name() == name).ok_or_else(|| wrong("priority", value, PRIORITY))
-        }
+        Value::Text(name) => Class::ALL
+            .into_iter()
+            .find(|c| c.name() == name)
+            .ok_or_else(|| wrong("priority", value, PRIORITY)),
         _ => match whole(value) {
             Some(0 | 1) => Ok(Class::Interactive),
             Some(_) => Ok(Class::Bulk),
@@ -101,7 +109,8 @@ fn priority(value: &Value) -> Result<Class, Rejection> {
     }
 }
 
-const PRIORITY: &str = "\"interactive\", \"bulk\" or Triton's number: 0 and 1 are interactive, 2 and more bulk";
+const PRIORITY: &str =
+    "\"interactive\", \"bulk\" or Triton's number: 0 and 1 are interactive, 2 and more bulk";
 
 /// Microseconds, as in Triton; 0 is none.
 fn timeout(value: &Value) -> Result<Option<Duration>, Rejection> {
@@ -155,16 +164,18 @@ pub fn check_input(tensor: &str, parameters: &[(String, Value)]) -> Result<(), R
 
 /// Checks the parameters of a requested output.
 pub fn check_output(tensor: &str, parameters: &[(String, Value)]) -> Result<(), Rejection> {
-    parameters.iter().try_for_each(|(name, value)| match name.as_str() {
-        "binary_data" => boolean(name, value).map(|_| ()),
-        "classification" if whole(value) == Some(0) => Ok(()),
-        "classification" => Err(Rejection::Invalid(format!(
-            "output \"{}\" asks for Triton's classification strings, which are not given; ask for \
+    parameters
+        .iter()
+        .try_for_each(|(name, value)| match name.as_str() {
+            "binary_data" => boolean(name, value).map(|_| ()),
+            "classification" if whole(value) == Some(0) => Ok(()),
+            "classification" => Err(Rejection::Invalid(format!(
+                "output \"{}\" asks for Triton's classification strings, which are not given; ask for \
              the outputs label, score or probabilities",
-            short(tensor)
-        ))),
-        other => Err(of_tensor("output", tensor, other, "binary_data")),
-    })
+                short(tensor)
+            ))),
+            other => Err(of_tensor("output", tensor, other, "binary_data")),
+        })
 }
 
 fn of_tensor(kind: &str, tensor: &str, parameter: &str, known: &str) -> Rejection {
@@ -175,5 +186,7 @@ fn of_tensor(kind: &str, tensor: &str, parameter: &str, known: &str) -> Rejectio
              send the data in the request"
         ));
     }
-    Rejection::Invalid(format!("unknown parameter \"{parameter}\" of {kind} \"{tensor}\"; known is {known}"))
+    Rejection::Invalid(format!(
+        "unknown parameter \"{parameter}\" of {kind} \"{tensor}\"; known is {known}"
+    ))
 }

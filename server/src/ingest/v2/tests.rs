@@ -41,7 +41,12 @@ fn input(shape: &[i64], data: Data) -> Input {
 }
 
 fn request(inputs: Vec<Input>) -> InferRequest {
-    InferRequest { model: "m".to_owned(), id: "7".to_owned(), inputs, ..InferRequest::default() }
+    InferRequest {
+        model: "m".to_owned(),
+        id: "7".to_owned(),
+        inputs,
+        ..InferRequest::default()
+    }
 }
 
 fn two() -> InferRequest {
@@ -49,7 +54,11 @@ fn two() -> InferRequest {
 }
 
 fn run(task: Task, request: InferRequest) -> Result<(Call, Asked), String> {
-    let origin = Origin { source: Source::Grpc, room: Room::Refuse, received: Nanos(5) };
+    let origin = Origin {
+        source: Source::Grpc,
+        room: Room::Refuse,
+        received: Nanos(5),
+    };
     read(request, &spec(task, &["bad", "good"]), &limits(), origin).map_err(|e| {
         assert!(matches!(e, Rejection::Invalid(_)), "{e:?}");
         e.to_string()
@@ -65,12 +74,21 @@ fn refused(request: InferRequest, words: &[&str]) {
 }
 
 fn with(name: &str, value: Value) -> InferRequest {
-    InferRequest { parameters: vec![(name.to_owned(), value)], ..two() }
+    InferRequest {
+        parameters: vec![(name.to_owned(), value)],
+        ..two()
+    }
 }
 
 fn wanting(names: &[&str]) -> InferRequest {
-    let wanted = |name: &&str| Wanted { name: (*name).to_owned(), parameters: Vec::new() };
-    InferRequest { outputs: names.iter().map(wanted).collect(), ..two() }
+    let wanted = |name: &&str| Wanted {
+        name: (*name).to_owned(),
+        parameters: Vec::new(),
+    };
+    InferRequest {
+        outputs: names.iter().map(wanted).collect(),
+        ..two()
+    }
 }
 
 #[test]
@@ -91,42 +109,94 @@ fn texts_are_read_from_every_form_and_both_shapes() {
 fn a_wrong_tensor_is_refused_with_the_right_one() {
     refused(request(Vec::new()), &["no input", "\"text\"", "BYTES"]);
     let text = || input(&[1], Data::Raw(raw(&[b"a"])));
-    refused(request(vec![Input { name: "sentence".into(), ..text() }]), &["\"sentence\"", "\"text\""]);
+    refused(
+        request(vec![Input {
+            name: "sentence".into(),
+            ..text()
+        }]),
+        &["\"sentence\"", "\"text\""],
+    );
     refused(request(vec![text(), text()]), &["twice"]);
-    refused(request(vec![Input { datatype: "FP32".into(), ..text() }]), &["FP32", "BYTES"]);
-    refused(request(vec![Input { data: Data::Absent, ..text() }]), &["no BYTES elements"]);
+    refused(
+        request(vec![Input {
+            datatype: "FP32".into(),
+            ..text()
+        }]),
+        &["FP32", "BYTES"],
+    );
+    refused(
+        request(vec![Input {
+            data: Data::Absent,
+            ..text()
+        }]),
+        &["no BYTES elements"],
+    );
 }
 
 #[test]
 fn a_wrong_shape_is_refused_with_the_right_one() {
     for shape in [&[][..], &[1, 2], &[2, 2], &[-1], &[2, 1, 1], &[i64::MIN]] {
-        refused(request(vec![input(shape, Data::Raw(raw(&[b"a", b"b"])))]), &["[n] or [n,1]"]);
+        refused(
+            request(vec![input(shape, Data::Raw(raw(&[b"a", b"b"])))]),
+            &["[n] or [n,1]"],
+        );
     }
     refused(request(vec![input(&[0], Data::Raw(Bytes::new()))]), &["no text"]);
-    refused(request(vec![input(&[3], Data::Raw(raw(&[b"a", b"b"])))]), &["2 elements", "says 3"]);
-    refused(request(vec![input(&[1], Data::Raw(raw(&[b"a", b"b"])))]), &["5 bytes more", "1 elements"]);
-    refused(request(vec![input(&[1], Data::Elements(Vec::new()))]), &["0 elements", "says 1"]);
-    refused(request(vec![input(&[i64::MAX], Data::Absent)]), &["max_request_texts = 4"]);
+    refused(
+        request(vec![input(&[3], Data::Raw(raw(&[b"a", b"b"])))]),
+        &["2 elements", "says 3"],
+    );
+    refused(
+        request(vec![input(&[1], Data::Raw(raw(&[b"a", b"b"])))]),
+        &["5 bytes more", "1 elements"],
+    );
+    refused(
+        request(vec![input(&[1], Data::Elements(Vec::new()))]),
+        &["0 elements", "says 1"],
+    );
+    refused(
+        request(vec![input(&[i64::MAX], Data::Absent)]),
+        &["max_request_texts = 4"],
+    );
 }
 
 #[test]
 fn broken_bytes_are_named_by_element() {
-    refused(request(vec![input(&[2], Data::Raw(raw(&[b"a", b"b\xff"])))]), &["element 1", "UTF-8", "byte 1"]);
+    refused(
+        request(vec![input(&[2], Data::Raw(raw(&[b"a", b"b\xff"])))]),
+        &["element 1", "UTF-8", "byte 1"],
+    );
     let elements = Data::Elements(vec![Bytes::from_static(b"\xc3")]);
     refused(request(vec![input(&[1], elements)]), &["element 0", "UTF-8"]);
     let cut = Data::Raw(Bytes::from_static(b"\x01\0\0\0a\x09\0\0\0b"));
-    refused(request(vec![input(&[2], cut)]), &["element 1", "9 bytes", "1 follow"]);
+    refused(
+        request(vec![input(&[2], cut)]),
+        &["element 1", "9 bytes", "1 follow"],
+    );
     let prefix = Data::Raw(Bytes::from_static(b"\x01\0"));
-    refused(request(vec![input(&[1], prefix)]), &["element 0", "4 bytes", "2 follow"]);
+    refused(
+        request(vec![input(&[1], prefix)]),
+        &["element 0", "4 bytes", "2 follow"],
+    );
 }
 
 #[test]
 fn outputs_are_answered_by_the_names_they_were_asked_for() {
     let (_, asked) = run(Task::SequenceClassification, two()).unwrap();
     let names: Vec<_> = asked.outputs.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["label", "score", "probabilities"], "logits come only when asked for");
+    assert_eq!(
+        names,
+        ["label", "score", "probabilities"],
+        "logits come only when asked for"
+    );
     let (_, asked) = run(Task::SequenceClassification, wanting(&["LOGITS", "Label"])).unwrap();
-    assert_eq!(asked.outputs, [("LOGITS".to_owned(), Output::Logits), ("Label".to_owned(), Output::Label)]);
+    assert_eq!(
+        asked.outputs,
+        [
+            ("LOGITS".to_owned(), Output::Logits),
+            ("Label".to_owned(), Output::Label)
+        ]
+    );
     refused(wanting(&["label"]), &["\"label\"", "embedding"]);
     refused(wanting(&["embedding", "EMBEDDING"]), &["twice"]);
 }
@@ -141,51 +211,98 @@ fn parameters_mean_what_triton_means() {
     for value in [text("bulk"), Value::Int(2), Value::Uint(u64::MAX)] {
         assert_eq!(call("priority", value).class, Class::Bulk);
     }
-    assert_eq!(call("timeout", Value::Int(1500)).timeout, Some(Duration::from_micros(1500)));
+    assert_eq!(
+        call("timeout", Value::Int(1500)).timeout,
+        Some(Duration::from_micros(1500))
+    );
     assert_eq!(call("timeout", Value::Int(0)).timeout, None);
     assert!(!call("truncate", Value::Bool(false)).truncate);
     let shape = |name, value| run(Task::Embedding, with(name, value)).unwrap().1.shape;
-    assert_eq!(shape("normalize", Value::Bool(true)), Shape { normalize: true, dimensions: None });
-    assert_eq!(shape("dimensions", Value::Int(3)), Shape { normalize: false, dimensions: Some(3) });
-    for tolerated in ["sequence_id", "sequence_start", "sequence_end", "binary_data_output"] {
+    assert_eq!(
+        shape("normalize", Value::Bool(true)),
+        Shape {
+            normalize: true,
+            dimensions: None
+        }
+    );
+    assert_eq!(
+        shape("dimensions", Value::Int(3)),
+        Shape {
+            normalize: false,
+            dimensions: Some(3)
+        }
+    );
+    for tolerated in [
+        "sequence_id",
+        "sequence_start",
+        "sequence_end",
+        "binary_data_output",
+    ] {
         call(tolerated, Value::Uint(1));
     }
-    let marked = run(Task::Embedding, with("triton_enable_empty_final_response", Value::Bool(true)));
+    let marked = run(
+        Task::Embedding,
+        with("triton_enable_empty_final_response", Value::Bool(true)),
+    );
     assert!(marked.unwrap().1.mark_final);
 }
 
 #[test]
 fn a_wrong_parameter_is_refused_with_what_is_known() {
-    refused(with("prio", Value::Int(1)), &["\"prio\"", "priority", "timeout", "truncate"]);
-    refused(with("priority", Value::Text("urgent".into())), &["\"urgent\"", "\"bulk\""]);
+    refused(
+        with("prio", Value::Int(1)),
+        &["\"prio\"", "priority", "timeout", "truncate"],
+    );
+    refused(
+        with("priority", Value::Text("urgent".into())),
+        &["\"urgent\"", "\"bulk\""],
+    );
     refused(with("priority", Value::Int(-1)), &["-1"]);
-    refused(with("timeout", Value::Text("1s".into())), &["\"1s\"", "microseconds"]);
+    refused(
+        with("timeout", Value::Text("1s".into())),
+        &["\"1s\"", "microseconds"],
+    );
     refused(with("timeout", Value::Float(0.5)), &["0.5", "microseconds"]);
     refused(with("truncate", Value::Int(1)), &["a bool"]);
     for dimensions in [0, 5, -1] {
         refused(with("dimensions", Value::Int(dimensions)), &["from 1 to 4"]);
     }
     let message = run(Task::SequenceClassification, with("normalize", Value::Bool(true))).unwrap_err();
-    assert!(message.contains("embedding models") && message.contains("sequence-classification"), "{message}");
+    assert!(
+        message.contains("embedding models") && message.contains("sequence-classification"),
+        "{message}"
+    );
 }
 
 #[test]
 fn parameters_of_tensors_are_checked_too() {
     let of_input = |name: &str| {
         let parameters = vec![(name.to_owned(), Value::Int(1))];
-        request(vec![Input { parameters, ..input(&[1], Data::Raw(raw(&[b"a"]))) }])
+        request(vec![Input {
+            parameters,
+            ..input(&[1], Data::Raw(raw(&[b"a"])))
+        }])
     };
     run(Task::Embedding, of_input("binary_data_size")).unwrap();
     refused(of_input("shared_memory_region"), &["shared memory"]);
     refused(of_input("scale"), &["\"scale\"", "\"TEXT\""]);
     let of_output = |name: &str, value: Value| {
-        let outputs = vec![Wanted { name: "embedding".into(), parameters: vec![(name.to_owned(), value)] }];
+        let outputs = vec![Wanted {
+            name: "embedding".into(),
+            parameters: vec![(name.to_owned(), value)],
+        }];
         InferRequest { outputs, ..two() }
     };
     run(Task::Embedding, of_output("binary_data", Value::Bool(false))).unwrap();
     run(Task::Embedding, of_output("classification", Value::Int(0))).unwrap();
-    refused(of_output("classification", Value::Int(2)), &["classification", "label"]);
-    refused(of_output("shared_memory_offset", Value::Int(2)), &["shared memory"]);
+    refused(
+        of_output("classification", Value::Int(2)),
+        &["classification", "label"],
+    );
+    refused(
+        of_output("shared_memory_offset", Value::Int(2)),
+        &["shared memory"],
+    );
 }
 
 #[test]

@@ -1,0 +1,76 @@
+//! Stage 1, gRPC: `KServe` v2, `penstock.v1`, health and reflection on one port.
+
+mod connection;
+mod deadline;
+mod exchange;
+mod health;
+mod kserve;
+mod models;
+mod text;
+mod wire;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_core::{Class, Rejection};
+use penstock_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use penstock_proto::text::text_service_server::TextServiceServer;
+use tokio::net::TcpListener;
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+
+use crate::front::Front;
+use crate::lane::Lane;
+use crate::metrics::Source;
+use crate::status;
+
+/// Serves gRPC until `shutdown`, then lets the calls that were read finish. Streams end by themselves
+/// when the front begins to drain.
+pub async fn serve(
+    front: Arc<Front>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let routes = routes(&front)?;
+    connection::accept(listener, routes, front.limits().connections_max, shutdown).await;
+    Ok(())
+}
+
+fn routes(front: &Arc<Front>) -> io::Result<Routes> {
+    let limit = front.limits().max_request_bytes;
+    let kserve = GrpcInferenceServiceServer::new(kserve::KServe::new(Arc::clone(front)))
+        .max_decoding_message_size(limit)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip);
+    let text = TextServiceServer::new(text::Text::new(Arc::clone(front)))
+        .max_decoding_message_size(limit)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(penstock_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = Routes::new(kserve)
+        .add_service(text)
+        .add_service(HealthServer::new(health::Readiness::new(Arc::clone(front))))
+        .add_service(reflection().build_v1().map_err(io::Error::other)?)
+        // Older clients, grpcurl 1.8 among them, ask for this one.
+        .add_service(reflection().build_v1alpha().map_err(io::Error::other)?);
+    Ok(routes.prepare())
+}
+
+/// Counts a request that was refused before it came to the door, where requests are counted otherwise.
+fn refused(front: &Front, lane: Option<&Lane>, took: Duration, rejection: &Rejection) {
+    let outcome = status::outcome(rejection);
+    match lane {
+        Some(lane) => {
+            let (source, class) = (Source::Grpc, Class::Interactive);
+            lane.metrics.request_done(source, class, outcome, 0, None, Duration::ZERO, took);
+        }
+        None => front.metrics().unknown_model(Source::Grpc, Class::Interactive, outcome),
+    }
+}

@@ -1,0 +1,119 @@
+//! Accepts connections and speaks HTTP/2 on each, within bounds.
+//!
+//! hyper is driven here, not by tonic's own server: that one answers a deadline that passed with
+//! `CANCELLED`, accepts without a bound, and lets a client hold a connection that never says anything.
+
+use std::future::Future;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tonic::service::Routes;
+use tracing::{debug, warn};
+
+/// How much a client may send ahead of what is read: of one call, and of all calls of a connection. A
+/// megabyte keeps a fast network busy over a millisecond's round trip.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 2 << 20;
+
+/// How much of one call's answers may lie ready for a client that does not take them.
+const SEND_BUFFER: usize = 256 * 1024;
+
+/// Calls at once on one connection. A client library queues the others.
+const STREAMS_MAX: u32 = 1024;
+
+/// Metadata of one call.
+const HEADERS_MAX: u32 = 16 * 1024;
+
+/// A client behind a dead link is noticed after the two together.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Until a new connection's first byte.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Wait after a failed accept: the usual reason is that no descriptor is left, and the next attempt
+/// would fail at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves connections until `shutdown`, then lets their calls finish. More than `connections_max` wait in
+/// the listener's backlog.
+pub async fn accept(
+    listener: TcpListener,
+    routes: Routes,
+    connections_max: usize,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADERS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let open = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+    let graceful = GracefulShutdown::new();
+    tokio::pin!(shutdown);
+    loop {
+        let (stream, permit) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = next(&listener, &open) => accepted,
+        };
+        let (builder, routes, watcher) = (builder.clone(), routes.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            if timeout(SILENCE_MAX, stream.readable()).await.is_err() {
+                debug!("a client connected and said nothing");
+                return;
+            }
+            let service = TowerToHyperService::new(routes);
+            let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
+            if let Err(error) = connection.await {
+                debug!(%error, "connection ended early");
+            }
+            drop(permit);
+        });
+    }
+    // Closed at once: whoever connects now is told so, and does not wait in a backlog nobody reads.
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+async fn next(listener: &TcpListener, open: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    loop {
+        let Ok(permit) = Arc::clone(open).acquire_owned().await else {
+            // The semaphore lives as long as the loop and is never closed.
+            std::future::pending().await
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // An answer is one write: waiting for more would only delay it.
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%error, "the connection keeps Nagle's delay");
+                }
+                return (stream, permit);
+            }
+            Err(error) if gone(error.kind()) => debug!(%error, "a client left before it was accepted"),
+            Err(error) => {
+                warn!(%error, "no connection can be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn gone(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,66 @@
+//! The deadline that a gRPC client sends along.
+
+use std::time::Duration;
+
+use tonic::metadata::MetadataMap;
+
+/// The value of `grpc-timeout`: up to eight digits and a unit. What cannot be read is no deadline: the
+/// client keeps its own anyway.
+pub fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let value = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let n: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(n * 3600)),
+        "M" => Some(Duration::from_secs(n * 60)),
+        "S" => Some(Duration::from_secs(n)),
+        "m" => Some(Duration::from_millis(n)),
+        "u" => Some(Duration::from_micros(n)),
+        "n" => Some(Duration::from_nanos(n)),
+        _ => None,
+    }
+}
+
+/// The shorter of two timeouts that may be absent.
+pub fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(value: &str, expected: Option<Duration>) {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-timeout", value.parse().unwrap());
+        assert_eq!(timeout(&metadata), expected, "{value}");
+    }
+
+    #[test]
+    fn every_unit_is_read_and_nothing_else() {
+        check("2H", Some(Duration::from_secs(7200)));
+        check("3M", Some(Duration::from_secs(180)));
+        check("99999999S", Some(Duration::from_secs(99_999_999)));
+        check("250m", Some(Duration::from_millis(250)));
+        check("0u", Some(Duration::ZERO));
+        check("7n", Some(Duration::from_nanos(7)));
+        for wrong in ["", "S", "1", "1h", "-1S", "+1S", "123456789n", "1.5S"] {
+            check(wrong, None);
+        }
+        assert_eq!(timeout(&MetadataMap::new()), None);
+    }
+
+    #[test]
+    fn the_shorter_one_counts() {
+        let (one, two) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
+        assert_eq!(shorter(one, two), one);
+        assert_eq!(shorter(None, two), two);
+        assert_eq!(shorter(None, None), None);
+    }
+}

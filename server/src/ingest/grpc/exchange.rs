@@ -1,0 +1,220 @@
+//! A bidirectional stream with a bound: what is read, at work and not yet taken by the client never
+//! exceeds it.
+//!
+//! One state machine, polled by the connection itself: no task and no channel per stream or text. The
+//! transport polls it only while the client takes answers, so a client that stops reading stops it, and
+//! with it the reading of requests. Dropping it, as happens when the client goes, drops the work.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered};
+use tonic::Status;
+
+use crate::front::Front;
+
+/// The order in which requests are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As each is complete.
+    Completion,
+    /// As they were read.
+    Input,
+}
+
+/// Work to be done for a stream, and how many texts it holds.
+pub struct Piece<T> {
+    texts: usize,
+    work: Work<T>,
+}
+
+type Work<T> = Pin<Box<dyn Future<Output = (usize, T)> + Send>>;
+
+impl<T> Piece<T> {
+    /// `work` counts as `texts` texts until its answer is taken.
+    pub fn new(texts: usize, work: impl Future<Output = T> + Send + 'static) -> Piece<T> {
+        Piece {
+            texts,
+            work: Box::pin(async move { (texts, work.await) }),
+        }
+    }
+}
+
+/// One kind of stream: what a request means and what an answer looks like.
+pub trait Dialogue {
+    /// What the client sends.
+    type Request;
+    /// What the client gets.
+    type Response;
+    /// An answer before it is put on the wire.
+    type Done;
+
+    /// Turns a request into work. An error ends the stream, once everything before it is answered.
+    fn begin(
+        &mut self,
+        request: Self::Request,
+        pieces: &mut VecDeque<Piece<Self::Done>>,
+    ) -> Result<(), Status>;
+
+    /// The order of the answers; asked when the first piece is there.
+    fn order(&self) -> Order;
+
+    /// Puts an answer on the wire.
+    fn finish(&mut self, done: Self::Done) -> Self::Response;
+}
+
+/// The response stream of a [`Dialogue`].
+pub struct Exchange<In, D: Dialogue> {
+    dialogue: D,
+    /// `None` once nothing more is read.
+    inbound: Option<In>,
+    /// Read, and waiting for its place.
+    waiting: VecDeque<Piece<D::Done>>,
+    running: Running<Work<D::Done>>,
+    texts: usize,
+    texts_max: usize,
+    draining: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// How the stream ends once everything is answered; `None` is OK.
+    end: Option<Status>,
+}
+
+impl<In, D: Dialogue> Exchange<In, D> {
+    /// Answers what comes from `inbound`.
+    pub fn new(front: &Arc<Front>, inbound: In, dialogue: D) -> Exchange<In, D> {
+        let drained = Arc::clone(front);
+        let draining = Box::pin(async move { drained.draining().await });
+        Exchange::bounded(dialogue, inbound, front.limits().stream_in_flight_max, draining)
+    }
+
+    fn bounded(
+        dialogue: D,
+        inbound: In,
+        texts_max: usize,
+        draining: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) -> Exchange<In, D> {
+        Exchange {
+            dialogue,
+            inbound: Some(inbound),
+            waiting: VecDeque::new(),
+            running: Running::Empty,
+            texts: 0,
+            texts_max,
+            draining,
+            end: None,
+        }
+    }
+
+    /// Starts what has room. A piece larger than the whole bound runs alone.
+    fn start(&mut self) {
+        while let Some(piece) = self.waiting.front() {
+            if self.texts > 0 && self.texts + piece.texts > self.texts_max {
+                return;
+            }
+            let Some(Piece { texts, work }) = self.waiting.pop_front() else {
+                return;
+            };
+            self.texts += texts;
+            self.running.push(self.dialogue.order(), work);
+        }
+    }
+}
+
+impl<In, D> Exchange<In, D>
+where
+    D: Dialogue,
+    In: Stream<Item = Result<D::Request, Status>> + Unpin,
+{
+    /// Reads as long as there is room and something to read.
+    fn read(&mut self, cx: &mut Context<'_>) {
+        if self.inbound.is_some() && self.draining.as_mut().poll(cx).is_ready() {
+            self.stop(Some(Status::unavailable(
+                "the server is shutting down; what was read is answered",
+            )));
+        }
+        loop {
+            self.start();
+            if !self.waiting.is_empty() || self.texts >= self.texts_max {
+                return;
+            }
+            let Some(inbound) = &mut self.inbound else { return };
+            match Pin::new(inbound).poll_next(cx) {
+                Poll::Ready(Some(Ok(request))) => {
+                    if let Err(status) = self.dialogue.begin(request, &mut self.waiting) {
+                        self.stop(Some(status));
+                    }
+                }
+                Poll::Ready(Some(Err(status))) => self.stop(Some(status)),
+                Poll::Ready(None) => self.stop(None),
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn stop(&mut self, end: Option<Status>) {
+        self.inbound = None;
+        self.end = end;
+    }
+}
+
+impl<In, D> Stream for Exchange<In, D>
+where
+    D: Dialogue + Unpin,
+    In: Stream<Item = Result<D::Request, Status>> + Unpin,
+{
+    type Item = Result<D::Response, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            this.read(cx);
+            match this.running.poll_next(cx) {
+                Poll::Ready(Some((texts, done))) => {
+                    this.texts -= texts;
+                    return Poll::Ready(Some(Ok(this.dialogue.finish(done))));
+                }
+                Poll::Ready(None) if !this.waiting.is_empty() => {}
+                Poll::Ready(None) if this.inbound.is_none() => {
+                    return Poll::Ready(this.end.take().map(Err));
+                }
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+enum Running<F: Future> {
+    Empty,
+    Unordered(FuturesUnordered<F>),
+    Ordered(FuturesOrdered<F>),
+}
+
+impl<F: Future> Running<F> {
+    fn push(&mut self, order: Order, work: F) {
+        if let Running::Empty = self {
+            *self = match order {
+                Order::Completion => Running::Unordered(FuturesUnordered::new()),
+                Order::Input => Running::Ordered(FuturesOrdered::new()),
+            };
+        }
+        match self {
+            Running::Empty => {}
+            Running::Unordered(set) => set.push(work),
+            Running::Ordered(set) => set.push_back(work),
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        match self {
+            Running::Empty => Poll::Ready(None),
+            Running::Unordered(set) => Pin::new(set).poll_next(cx),
+            Running::Ordered(set) => Pin::new(set).poll_next(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! `grpc.health.v1`: readiness, for the whole server (`""`) and for each service by its name.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use penstock_proto::inference::grpc_inference_service_server::SERVICE_NAME as INFERENCE;
+use penstock_proto::text::text_service_server::SERVICE_NAME as TEXT;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::Health;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::front::Front;
+
+/// The names that have a health.
+const NAMES: [&str; 3] = ["", INFERENCE, TEXT];
+
+/// How late a watcher may learn that a model came or went. A shutdown is told at once.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Answers from what the front says at that moment, so that it cannot lag behind.
+pub struct Readiness {
+    front: Arc<Front>,
+}
+
+impl Readiness {
+    /// The health of what is behind `front`.
+    pub fn new(front: Arc<Front>) -> Readiness {
+        Readiness { front }
+    }
+}
+
+fn known(service: &str) -> Result<(), Status> {
+    if NAMES.contains(&service) {
+        return Ok(());
+    }
+    // SERVING for a name that nobody serves would keep a wrong probe green for ever.
+    Err(Status::not_found(format!(
+        "unknown service {service:?}; known are {NAMES:?}"
+    )))
+}
+
+fn serving(front: &Front) -> ServingStatus {
+    if front.is_ready() {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    }
+}
+
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: status.into(),
+    }
+}
+
+#[tonic::async_trait]
+impl Health for Readiness {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        known(&request.get_ref().service)?;
+        Ok(Response::new(answer(serving(&self.front))))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        known(&request.get_ref().service)?;
+        let told = Told {
+            front: Arc::clone(&self.front),
+            last: None,
+            draining: false,
+        };
+        Ok(Response::new(Box::pin(stream::unfold(told, Told::next))))
+    }
+}
+
+/// What a watcher was told last.
+struct Told {
+    front: Arc<Front>,
+    last: Option<ServingStatus>,
+    draining: bool,
+}
+
+impl Told {
+    async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Told)> {
+        loop {
+            let now = serving(&self.front);
+            if self.last != Some(now) {
+                self.last = Some(now);
+                return Some((Ok(answer(now)), self));
+            }
+            // A watch that went on would hold the connection, and with it the shutdown.
+            if self.draining {
+                return None;
+            }
+            tokio::select! {
+                () = self.front.draining() => self.draining = true,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! `inference.GRPCInferenceService`: inference, and what a client asks about the server.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_core::{Nanos, Rejection};
+use penstock_proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use penstock_proto::inference::{
+    CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
+    CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse,
+    LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
+    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest,
+    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse,
+    ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
+    SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
+    SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse,
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::exchange::{Dialogue, Exchange, Order, Piece};
+use super::{deadline, models, refused, wire};
+use crate::front::{Call, Front};
+use crate::ingest::v2::{self, Origin};
+use crate::lane::Room;
+use crate::metrics::Source;
+use crate::respond::grpc::infer_response;
+use crate::respond::v2::{Asked, EXTENSIONS, SERVER_NAME};
+use crate::status::to_status;
+
+/// The service.
+pub struct KServe {
+    front: Arc<Front>,
+}
+
+impl KServe {
+    /// The service in front of `front`.
+    pub fn new(front: Arc<Front>) -> KServe {
+        KServe { front }
+    }
+}
+
+/// Checks a request; what is refused is counted here, what is not is counted at the door.
+fn prepare(
+    front: &Front,
+    message: ModelInferRequest,
+    origin: Origin,
+    timeout: Option<Duration>,
+) -> Result<(Call, Asked), Rejection> {
+    let mut lane = None;
+    let prepared = wire::request(message).and_then(|request| {
+        let lane = lane.insert(front.repository().find(&request.model, &request.version)?);
+        v2::read(request, &lane.spec, front.limits(), origin)
+    });
+    match prepared {
+        Ok((mut call, asked)) => {
+            call.timeout = deadline::shorter(call.timeout, timeout);
+            Ok((call, asked))
+        }
+        Err(rejection) => {
+            let took = front.clock().now().since(origin.received);
+            refused(front, lane.as_deref(), took, &rejection);
+            Err(rejection)
+        }
+    }
+}
+
+async fn infer(front: &Front, call: Call, asked: &Asked) -> Result<ModelInferResponse, Rejection> {
+    let scored = front.score(call).await?;
+    infer_response(asked, &scored)
+}
+
+/// A stream of v2 requests, answered in their order, as Triton does for models like these.
+pub struct InferDialogue {
+    front: Arc<Front>,
+    /// Of the whole stream.
+    deadline: Option<Nanos>,
+}
+
+impl Dialogue for InferDialogue {
+    type Request = ModelInferRequest;
+    type Response = ModelStreamInferResponse;
+    type Done = ModelStreamInferResponse;
+
+    fn begin(
+        &mut self,
+        request: ModelInferRequest,
+        pieces: &mut VecDeque<Piece<Self::Done>>,
+    ) -> Result<(), Status> {
+        let received = self.front.clock().now();
+        let id = request.id.clone();
+        let timeout = self.deadline.map(|deadline| deadline.since(received));
+        let origin = Origin {
+            source: Source::Grpc,
+            room: Room::Wait,
+            received,
+        };
+        match prepare(&self.front, request, origin, timeout) {
+            Ok((call, asked)) => {
+                let front = Arc::clone(&self.front);
+                pieces.push_back(Piece::new(call.texts.len(), async move {
+                    match infer(&front, call, &asked).await {
+                        Ok(response) => answered(response),
+                        Err(rejection) => failed(id, &rejection),
+                    }
+                }));
+            }
+            Err(rejection) => pieces.push_back(Piece::new(1, async move { failed(id, &rejection) })),
+        }
+        Ok(())
+    }
+
+    fn order(&self) -> Order {
+        Order::Input
+    }
+
+    fn finish(&mut self, done: ModelStreamInferResponse) -> ModelStreamInferResponse {
+        done
+    }
+}
+
+fn answered(response: ModelInferResponse) -> ModelStreamInferResponse {
+    ModelStreamInferResponse {
+        error_message: String::new(),
+        infer_response: Some(response),
+    }
+}
+
+fn failed(id: String, rejection: &Rejection) -> ModelStreamInferResponse {
+    ModelStreamInferResponse {
+        error_message: rejection.to_string(),
+        infer_response: Some(ModelInferResponse {
+            id,
+            ..ModelInferResponse::default()
+        }),
+    }
+}
+
+fn absent<T>(what: &str) -> Result<Response<T>, Status> {
+    Err(Status::unimplemented(format!("penstock has no {what}")))
+}
+
+const SHARED_MEMORY: &str = "shared memory; send tensors in the request";
+const TRACE: &str = "trace settings to change at run time; stage times are in its metrics";
+const LOG: &str = "log settings to change at run time; they stand in its configuration";
+
+fn respond<T>(result: Result<T, Rejection>) -> Result<Response<T>, Status> {
+    result
+        .map(Response::new)
+        .map_err(|rejection| to_status(&rejection))
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for KServe {
+    type ModelStreamInferStream = Exchange<Streaming<ModelInferRequest>, InferDialogue>;
+
+    async fn model_infer(
+        &self,
+        request: Request<ModelInferRequest>,
+    ) -> Result<Response<ModelInferResponse>, Status> {
+        let origin = Origin {
+            source: Source::Grpc,
+            room: Room::Refuse,
+            received: self.front.clock().now(),
+        };
+        let timeout = deadline::timeout(request.metadata());
+        let (call, asked) = prepare(&self.front, request.into_inner(), origin, timeout)
+            .map_err(|rejection| to_status(&rejection))?;
+        respond(infer(&self.front, call, &asked).await)
+    }
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        let timeout = deadline::timeout(request.metadata());
+        let deadline = timeout.map(|timeout| self.front.clock().now() + timeout);
+        let dialogue = InferDialogue {
+            front: Arc::clone(&self.front),
+            deadline,
+        };
+        Ok(Response::new(Exchange::new(
+            &self.front,
+            request.into_inner(),
+            dialogue,
+        )))
+    }
+
+    async fn server_live(
+        &self,
+        _: Request<ServerLiveRequest>,
+    ) -> Result<Response<ServerLiveResponse>, Status> {
+        Ok(Response::new(ServerLiveResponse {
+            live: self.front.is_live(),
+        }))
+    }
+
+    async fn server_ready(
+        &self,
+        _: Request<ServerReadyRequest>,
+    ) -> Result<Response<ServerReadyResponse>, Status> {
+        Ok(Response::new(ServerReadyResponse {
+            ready: self.front.is_ready(),
+        }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: Request<ModelReadyRequest>,
+    ) -> Result<Response<ModelReadyResponse>, Status> {
+        let ModelReadyRequest { name, version } = request.into_inner();
+        // An unknown model is not ready, as with Triton: an error would make a client's poll fail.
+        Ok(Response::new(ModelReadyResponse {
+            ready: self.front.repository().find(&name, &version).is_ok(),
+        }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
+        Ok(Response::new(ServerMetadataResponse {
+            name: SERVER_NAME.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+        }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        let ModelMetadataRequest { name, version } = request.into_inner();
+        respond(models::metadata(self.front.repository(), &name, &version))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        respond(models::config(self.front.repository(), &name, &version))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        respond(models::statistics(self.front.repository(), &name, &version))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        respond(models::index(self.front.repository(), &request.into_inner()))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        respond(models::load(self.front.repository(), request.into_inner()).await)
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        respond(models::unload(self.front.repository(), request.into_inner()).await)
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<SystemSharedMemoryStatusResponse>, Status> {
+        absent(SHARED_MEMORY)
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
+        absent(SHARED_MEMORY)
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryUnregisterResponse>, Status> {
+        absent(SHARED_MEMORY)
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<CudaSharedMemoryStatusResponse>, Status> {
+        absent(SHARED_MEMORY)
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _: Request<CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
+        absent(SHARED_MEMORY)
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
+        absent(SHARED_MEMORY)
+    }
+
+    async fn trace_setting(
+        &self,
+        _: Request<TraceSettingRequest>,
+    ) -> Result<Response<TraceSettingResponse>, Status> {
+        absent(TRACE)
+    }
+
+    async fn log_settings(
+        &self,
+        _: Request<LogSettingsRequest>,
+    ) -> Result<Response<LogSettingsResponse>, Status> {
+        absent(LOG)
+    }
+}

@@ -1,0 +1,290 @@
+//! `penstock.v1.TextService`: typed texts in, typed results out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_core::{Class, Nanos, Rejection};
+use penstock_models::{ModelSpec, Task};
+use penstock_proto::text;
+use penstock_proto::text::text_service_server::TextService;
+use penstock_proto::text::{
+    ScoreBatchRequest, ScoreBatchResponse, ScoreOptions, ScoreRequest, ScoreResponse,
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::exchange::{Dialogue, Exchange, Order, Piece};
+use super::{deadline, refused};
+use crate::front::{Call, Front};
+use crate::lane::{Lane, Room};
+use crate::metrics::Source;
+use crate::respond::grpc::{Wish, model, refused as refused_results, results};
+use crate::respond::rows::Shape;
+use crate::status::to_status;
+
+/// The service.
+pub struct Text {
+    front: Arc<Front>,
+}
+
+impl Text {
+    /// The service in front of `front`.
+    pub fn new(front: Arc<Front>) -> Text {
+        Text { front }
+    }
+}
+
+/// Checked options.
+#[derive(Clone, Debug, PartialEq)]
+struct Plan {
+    model: String,
+    version: String,
+    class: Class,
+    order: Order,
+    timeout: Option<Duration>,
+    truncate: bool,
+    wish: Wish,
+}
+
+impl Plan {
+    fn call(&self, texts: Vec<String>, room: Room, received: Nanos, timeout: Option<Duration>) -> Call {
+        Call {
+            model: self.model.clone(),
+            version: self.version.clone(),
+            texts,
+            class: self.class,
+            source: Source::Grpc,
+            timeout: deadline::shorter(self.timeout, timeout),
+            truncate: self.truncate,
+            room,
+            received,
+        }
+    }
+}
+
+/// Finds the model and checks the options against it; what is refused is counted.
+fn plan(
+    front: &Front,
+    options: Option<ScoreOptions>,
+    received: Nanos,
+) -> Result<(Plan, Arc<Lane>), Rejection> {
+    let mut found = None;
+    let planned = options.ok_or_else(missing_options).and_then(|options| {
+        let lane = found.insert(front.repository().find(&options.model, &options.version)?);
+        check(options, &lane.spec)
+    });
+    match (planned, found) {
+        (Ok(plan), Some(lane)) => Ok((plan, lane)),
+        (Err(rejection), lane) => {
+            refused(
+                front,
+                lane.as_deref(),
+                front.clock().now().since(received),
+                &rejection,
+            );
+            Err(rejection)
+        }
+        (Ok(_), None) => Err(Rejection::Lost),
+    }
+}
+
+fn missing_options() -> Rejection {
+    Rejection::Invalid("the first request has no options; they name the model".into())
+}
+
+fn check(options: ScoreOptions, spec: &ModelSpec) -> Result<Plan, Rejection> {
+    let invalid = |message: String| Err(Rejection::Invalid(message));
+    let class = match text::Class::try_from(options.class) {
+        Ok(text::Class::Unspecified | text::Class::Interactive) => Class::Interactive,
+        Ok(text::Class::Bulk) => Class::Bulk,
+        Err(e) => return invalid(format!("unknown class {}", e.0)),
+    };
+    let order = match text::Order::try_from(options.order) {
+        Ok(text::Order::Unspecified | text::Order::Completion) => Order::Completion,
+        Ok(text::Order::Input) => Order::Input,
+        Err(e) => return invalid(format!("unknown order {}", e.0)),
+    };
+    let timeout = match options.timeout.map(Duration::try_from).transpose() {
+        Ok(timeout) => timeout,
+        Err(e) => return invalid(format!("timeout is no positive duration: {e}")),
+    };
+    let embeds = spec.task == Task::Embedding;
+    if !embeds && (options.normalize.is_some() || options.dimensions.is_some()) {
+        return invalid(format!(
+            "normalize and dimensions are for embedding models, the task of {} is {}",
+            options.model,
+            spec.task.name()
+        ));
+    }
+    if embeds && options.logits {
+        return invalid(format!(
+            "logits are for classification models, {} gives embeddings",
+            options.model
+        ));
+    }
+    let dimensions = match options.dimensions.map(|d| d as usize) {
+        Some(d) if !(1..=spec.hidden).contains(&d) => {
+            return invalid(format!("dimensions is {d}, expected 1 to {}", spec.hidden));
+        }
+        dimensions => dimensions,
+    };
+    let shape = Shape {
+        normalize: options.normalize.unwrap_or(spec.normalize),
+        dimensions,
+    };
+    Ok(Plan {
+        model: options.model,
+        version: options.version,
+        class,
+        order,
+        timeout,
+        truncate: options.truncate.unwrap_or(true),
+        wish: Wish {
+            shape,
+            logits: options.logits,
+            timings: options.timings,
+        },
+    })
+}
+
+fn apart(texts: Vec<text::Text>) -> (Vec<String>, Vec<String>) {
+    texts.into_iter().map(|text| (text.id, text.text)).unzip()
+}
+
+/// A `Score` stream.
+pub struct ScoreDialogue {
+    front: Arc<Front>,
+    /// From the first request's options.
+    plan: Option<Plan>,
+    /// Of the whole stream.
+    deadline: Option<Nanos>,
+    /// The version that the client was told to be the one that answers.
+    told: Option<String>,
+}
+
+/// The results of one call.
+pub struct Done {
+    /// Who gave them; nobody where the call was refused.
+    lane: Option<Arc<Lane>>,
+    results: Vec<text::Result>,
+}
+
+impl Dialogue for ScoreDialogue {
+    type Request = ScoreRequest;
+    type Response = ScoreResponse;
+    type Done = Done;
+
+    fn begin(&mut self, request: ScoreRequest, pieces: &mut VecDeque<Piece<Done>>) -> Result<(), Status> {
+        let received = self.front.clock().now();
+        let ScoreRequest { options, mut texts } = request;
+        let plan = match (&mut self.plan, options) {
+            (Some(plan), None) => plan,
+            (Some(_), Some(_)) => {
+                return Err(Status::invalid_argument(
+                    "options may stand in the first request only; open another stream for other ones",
+                ));
+            }
+            (none, options) => {
+                let (plan, lane) =
+                    plan(&self.front, options, received).map_err(|rejection| to_status(&rejection))?;
+                // Tells the client at once that the stream is accepted, and who answers.
+                let hello = Done {
+                    lane: Some(lane),
+                    results: Vec::new(),
+                };
+                pieces.push_back(Piece::new(0, async move { hello }));
+                none.insert(plan)
+            }
+        };
+        let timeout = self.deadline.map(|deadline| deadline.since(received));
+        while !texts.is_empty() {
+            // A message larger than the stream's bound is cut into calls that keep it.
+            let rest = texts.split_off(texts.len().min(self.front.limits().stream_in_flight_max.max(1)));
+            let (ids, now) = apart(std::mem::replace(&mut texts, rest));
+            let (front, wish) = (Arc::clone(&self.front), plan.wish);
+            let (count, call) = (now.len(), plan.call(now, Room::Wait, received, timeout));
+            pieces.push_back(Piece::new(count, async move {
+                match front.score(call).await {
+                    Ok(mut scored) => {
+                        let results = results(ids, &mut scored, wish);
+                        Done {
+                            lane: Some(Arc::clone(&scored.lane)),
+                            results,
+                        }
+                    }
+                    Err(rejection) => Done {
+                        lane: None,
+                        results: refused_results(ids, &rejection),
+                    },
+                }
+            }));
+        }
+        Ok(())
+    }
+
+    fn order(&self) -> Order {
+        self.plan.as_ref().map_or(Order::Completion, |plan| plan.order)
+    }
+
+    fn finish(&mut self, Done { lane, results }: Done) -> ScoreResponse {
+        let news = lane.filter(|lane| self.told.as_ref() != Some(&lane.version));
+        let model = news.map(|lane| {
+            self.told = Some(lane.version.clone());
+            model(&lane)
+        });
+        ScoreResponse { model, results }
+    }
+}
+
+#[tonic::async_trait]
+impl TextService for Text {
+    type ScoreStream = Exchange<Streaming<ScoreRequest>, ScoreDialogue>;
+
+    async fn score(
+        &self,
+        request: Request<Streaming<ScoreRequest>>,
+    ) -> Result<Response<Self::ScoreStream>, Status> {
+        let timeout = deadline::timeout(request.metadata());
+        let deadline = timeout.map(|timeout| self.front.clock().now() + timeout);
+        let dialogue = ScoreDialogue {
+            front: Arc::clone(&self.front),
+            plan: None,
+            deadline,
+            told: None,
+        };
+        Ok(Response::new(Exchange::new(
+            &self.front,
+            request.into_inner(),
+            dialogue,
+        )))
+    }
+
+    async fn score_batch(
+        &self,
+        request: Request<ScoreBatchRequest>,
+    ) -> Result<Response<ScoreBatchResponse>, Status> {
+        let received = self.front.clock().now();
+        let timeout = deadline::timeout(request.metadata());
+        let ScoreBatchRequest { options, texts } = request.into_inner();
+        let scored = async {
+            let (plan, _) = plan(&self.front, options, received)?;
+            let (ids, texts) = apart(texts);
+            let mut scored = self
+                .front
+                .score(plan.call(texts, Room::Refuse, received, timeout))
+                .await?;
+            let results = results(ids, &mut scored, plan.wish);
+            Ok(ScoreBatchResponse {
+                model: Some(model(&scored.lane)),
+                results,
+            })
+        };
+        scored
+            .await
+            .map(Response::new)
+            .map_err(|rejection: Rejection| to_status(&rejection))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! What the options of `penstock.v1` mean and which are refused.
+
+use super::*;
+use crate::respond::rows::tests::spec;
+
+fn options() -> ScoreOptions {
+    ScoreOptions {
+        model: "m".into(),
+        ..ScoreOptions::default()
+    }
+}
+
+fn refused_with(task: Task, options: ScoreOptions, words: &[&str]) {
+    let message = check(options, &spec(task, &["bad", "good"]))
+        .unwrap_err()
+        .to_string();
+    for word in words {
+        assert!(message.contains(word), "{message:?} does not name {word:?}");
+    }
+}
+
+#[test]
+fn nothing_said_is_interactive_truncated_and_as_the_model_says() {
+    let plan = check(options(), &spec(Task::Embedding, &[])).unwrap();
+    assert_eq!(
+        (plan.class, plan.order, plan.timeout),
+        (Class::Interactive, Order::Completion, None)
+    );
+    assert!(plan.truncate);
+    assert_eq!(
+        plan.wish.shape,
+        Shape {
+            normalize: false,
+            dimensions: None
+        }
+    );
+}
+
+#[test]
+fn everything_said_is_heard() {
+    let said = ScoreOptions {
+        class: text::Class::Bulk.into(),
+        order: text::Order::Input.into(),
+        timeout: Some(prost_types::Duration {
+            seconds: 1,
+            nanos: 500_000_000,
+        }),
+        truncate: Some(false),
+        normalize: Some(true),
+        dimensions: Some(3),
+        timings: true,
+        ..options()
+    };
+    let plan = check(said, &spec(Task::Embedding, &[])).unwrap();
+    assert_eq!((plan.class, plan.order), (Class::Bulk, Order::Input));
+    assert_eq!(plan.timeout, Some(Duration::from_millis(1500)));
+    assert!(!plan.truncate && plan.wish.timings);
+    assert_eq!(
+        plan.wish.shape,
+        Shape {
+            normalize: true,
+            dimensions: Some(3)
+        }
+    );
+    let call = plan.call(
+        vec!["a".into()],
+        Room::Wait,
+        Nanos(1),
+        Some(Duration::from_secs(1)),
+    );
+    assert_eq!(
+        call.timeout,
+        Some(Duration::from_secs(1)),
+        "the shorter of the two"
+    );
+}
+
+#[test]
+fn options_that_mean_nothing_to_the_model_are_refused() {
+    refused_with(
+        Task::Embedding,
+        ScoreOptions {
+            logits: true,
+            ..options()
+        },
+        &["logits", "embeddings"],
+    );
+    refused_with(
+        Task::Embedding,
+        ScoreOptions {
+            dimensions: Some(5),
+            ..options()
+        },
+        &["5", "1 to 4"],
+    );
+    refused_with(
+        Task::Embedding,
+        ScoreOptions {
+            dimensions: Some(0),
+            ..options()
+        },
+        &["1 to 4"],
+    );
+    let classifier = Task::SequenceClassification;
+    refused_with(
+        classifier,
+        ScoreOptions {
+            normalize: Some(false),
+            ..options()
+        },
+        &["normalize", "m"],
+    );
+    refused_with(
+        classifier,
+        ScoreOptions {
+            class: 9,
+            ..options()
+        },
+        &["unknown class 9"],
+    );
+    refused_with(
+        classifier,
+        ScoreOptions {
+            order: -1,
+            ..options()
+        },
+        &["unknown order -1"],
+    );
+    let timeout = Some(prost_types::Duration {
+        seconds: -1,
+        nanos: 0,
+    });
+    refused_with(classifier, ScoreOptions { timeout, ..options() }, &["timeout"]);
+}
