@@ -1,1 +1,8 @@
-//! x
+//! What the benches share: the workload, the load generator, the bare forward, the scheduler without a model.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod forward;
+pub mod load;
+pub mod model;
+pub mod workload;

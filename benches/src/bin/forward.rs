@@ -1,0 +1,51 @@
+//! Measures the bare forward of a model: a line of JSON in, a line of JSON out, so that a runner can
+//! interleave it with its peers. `echo '{"order":"arrival","tokens":4096,"seconds":5}' | forward --model DIR`
+
+#![allow(clippy::print_stdout, reason = "a command line tool")]
+
+use std::io::{BufRead, stdin};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use penstock_benches::forward::{Forward, Wanted};
+use penstock_benches::workload;
+use penstock_models::{LoadOptions, load};
+
+/// One line on stdin is one burst:
+/// `{"order": "arrival"|"sorted"|"equal", "tokens": N, "texts": N, "length": N, "tokenize": false, "seconds": S}`.
+#[derive(Parser)]
+struct Arguments {
+    /// The model folder.
+    #[arg(long)]
+    model: PathBuf,
+    /// JSON Lines with "text"; without it, the generated workload.
+    #[arg(long)]
+    texts: Option<PathBuf>,
+    /// Compute threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Another maximum of tokens than the folder says.
+    #[arg(long)]
+    max_length: Option<usize>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let options = LoadOptions {
+        threads: arguments.threads,
+        max_length: arguments.max_length,
+        check_parity: false,
+        ..LoadOptions::default()
+    };
+    let loaded = load(&arguments.model, &options)?;
+    let texts = workload::texts(arguments.texts.as_deref())?;
+    let mut forward = Forward::new(loaded, texts)?;
+    println!("{}", serde_json::json!({ "ready": format!("penstock {}", env!("CARGO_PKG_VERSION")) }));
+    for line in stdin().lock().lines() {
+        let line = line.context("cannot read from stdin")?;
+        let wanted: Wanted = serde_json::from_str(&line).with_context(|| format!("no burst: {line}"))?;
+        println!("{}", serde_json::to_string(&forward.burst(&wanted)?)?);
+    }
+    Ok(())
+}

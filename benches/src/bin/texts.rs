@@ -1,0 +1,26 @@
+//! Prints the generated workload as JSON Lines, for peers that read a file.
+
+#![allow(clippy::print_stdout, reason = "a command line tool")]
+
+use anyhow::Result;
+use clap::Parser;
+use penstock_benches::workload::{COUNT, SEED, generate};
+
+/// The generated workload as JSON Lines.
+#[derive(Parser)]
+struct Arguments {
+    /// How many texts.
+    #[arg(long, default_value_t = COUNT)]
+    count: usize,
+    /// Another seed gives other texts with the same spread of lengths.
+    #[arg(long, default_value_t = SEED)]
+    seed: u64,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    for text in generate(arguments.count, arguments.seed) {
+        println!("{}", serde_json::to_string(&serde_json::json!({ "text": text }))?);
+    }
+    Ok(())
+}

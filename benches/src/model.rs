@@ -1,0 +1,30 @@
+//! Where the benches find the model: all-MiniLM-L6-v2 as `./quickstart` fetches it.
+
+use std::path::PathBuf;
+
+use penstock_models::{LoadOptions, Loaded, load};
+
+/// Names another folder than the one that `./quickstart` fills.
+pub const FOLDER_VARIABLE: &str = "PENSTOCK_MINILM";
+
+/// The folder of all-MiniLM-L6-v2.
+pub fn folder() -> PathBuf {
+    std::env::var_os(FOLDER_VARIABLE).map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/models/all-MiniLM-L6-v2")),
+        PathBuf::from,
+    )
+}
+
+/// The model on `threads` threads; without its folder, says so and hands back nothing.
+#[allow(clippy::print_stderr, reason = "a bench that is skipped says so")]
+pub fn minilm(threads: usize) -> Option<Loaded> {
+    let folder = folder();
+    let options = LoadOptions { threads, check_parity: false, ..LoadOptions::default() };
+    match load(&folder, &options) {
+        Ok(loaded) => Some(loaded),
+        Err(error) => {
+            eprintln!("skipped, no model: {error}; run ./quickstart or set {FOLDER_VARIABLE}");
+            None
+        }
+    }
+}
