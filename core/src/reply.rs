@@ -111,7 +111,7 @@ impl Rejection {
 /// A reply or the reason why there is none.
 pub type Outcome = Result<Reply, Rejection>;
 
-/// How long a text spent in each stage. The three and the time to respond sum to its total.
+/// How long a text spent in each stage, and how large it was for them. The three and the time to respond sum to its total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stages {
     /// From receipt to token ids, the wait for a tokenizer included.
@@ -122,6 +122,8 @@ pub struct Stages {
     pub execute: Duration,
     /// When the last of them ended, on the server's clock.
     pub finished: Nanos,
+    /// Token ids of the text; 0 where it never had any.
+    pub tokens: usize,
 }
 
 /// Where the rows of one submission are answered. Called from executor threads: must not block.

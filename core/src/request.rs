@@ -121,6 +121,8 @@ impl Request {
             queue: started.since(self.tokenized),
             execute: finished.since(started),
             finished,
+            tokens: self.tokens.len(),
+            tokens: self.tokens.len(),
         };
         // Room first: whoever hears the answer may send the next text at once.
         drop(self.permit);

@@ -46,6 +46,7 @@ pub struct Scored {
     pub rows: Vec<Outcome>,
     /// Of the text that finished last.
     pub stages: Stages,
+    tokens: usize,
     record: Record,
 }
 
@@ -60,6 +61,8 @@ pub struct Timings {
     pub queue: Duration,
     /// The forward pass.
     pub execute: Duration,
+    /// Token ids of all its texts.
+    pub tokens: usize,
 }
 
 /// What the metrics say of a request, said when it is dropped.
@@ -84,6 +87,7 @@ impl Scored {
             tokenize: self.stages.tokenize,
             queue: self.stages.queue,
             execute: self.stages.execute,
+            tokens: self.tokens,
         }
     }
 }
@@ -127,9 +131,9 @@ impl Front {
             }
         };
         match self.scored(&lane, call).await {
-            Ok(Gathered { rows, stages }) => {
+            Ok(Gathered { rows, stages, tokens }) => {
                 let record = Record { clock: self.clock, source, class, texts, received };
-                Ok(Scored { lane, rows, stages, record })
+                Ok(Scored { lane, rows, stages, tokens, record })
             }
             Err(rejection) => {
                 let total = self.clock.now().since(received);

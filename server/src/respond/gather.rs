@@ -17,6 +17,8 @@ pub struct Gathered {
     pub rows: Vec<Outcome>,
     /// The stages of the text that finished last: the ones that made the request as long as it was.
     pub stages: Stages,
+    /// Token ids of all texts.
+    pub tokens: usize,
 }
 
 /// Waits for a request's rows. Dropping it before they are complete cancels the rest.
@@ -35,6 +37,7 @@ struct State {
     rows: Vec<Outcome>,
     missing: usize,
     stages: Stages,
+    tokens: usize,
     complete: Option<oneshot::Sender<Gathered>>,
 }
 
@@ -47,6 +50,7 @@ impl Gather {
                 rows: vec![Err(Rejection::Lost); texts],
                 missing: texts,
                 stages: Stages::default(),
+                tokens: 0,
                 complete: Some(sender),
             }),
             cancelled: AtomicBool::new(false),
@@ -66,15 +70,16 @@ impl Sink for Gather {
         if stages.finished >= state.stages.finished {
             state.stages = stages;
         }
+        state.tokens += stages.tokens;
         state.missing = state.missing.saturating_sub(1);
         if state.missing == 0
             && let Some(complete) = state.complete.take()
         {
             let rows = std::mem::take(&mut state.rows);
-            let stages = state.stages;
+            let (stages, tokens) = (state.stages, state.tokens);
             drop(state);
             // An error means that nobody waits any more: the rows are dropped, as they should be.
-            let _ = complete.send(Gathered { rows, stages });
+            let _ = complete.send(Gathered { rows, stages, tokens });
         }
     }
 
@@ -89,7 +94,7 @@ impl Future for Waiting {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Gathered> {
         // The sender lives in the gather that `self` holds, and is taken only to send: no error can come.
         Pin::new(&mut self.complete).poll(cx).map(|gathered| {
-            gathered.unwrap_or_else(|_| Gathered { rows: Vec::new(), stages: Stages::default() })
+            gathered.unwrap_or_else(|_| Gathered { rows: Vec::new(), stages: Stages::default(), tokens: 0 })
         })
     }
 }
@@ -106,7 +111,7 @@ mod tests {
     use penstock_core::{Nanos, Reply, Responder};
 
     fn finished_at(ns: u64) -> Stages {
-        Stages { finished: Nanos(ns), ..Stages::default() }
+        Stages { finished: Nanos(ns), tokens: 2, ..Stages::default() }
     }
 
     #[tokio::test]
@@ -119,6 +124,7 @@ mod tests {
         assert_eq!(gathered.rows[0], Ok(Reply::Embedding(vec![0.0])));
         assert_eq!(gathered.rows[1], Ok(Reply::Embedding(vec![1.0])));
         assert_eq!(gathered.stages.finished, Nanos(9));
+        assert_eq!(gathered.tokens, 4);
     }
 
     #[tokio::test]

@@ -1,0 +1,219 @@
+//! The rig of the line's tests: a real tokenizer and lane around a model that does as it is told.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use penstock::clock::Clock;
+use penstock::config::{Batching, Limits};
+use penstock::lane::{self, Lane, LaneThreads, Room, Shared, Submission};
+use penstock::metrics::Metrics;
+use penstock::respond::gather::{Gather, Gathered, Waiting};
+use penstock::tokenize::TokenizerPool;
+use penstock_core::{Class, Outcome, PackedTokens, Rejection, Reply};
+use penstock_models::{LoadOptions, Loaded, Model, ModelError};
+
+/// A family folder with a small real tokenizer.
+fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tests/families/bert-embedding-mean"))
+}
+
+/// `n` texts of lengths that differ.
+pub fn texts(n: usize) -> Vec<String> {
+    (0..n).map(|i| "a ".repeat(1 + i % 7)).collect()
+}
+
+/// The first component of an embedding: with these models, the text's length in tokens.
+pub fn first(row: &Outcome) -> f32 {
+    match row {
+        Ok(Reply::Embedding(values)) => values[0],
+        other => panic!("expected an embedding, got {other:?}"),
+    }
+}
+
+fn lengths(batch: &PackedTokens) -> Vec<Reply> {
+    batch.lengths().map(|length| Reply::Embedding(vec![length as f32])).collect()
+}
+
+/// A model that stands still until it is let go, and counts what it ran.
+#[derive(Clone, Default)]
+pub struct Gate {
+    state: Arc<(Mutex<GateState>, Condvar)>,
+    /// Texts that reached the model.
+    pub texts: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct GateState {
+    open: bool,
+    arrived: bool,
+}
+
+impl Gate {
+    pub fn shut() -> Gate {
+        Gate::default()
+    }
+
+    pub fn open() -> Gate {
+        let gate = Gate::default();
+        gate.release();
+        gate
+    }
+
+    pub fn release(&self) {
+        self.state.0.lock().open = true;
+        self.state.1.notify_all();
+    }
+
+    /// Blocks until a batch stands before the gate.
+    pub fn wait_for_batch(&self) {
+        let mut state = self.state.0.lock();
+        while !state.arrived {
+            self.state.1.wait(&mut state);
+        }
+    }
+}
+
+impl Model for Gate {
+    fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+        let mut state = self.state.0.lock();
+        state.arrived = true;
+        self.state.1.notify_all();
+        while !state.open {
+            self.state.1.wait(&mut state);
+        }
+        self.texts.fetch_add(batch.sequences(), Ordering::SeqCst);
+        Ok(lengths(batch))
+    }
+
+    fn window(&self) -> usize {
+        usize::MAX
+    }
+}
+
+/// A model that panics once.
+#[derive(Default)]
+pub struct Poisoned {
+    spent: AtomicBool,
+}
+
+impl Model for Poisoned {
+    fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+        assert!(self.spent.swap(true, Ordering::SeqCst), "poisoned on purpose");
+        Ok(lengths(batch))
+    }
+
+    fn window(&self) -> usize {
+        usize::MAX
+    }
+}
+
+/// A model that computes a NaN for the longest text of a batch.
+pub struct NanOnLongest;
+
+impl Model for NanOnLongest {
+    fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+        let longest = batch.lengths().max();
+        let value = |length| if Some(length) == longest { f32::NAN } else { length as f32 };
+        Ok(batch.lengths().map(|length| Reply::Embedding(vec![value(length)])).collect())
+    }
+
+    fn window(&self) -> usize {
+        usize::MAX
+    }
+}
+
+/// A lane with its threads.
+pub struct Rig {
+    pub lane: Arc<Lane>,
+    pub clock: Clock,
+    threads: LaneThreads,
+    tokenizers: Vec<JoinHandle<()>>,
+}
+
+impl Rig {
+    pub fn with_gate(gate: Gate, limit: impl FnOnce(&mut Limits)) -> Rig {
+        Rig::with(Box::new(gate), limit)
+    }
+
+    pub fn with(model: Box<dyn Model>, limit: impl FnOnce(&mut Limits)) -> Rig {
+        let options = LoadOptions { check_parity: false, ..LoadOptions::default() };
+        let Loaded { spec, tokenizer, .. } = penstock_models::load(&folder(), &options).expect("a family folder");
+        let loaded = Loaded { spec, tokenizer, model };
+        let mut limits = limits();
+        limit(&mut limits);
+        let clock = Clock::start();
+        let (pool, tokenizers) = TokenizerPool::start(2, 1024, clock).expect("threads");
+        let metrics = Metrics::new(clock);
+        let busy = metrics.device_busy("cpu");
+        let shared = Shared { pool: Arc::new(pool), limits, clock, busy };
+        let policy = lane::policy(&batching(), loaded.tokenizer.max_length()).expect("a batch holds a text");
+        // Nothing is prefetched: what comes while a batch runs stays with the batcher.
+        let (lane, threads) =
+            Lane::open("rig", "1", loaded, policy, 0, shared, metrics.model("rig", "1")).expect("threads");
+        Rig { lane, clock, threads, tokenizers }
+    }
+
+    /// How many tokens the lane's tokenizer makes of a text.
+    pub fn tokens(&self, text: &str) -> usize {
+        self.lane.tokenizer.encode(text, true).expect("a text").len()
+    }
+
+    pub async fn submit(
+        &self,
+        texts: Vec<String>,
+        room: Room,
+        timeout: Option<Duration>,
+    ) -> Result<Waiting, Rejection> {
+        let (sink, waiting) = Gather::new(texts.len());
+        let received = self.clock.now();
+        let deadline = timeout.map(|timeout| received + timeout);
+        let class = Class::Interactive;
+        let submission = Submission { texts, class, deadline, truncate: true, received, sink };
+        self.lane.submit(submission, room).await.map(|()| waiting)
+    }
+
+    pub async fn submit_as(&self, texts: Vec<String>, truncate: bool) -> Gathered {
+        let (sink, waiting) = Gather::new(texts.len());
+        let received = self.clock.now();
+        let class = Class::Interactive;
+        let submission = Submission { texts, class, deadline: None, truncate, received, sink };
+        self.lane.submit(submission, Room::Refuse).await.expect("admitted");
+        waiting.await
+    }
+
+    /// Ends every thread: a lane that could not end would hang here.
+    pub fn close(self) {
+        drop(self.lane);
+        self.threads.join();
+        for tokenizer in self.tokenizers {
+            tokenizer.join().expect("a tokenizer thread ends");
+        }
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        max_request_texts: 8192,
+        max_request_bytes: 64 << 20,
+        stream_in_flight_max: 256,
+        queue_texts_max: 1024,
+        queue_tokens_max: 1 << 20,
+        queue_bytes_max: 1 << 28,
+        connections_max: 16,
+    }
+}
+
+fn batching() -> Batching {
+    Batching {
+        tokens_max: 4096,
+        texts_max: 64,
+        bulk_age_max: Duration::from_millis(100),
+        queue_delay_max: Duration::ZERO,
+        interactive_target: None,
+        prefetch: 0,
+    }
+}
