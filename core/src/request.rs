@@ -122,7 +122,6 @@ impl Request {
             execute: finished.since(started),
             finished,
             tokens: self.tokens.len(),
-            tokens: self.tokens.len(),
         };
         // Room first: whoever hears the answer may send the next text at once.
         drop(self.permit);
