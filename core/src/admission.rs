@@ -178,41 +178,51 @@ impl Admission {
             Class::Bulk if !alone => ("the queue for bulk work", self.bounds.bulk_share()),
             Class::Bulk | Class::Interactive => ("the queue", self.bounds),
         };
-        let all = [
-            (&self.tokens, want.tokens, limit.tokens_max, "tokens"),
-            (&self.bytes, want.bytes, limit.bytes_max, "bytes"),
-            (&self.texts, want.texts, limit.texts_max, "texts"),
+        let counters = [
+            Counter {
+                used: &self.tokens,
+                amount: want.tokens,
+                bound: limit.tokens_max,
+                unit: "tokens",
+            },
+            Counter {
+                used: &self.bytes,
+                amount: want.bytes,
+                bound: limit.bytes_max,
+                unit: "bytes",
+            },
+            Counter {
+                used: &self.texts,
+                amount: want.texts,
+                bound: limit.texts_max,
+                unit: "texts",
+            },
         ];
-        let refusal = |used: usize, bound: usize, unit| Rejection::Overloaded {
-            what,
-            used,
-            bound,
-            unit,
-        };
         // Look before taking: a plain refusal then takes nothing back and wakes nobody. Otherwise two
         // waiting submissions could wake each other for ever with room they only held for a moment.
-        for &(counter, amount, bound, unit) in &all {
-            let used = counter.load(SeqCst);
-            if !fits(used, amount, bound) {
-                return Err(refusal(used, bound, unit));
-            }
+        for counter in &counters {
+            counter.look().map_err(|used| counter.refusal(what, used))?;
         }
-        for (taken, &(counter, amount, bound, unit)) in all.iter().enumerate() {
-            let take = counter.fetch_update(SeqCst, SeqCst, |used| {
-                fits(used, amount, bound).then(|| used + amount)
-            });
-            if let Err(used) = take {
-                for &(counter, amount, ..) in &all[..taken] {
-                    counter.fetch_sub(amount, SeqCst);
+        self.take(&counters)
+            .map_err(|(counter, used)| counter.refusal(what, used))?;
+        self.in_use(class).tokens.fetch_add(want.tokens, SeqCst);
+        self.in_use(class).texts.fetch_add(want.texts, SeqCst);
+        Ok(())
+    }
+
+    /// Takes from all, or gives back what it took, where another thread came in between.
+    fn take<'a>(&self, counters: &'a [Counter<'a>]) -> Result<(), (&'a Counter<'a>, usize)> {
+        for (taken, counter) in counters.iter().enumerate() {
+            if let Err(used) = counter.take() {
+                for before in &counters[..taken] {
+                    before.used.fetch_sub(before.amount, SeqCst);
                 }
                 if taken > 0 {
                     self.notify();
                 }
-                return Err(refusal(used, bound, unit));
+                return Err((counter, used));
             }
         }
-        self.in_use(class).tokens.fetch_add(want.tokens, SeqCst);
-        self.in_use(class).texts.fetch_add(want.texts, SeqCst);
         Ok(())
     }
 
@@ -233,8 +243,38 @@ impl Admission {
     }
 }
 
-fn fits(used: usize, amount: usize, bound: usize) -> bool {
-    used.checked_add(amount).is_some_and(|sum| sum <= bound)
+/// One bound, and what a submission wants of it.
+struct Counter<'a> {
+    used: &'a AtomicUsize,
+    amount: usize,
+    bound: usize,
+    unit: &'static str,
+}
+
+impl Counter<'_> {
+    fn fits(&self, used: usize) -> bool {
+        used.checked_add(self.amount).is_some_and(|sum| sum <= self.bound)
+    }
+
+    /// What is taken, where that leaves too little.
+    fn look(&self) -> Result<(), usize> {
+        let used = self.used.load(SeqCst);
+        if self.fits(used) { Ok(()) } else { Err(used) }
+    }
+
+    fn take(&self) -> Result<(), usize> {
+        let more = |used| self.fits(used).then(|| used + self.amount);
+        self.used.fetch_update(SeqCst, SeqCst, more).map(|_| ())
+    }
+
+    fn refusal(&self, what: &'static str, used: usize) -> Rejection {
+        Rejection::Overloaded {
+            what,
+            used,
+            bound: self.bound,
+            unit: self.unit,
+        }
+    }
 }
 
 /// The room one text takes. Dropping it gives the room back.

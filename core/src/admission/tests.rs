@@ -197,6 +197,36 @@ proptest! {
     }
 }
 
+/// The race between looking and taking, without threads: the look is left out.
+#[test]
+fn whoever_comes_second_gives_back_what_it_took_and_says_so() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    let counting = move || {
+        count.fetch_add(1, SeqCst);
+    };
+    let gate = Admission::with_release(BOUNDS, Box::new(counting)).unwrap();
+    let _held = gate.admit(Class::Interactive, 10, 900).unwrap();
+    let counters = [
+        Counter {
+            used: &gate.tokens,
+            amount: 5,
+            bound: BOUNDS.tokens_max,
+            unit: "tokens",
+        },
+        Counter {
+            used: &gate.bytes,
+            amount: 200,
+            bound: BOUNDS.bytes_max,
+            unit: "bytes",
+        },
+    ];
+    let (full, used) = gate.take(&counters).unwrap_err();
+    assert_eq!((full.unit, used), ("bytes", 900));
+    assert_eq!((gate.tokens.load(SeqCst), gate.bytes.load(SeqCst)), (10, 900));
+    assert_eq!(told.load(SeqCst), 1);
+}
+
 /// Waiting submissions that try again only when told: a wake-up that is missed hangs the test.
 #[test]
 fn whoever_waits_is_told_when_room_comes_back() {

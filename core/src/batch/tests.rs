@@ -57,7 +57,10 @@ fn each_request_gets_its_row_and_its_times() {
         tokens: 2,
     };
     assert_eq!(answers.get(0), Some((Ok(embedding(1.0)), stages)));
-    assert_eq!(answers.get(1), Some((Err(failed), Stages { tokens: 3, ..stages })));
+    assert_eq!(
+        answers.get(1),
+        Some((Err(failed), Stages { tokens: 3, ..stages }))
+    );
 }
 
 #[test]

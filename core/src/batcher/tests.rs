@@ -172,6 +172,28 @@ fn a_forecast_that_is_too_dark_is_put_right() {
 }
 
 #[test]
+fn a_forecast_that_is_checked_all_the_time_is_not_probed() {
+    let mut world = World::new(policy(100, 8), one_ms_a_token());
+    for at in 0..100 {
+        world.offer_until(Interactive, 50, at * 10, Some(at * 10 + 5));
+        assert!(world.run(at * 10).is_empty());
+        world.batcher.observe(BatchShape::default().with(4), 5 * MS);
+    }
+}
+
+#[test]
+fn a_probe_runs_alone() {
+    let mut world = World::new(policy(100, 8), one_ms_a_token());
+    for _ in 0..PROBE_AFTER {
+        world.offer_until(Interactive, 50, 0, Some(5));
+    }
+    let probe = world.offer_until(Interactive, 50, 0, Some(5));
+    let next = world.offer(Interactive, 1, 0);
+    assert_eq!(world.run(0), [probe]);
+    assert_eq!(world.run(0), [next]);
+}
+
+#[test]
 fn batches_stay_short_while_interactive_work_is_recent() {
     let policy = BatchPolicy::new(100, 100, MS * 1000, 100, Duration::ZERO, Some(30 * MS)).unwrap();
     let mut world = World::new(policy, one_ms_a_token());

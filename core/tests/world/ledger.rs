@@ -1,7 +1,7 @@
 //! What really happened, kept apart from the code under test and compared with it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use penstock_core::{Admission, Batch, BatchPolicy, Class, Nanos, Outcome, Rejection, Reply, Sink, Stages};
 use rand::Rng;
@@ -84,8 +84,12 @@ struct Row {
 
 impl Sink for Row {
     fn answer(&self, row: u32, outcome: Outcome, stages: Stages) {
+        if std::thread::panicking() {
+            // A check has failed and the world is being dropped: a second panic would hide the first.
+            return;
+        }
         assert_eq!(row, self.row);
-        let mut books = self.ledger.books.lock().unwrap();
+        let mut books = self.ledger.books();
         let Some(open) = books.open.remove(&row) else {
             panic!("row {row} was answered twice, or never admitted");
         };
@@ -124,9 +128,7 @@ impl Sink for Row {
 
     fn is_cancelled(&self) -> bool {
         self.ledger
-            .books
-            .lock()
-            .unwrap()
+            .books()
             .open
             .get(&self.row)
             .is_some_and(|open| open.cancelled)
@@ -134,8 +136,12 @@ impl Sink for Row {
 }
 
 impl Ledger {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn admitted(self: &Arc<Self>, text: &Text) -> Arc<dyn Sink> {
-        let mut books = self.books.lock().unwrap();
+        let mut books = self.books();
         assert!(!books.answered.contains(&text.row));
         books.open.insert(
             text.row,
@@ -153,13 +159,13 @@ impl Ledger {
     }
 
     pub fn settled(&self, row: u32) {
-        if let Some(open) = self.books.lock().unwrap().open.get_mut(&row) {
+        if let Some(open) = self.books().open.get_mut(&row) {
             open.settled = true;
         }
     }
 
     pub fn queued(&self, class: Class, row: u32) {
-        let mut books = self.books.lock().unwrap();
+        let mut books = self.books();
         books.queues[index(class)].push_back(row);
         if let Some(open) = books.open.get_mut(&row) {
             open.queued = true;
@@ -167,32 +173,32 @@ impl Ledger {
     }
 
     pub fn overloaded(&self) {
-        self.books.lock().unwrap().tally.overloaded += 1;
+        self.books().tally.overloaded += 1;
     }
 
     pub fn waits(&self) {
-        self.books.lock().unwrap().tally.waited += 1;
+        self.books().tally.waited += 1;
     }
 
     pub fn split(&self) {
-        self.books.lock().unwrap().tally.split += 1;
+        self.books().tally.split += 1;
     }
 
     pub fn shed(&self, count: usize) {
-        self.books.lock().unwrap().tally.shed += count;
+        self.books().tally.shed += count;
     }
 
     pub fn all_answered(&self) -> bool {
-        self.books.lock().unwrap().open.is_empty()
+        self.books().open.is_empty()
     }
 
     pub fn tally(&self) -> Tally {
-        self.books.lock().unwrap().tally.clone()
+        self.books().tally.clone()
     }
 
     /// When the oldest text of `class` in the batcher was received.
     pub fn head(&self, class: Class) -> Option<Nanos> {
-        let books = self.books.lock().unwrap();
+        let books = self.books();
         let row = books.queues[index(class)].front()?;
         Some(books.open[row].text.received)
     }
@@ -201,7 +207,7 @@ impl Ledger {
         if !matches!(load, Load::Light | Load::Heavy) || !rng.random_bool(0.1) {
             return;
         }
-        let mut books = self.books.lock().unwrap();
+        let mut books = self.books();
         let count = books.open.len().max(1);
         if let Some(open) = books.open.values_mut().nth(rng.random_range(0..count)) {
             open.cancelled = true;
@@ -214,7 +220,7 @@ impl Ledger {
         assert!(!batch.is_empty() && batch.len() <= policy.requests_max());
         assert!(batch.tokens.tokens() <= policy.tokens_max());
         assert_eq!(batch.len(), batch.tokens.sequences());
-        let mut books = self.books.lock().unwrap();
+        let mut books = self.books();
         for (i, request) in requests.iter().enumerate() {
             let row = request.tokens.as_slice()[0];
             let ends = [
@@ -236,7 +242,8 @@ impl Ledger {
 
     /// A batch starts: nothing in it is dead, nor will be when it should end.
     pub fn started(&self, batch: &Batch, now: Nanos) {
-        let books = self.books.lock().unwrap();
+        assert_eq!(batch.len(), batch.tokens.sequences());
+        let books = self.books();
         for request in batch.requests() {
             let row = request.tokens.as_slice()[0];
             assert!(
@@ -253,7 +260,7 @@ impl Ledger {
 
     /// The gate's own figures are those of the texts inside, and within the bounds.
     pub fn check_room(&self, admission: &Admission) {
-        let books = self.books.lock().unwrap();
+        let books = self.books();
         let (mut texts, mut tokens, mut bytes) = ([0; 2], [0; 2], 0);
         for open in books.open.values() {
             let class = index(open.text.class);
