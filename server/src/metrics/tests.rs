@@ -1,1 +1,420 @@
-//! What every series promises: names, units, one page that parses.
+//! What the page promises: names after Prometheus' practice, a format that parses, figures that are right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use penstock_core::{Class, Nanos, Stages};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::histogram::{Histogram, LATENCY, Snapshot};
+use super::*;
+
+/// A page as a reader sees it: each sample's name and labels, with its value.
+struct Read {
+    samples: BTreeMap<String, f64>,
+    /// Type and help by family.
+    families: BTreeMap<String, (String, String)>,
+}
+
+impl Read {
+    /// Reads the text format strictly: a family's lines stand together, under one HELP and one TYPE, and
+    /// no series comes twice.
+    fn parse(page: &str) -> Read {
+        let mut read = Read {
+            samples: BTreeMap::new(),
+            families: BTreeMap::new(),
+        };
+        let mut current = String::new();
+        let mut help = String::new();
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, text) = rest.split_once(' ').unwrap();
+                (current, help) = (name.to_owned(), text.to_owned());
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert_eq!(name, current);
+                let before = read
+                    .families
+                    .insert(name.to_owned(), (kind.to_owned(), help.clone()));
+                assert_eq!(before, None, "{name} stands twice");
+            } else {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let name = series.split('{').next().unwrap();
+                let family = ["_bucket", "_sum", "_count"]
+                    .into_iter()
+                    .find_map(|s| name.strip_suffix(s));
+                let is_histogram = read.families[&current].0 == "histogram";
+                assert_eq!(
+                    if is_histogram { family.unwrap() } else { name },
+                    current,
+                    "{line}"
+                );
+                let value: f64 = value.parse().unwrap();
+                assert_eq!(
+                    read.samples.insert(series.to_owned(), value),
+                    None,
+                    "{series} stands twice"
+                );
+            }
+        }
+        read
+    }
+
+    fn value(&self, series: &str) -> f64 {
+        *self
+            .samples
+            .get(series)
+            .unwrap_or_else(|| panic!("no series {series}"))
+    }
+
+    /// Within 1 %, as the quantiles are.
+    fn near(&self, series: &str, value: f64) {
+        let found = self.value(series);
+        assert!(
+            (found - value).abs() <= value.abs() * 0.01 + 1e-12,
+            "{series} is {found}, not {value}"
+        );
+    }
+
+    fn has(&self, prefix: &str) -> bool {
+        self.samples.keys().any(|series| series.starts_with(prefix))
+    }
+}
+
+fn read(metrics: &Metrics) -> Read {
+    Read::parse(&metrics.render())
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+/// One request of each kind on model `m`, 10 ms for each that was let in.
+fn some_traffic(metrics: &Metrics) {
+    let handles = metrics.model("m", "1");
+    let stages = Stages {
+        tokenize: MS,
+        queue: 2 * MS,
+        execute: 4 * MS,
+        finished: Nanos(0),
+        tokens: 0,
+    };
+    for source in Source::ALL {
+        for outcome in OutcomeLabel::ALL {
+            handles.request_done(
+                source,
+                Class::Interactive,
+                outcome,
+                3,
+                Some(&stages),
+                3 * MS,
+                10 * MS,
+            );
+        }
+    }
+    handles.batch_done(6, 120, 480, 4 * MS);
+    handles.queue(Class::Bulk, 7, 70);
+    metrics.unknown_model(Source::Grpc, Class::Bulk, OutcomeLabel::NotFound);
+    metrics.device_busy("cpu").add(4 * MS);
+}
+
+#[test]
+fn names_follow_the_practice() {
+    let mut names = BTreeSet::new();
+    for Family {
+        name,
+        kind,
+        unit,
+        labels,
+        help,
+    } in FAMILIES
+    {
+        assert!(names.insert(name), "{name} is declared twice");
+        assert!(
+            name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+            "{name}"
+        );
+        assert!(
+            help.len() > 10 && help.ends_with('.') && !help.contains(['\n', '\\']),
+            "{name}: {help}"
+        );
+        let closed = [
+            "model", "version", "source", "class", "outcome", "stage", "device", "quantile", "features",
+        ];
+        assert!(
+            labels.iter().all(|label| closed.contains(label)),
+            "{name}: {labels:?} holds a label from input"
+        );
+        if name.starts_with("nv_inference_") {
+            // Triton's names are Triton's.
+            assert_eq!(*labels, ["model", "version"], "{name}");
+            continue;
+        }
+        assert!(name.starts_with("penstock_"), "{name}");
+        assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+        assert_eq!(name.ends_with("_seconds"), *unit == Unit::Seconds, "{name}");
+        assert_eq!(name.ends_with("_ratio"), *unit == Unit::Ratio, "{name}");
+        assert!(*unit != Unit::Microseconds, "{name} is not in a base unit");
+        let wrong = [
+            "_ms",
+            "_us",
+            "_ns",
+            "_percent",
+            "_milliseconds",
+            "_bucket",
+            "_sum",
+            "_count",
+        ];
+        assert!(!wrong.iter().any(|suffix| name.ends_with(suffix)), "{name}");
+    }
+}
+
+#[test]
+fn the_manual_has_every_metric_with_its_type_and_labels() {
+    let manual = include_str!("../../../docs/metrics.md");
+    let rows: BTreeSet<&str> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | ").map(|(name, _)| name))
+        .collect();
+    for Family {
+        name, kind, labels, ..
+    } in FAMILIES
+    {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let row = format!("| `{name}` | {} | {} |", kind.name(), labels.join(", "));
+        assert!(
+            manual.lines().any(|line| line.starts_with(&row)),
+            "docs/metrics.md lacks the row {row}"
+        );
+    }
+    let known: BTreeSet<&str> = FAMILIES.iter().map(|family| family.name).collect();
+    assert_eq!(
+        rows.difference(&known).collect::<Vec<_>>(),
+        Vec::<&&str>::new(),
+        "documented, but not there"
+    );
+}
+
+#[test]
+fn every_family_is_on_the_page() {
+    let metrics = Metrics::new(Clock::start());
+    some_traffic(&metrics);
+    let read = read(&metrics);
+    for Family { name, kind, help, .. } in FAMILIES {
+        assert_eq!(
+            read.families.get(*name),
+            Some(&(kind.name().to_owned(), (*help).to_owned())),
+            "{name}"
+        );
+        assert!(read.has(name), "{name} has no sample");
+    }
+    assert_eq!(read.families.len(), FAMILIES.len());
+}
+
+#[test]
+fn figures_are_what_was_reported() {
+    let metrics = Metrics::new(Clock::start());
+    some_traffic(&metrics);
+    let read = read(&metrics);
+    let near = |series: &str, value: f64| read.near(series, value);
+    let origin = r#"model="m",source="grpc",class="interactive""#;
+    near(
+        &format!(r#"penstock_requests_total{{{origin},outcome="ok"}}"#),
+        1.0,
+    );
+    near(
+        &format!(r#"penstock_requests_total{{{origin},outcome="overloaded"}}"#),
+        1.0,
+    );
+    near(
+        r#"penstock_requests_total{model="(unknown)",source="grpc",class="bulk",outcome="not_found"}"#,
+        1.0,
+    );
+    // Four of the eight outcomes are refusals at the door and no latency.
+    near(
+        &format!("penstock_request_duration_seconds_count{{{origin}}}"),
+        4.0,
+    );
+    near(
+        &format!("penstock_request_duration_seconds_sum{{{origin}}}"),
+        0.04,
+    );
+    near(
+        &format!(r#"penstock_request_latency_seconds{{{origin},quantile="0.99"}}"#),
+        0.01,
+    );
+    // The stages are those of the three answered requests, and sum to their durations.
+    for (stage, seconds) in [
+        ("tokenize", 0.003),
+        ("queue", 0.006),
+        ("execute", 0.012),
+        ("respond", 0.009),
+    ] {
+        near(
+            &format!(r#"penstock_stage_duration_seconds_sum{{model="m",stage="{stage}"}}"#),
+            seconds,
+        );
+        near(
+            &format!(r#"penstock_stage_duration_seconds_count{{model="m",stage="{stage}"}}"#),
+            3.0,
+        );
+    }
+}
+
+#[test]
+fn queues_batches_and_triton_say_the_same() {
+    let metrics = Metrics::new(Clock::start());
+    some_traffic(&metrics);
+    let read = read(&metrics);
+    let near = |series: &str, value: f64| read.near(series, value);
+    near(r#"penstock_queue_depth{model="m",class="bulk"}"#, 7.0);
+    near(r#"penstock_queue_tokens{model="m",class="bulk"}"#, 70.0);
+    near(r#"penstock_batch_texts_bucket{model="m",le="8"}"#, 1.0);
+    near(r#"penstock_batch_texts_bucket{model="m",le="4"}"#, 0.0);
+    near(r#"penstock_batch_fill_ratio_sum{model="m"}"#, 0.25);
+    near(r#"penstock_padding_tokens_total{model="m"}"#, 0.0);
+    let version = r#"{model="m",version="1"}"#;
+    near(&format!("nv_inference_request_success{version}"), 3.0);
+    near(&format!("nv_inference_request_failure{version}"), 21.0);
+    near(&format!("nv_inference_count{version}"), 9.0);
+    near(&format!("nv_inference_exec_count{version}"), 1.0);
+    near(&format!("nv_inference_request_duration_us{version}"), 30_000.0);
+    near(&format!("nv_inference_queue_duration_us{version}"), 6_000.0);
+    near(&format!("nv_inference_pending_request_count{version}"), 7.0);
+    let statistics = metrics.model("m", "1").statistics();
+    assert_eq!(
+        statistics.success,
+        Tally {
+            count: 3,
+            ns: 30_000_000
+        }
+    );
+    assert_eq!(
+        statistics.compute_input,
+        Tally {
+            count: 3,
+            ns: 3_000_000
+        }
+    );
+    assert_eq!((statistics.inference_count, statistics.execution_count), (9, 1));
+    assert!(statistics.last_inference_ms > 1_700_000_000_000);
+}
+
+#[test]
+fn nothing_seen_is_no_series() {
+    let metrics = Metrics::new(Clock::start());
+    metrics.model("m", "1");
+    let read = read(&metrics);
+    assert!(!read.has("penstock_requests_total") && !read.has("penstock_request_latency_seconds"));
+    assert!(read.has("penstock_build_info") && read.has("penstock_queue_depth"));
+}
+
+#[test]
+fn versions_of_a_model_share_series_and_a_reload_takes_nothing_back() {
+    let metrics = Metrics::new(Clock::start());
+    for version in ["1", "2", "1"] {
+        let done = |outcome| {
+            let handles = metrics.model("m", version);
+            handles.request_done(Source::Http, Class::Bulk, outcome, 1, None, MS, 5 * MS);
+            handles.queue(Class::Bulk, 2, 20);
+        };
+        done(OutcomeLabel::Ok);
+        done(OutcomeLabel::Error);
+    }
+    let read = read(&metrics);
+    let origin = r#"model="m",source="http",class="bulk""#;
+    let is = |series: &str, value: f64| assert!((read.value(series) - value).abs() < 1e-9, "{series}");
+    is(
+        &format!(r#"penstock_requests_total{{{origin},outcome="ok"}}"#),
+        3.0,
+    );
+    is(
+        &format!("penstock_request_duration_seconds_count{{{origin}}}"),
+        6.0,
+    );
+    is(r#"penstock_queue_depth{model="m",class="bulk"}"#, 4.0);
+    is(r#"nv_inference_request_success{model="m",version="1"}"#, 2.0);
+    is(r#"nv_inference_request_success{model="m",version="2"}"#, 1.0);
+}
+
+#[test]
+fn label_values_are_escaped() {
+    let metrics = Metrics::new(Clock::start());
+    metrics.device_busy("a\\b\"c\nd");
+    let page = metrics.render();
+    assert!(
+        page.contains(r#"penstock_device_busy_ratio{device="a\\b\"c\nd"} 0"#),
+        "{page}"
+    );
+}
+
+/// A quantile as Prometheus' `histogram_quantile` computes it: linear inside the bucket.
+fn histogram_quantile(q: f64, snapshot: &Snapshot) -> f64 {
+    let rank = q * snapshot.count() as f64;
+    let (mut lower, mut below) = (0.0, 0.0);
+    for (bound, count) in snapshot.cumulative() {
+        let (bound, count) = (bound as f64, count as f64);
+        if count >= rank {
+            return lower + (bound - lower) * (rank - below) / (count - below);
+        }
+        (lower, below) = (bound, count);
+    }
+    lower
+}
+
+/// The largest error of a p99 read from the page's buckets, over latencies from 0.2 ms to 8 s, where
+/// `shape` gives values around 1.
+fn worst_p99(shape: impl FnMut() -> f64) -> f64 {
+    let mut shape: Vec<f64> = std::iter::repeat_with(shape).take(20_000).collect();
+    shape.sort_unstable_by(f64::total_cmp);
+    // 50 scales; 1.237 is no power of the buckets' ratio, so each falls on another place within a bucket.
+    let errors = (0..50).map(|step| {
+        let scale = 200_000.0 * 1.237_f64.powi(step);
+        let histogram = Histogram::new(&LATENCY);
+        for value in &shape {
+            histogram.record((scale * value) as u64);
+        }
+        let exact = scale * shape[shape.len() * 99 / 100 - 1];
+        (histogram_quantile(0.99, &histogram.snapshot()) - exact).abs() / exact
+    });
+    errors.fold(0.0, f64::max)
+}
+
+#[test]
+fn a_p99_from_the_buckets_is_within_five_percent() {
+    let mut random = StdRng::seed_from_u64(7);
+    let mut uniform = || random.random::<f64>();
+    let mut within = |name: &str, shape: &dyn Fn(&mut dyn FnMut() -> f64) -> f64| {
+        let worst = worst_p99(|| shape(&mut uniform));
+        println!("{name}: off by {:.2} % at most", 100.0 * worst);
+        assert!(worst < 0.05, "{name}: a p99 is off by {worst}");
+    };
+    // Twelve uniform values sum to a mean of 6 and a variance of 1.
+    let normal = |u: &mut dyn FnMut() -> f64| (0..12).map(|_| u()).sum::<f64>() - 6.0;
+    within("lognormal", &|u| (0.5 * normal(u)).exp());
+    within("exponential", &|u| -(1.0 - u()).ln());
+    within("bimodal", &|u| {
+        if u() < 0.97 { 1.0 + 0.1 * u() } else { 3.0 + u() }
+    });
+    within("uniform over a tenth", &|u| 1.0 + 0.1 * u());
+    within("normal, 3 percent wide", &|u| 1.0 + 0.03 * normal(u));
+    within("constant", &|_| 1.0);
+}
+
+#[test]
+fn buckets_are_rising_and_cover_the_range() {
+    assert_eq!((LATENCY[0], LATENCY.len()), (50_000, 300));
+    assert!(*LATENCY.last().unwrap() >= 60_000_000_000);
+    assert!(
+        LATENCY
+            .windows(2)
+            .all(|w| w[0] < w[1] && w[1] as f64 <= w[0] as f64 * 1.049)
+    );
+    let histogram = Histogram::new(&LATENCY);
+    // At a bound means at or below it; beyond the last there is still a bucket.
+    for value in [0, 50_000, 50_001, u64::MAX / 4] {
+        histogram.record(value);
+    }
+    let counts: Vec<(u64, u64)> = histogram.snapshot().cumulative().collect();
+    assert_eq!((counts[0].1, counts[1].1, counts[299].1), (2, 3, 3));
+    assert_eq!(histogram.snapshot().count(), 4);
+}
