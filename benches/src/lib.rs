@@ -5,4 +5,5 @@
 pub mod forward;
 pub mod load;
 pub mod model;
+pub mod scheduler;
 pub mod workload;

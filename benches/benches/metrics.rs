@@ -1,0 +1,24 @@
+//! What the metrics cost for each request, for each batch and for each scrape.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a bench has nobody to answer to")]
+
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use penstock::clock::Clock;
+use penstock::metrics::Metrics;
+use penstock_benches::scheduler::{record_batch, record_request};
+
+fn metrics(c: &mut Criterion) {
+    let metrics = Metrics::new(Clock::start());
+    let (model, busy) = (metrics.model("minilm", "1"), metrics.device_busy("cpu"));
+    let mut group = c.benchmark_group("metrics");
+    let took = Duration::from_micros(2300);
+    group.bench_function("one request", |b| b.iter(|| record_request(&model, took)));
+    group.bench_function("one batch", |b| b.iter(|| record_batch(&model, &busy, took)));
+    group.bench_function("one scrape", |b| b.iter(|| metrics.render().len()));
+    group.finish();
+}
+
+criterion_group!(benches, metrics);
+criterion_main!(benches);

@@ -1,0 +1,1 @@
+"""What the comparisons share: contenders that are interleaved, the server under load, results on disk."""

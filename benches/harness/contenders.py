@@ -1,0 +1,60 @@
+"""Processes that measure on request, run in turn so that a slow minute of the machine meets all alike."""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Contender:
+    """A process that answers a line of JSON, the burst that is wanted, with a line of JSON, the figures."""
+
+    def __init__(self, command: list):
+        self.process = subprocess.Popen(
+            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.version = self.read()["ready"]
+
+    def read(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.process.args[0]} ended with {self.process.wait()}")
+        return json.loads(line)
+
+    def burst(self, wanted: dict) -> dict:
+        self.process.stdin.write(json.dumps(wanted) + "\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+
+
+def interleave(bursts: dict, rounds: int) -> dict[str, list[dict]]:
+    """Calls each of `bursts` once a round, another one first each time."""
+    names = list(bursts)
+    measured: dict[str, list[dict]] = {name: [] for name in names}
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+        for step in range(len(names)):
+            name = names[(number + step) % len(names)]
+            measured[name].append(bursts[name]())
+    return measured
+
+
+def median(rounds: list[dict], figure: str) -> float:
+    return statistics.median(one[figure] for one in rounds)
+
+
+def ratio(above: list[dict], below: list[dict], figure: str) -> tuple[float, float, float]:
+    """The median of the rounds' ratios, with the smallest and the largest."""
+    ratios = [a[figure] / b[figure] for a, b in zip(above, below, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def forward(release: Path, model: Path, texts: Path, threads: int) -> Contender:
+    """Penstock's bare forward."""
+    command = [release / "forward", "--model", model, "--texts", texts, "--threads", threads]
+    return Contender(command)

@@ -1,0 +1,74 @@
+"""The server as a child process, and load on it."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+
+from .place import RELEASE
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """`penstock serve` with one model called minilm, on free ports, until closed."""
+
+    def __init__(self, model: Path, threads: int, extra: list[str] = []):
+        self.grpc, self.http, self.metrics = (f"127.0.0.1:{free_port()}" for _ in range(3))
+        command = [RELEASE / "penstock", "serve", "--model", f"minilm={model}", "--threads", str(threads)]
+        command += ["--grpc-addr", self.grpc, "--http-addr", self.http, "--metrics-addr", self.metrics, *extra]
+        self.process = subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        for line in self.process.stdout:
+            if "ready" in line:
+                return
+        raise SystemExit(f"the server ended with {self.process.wait()} before it was ready")
+
+    def targets(self) -> dict[str, str]:
+        return {
+            "kserve-grpc": f"kserve-grpc@{self.grpc}/minilm",
+            "penstock-stream": f"penstock-stream@{self.grpc}/minilm",
+            "tei-http": f"tei-http@{self.http}/minilm",
+            "v2-http": f"v2-http@{self.http}/minilm",
+        }
+
+    def counter(self, name: str) -> float:
+        """The sum of a series over its labels."""
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        return sum(float(value) for value in re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)", text, re.MULTILINE))
+
+    def resident_kib(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+
+    def close(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=60)
+        if code != 0:
+            raise SystemExit(f"the server ended with {code} after SIGTERM")
+
+
+def load_command(target: str, model: Path, texts: Path, seconds: float, options: list) -> list[str]:
+    command = [RELEASE / "load", "--target", f"server={target}", "--texts", texts, "--tokenizer", model]
+    command += ["--seconds", seconds, "--json", "-", *options]
+    return [str(part) for part in command]
+
+
+def load(target: str, model: Path, texts: Path, seconds: float, options: list) -> dict:
+    """One burst: its figures."""
+    done = subprocess.run(
+        load_command(target, model, texts, seconds, options), capture_output=True, text=True, check=True
+    )
+    row = json.loads(done.stdout)["rows"][0]["median"]
+    if row["errors"]:
+        raise SystemExit(f"{row['errors']} requests to {target} failed, the first: {row['error']}")
+    return row
