@@ -59,7 +59,6 @@ struct Draft {
     shape: BatchShape,
     predicted: Option<Duration>,
     deadline: Option<Nanos>,
-    probe: bool,
 }
 
 /// How far one class may fill a draft that is not empty.
@@ -126,7 +125,6 @@ impl Batcher {
             shape: BatchShape::default(),
             predicted: None,
             deadline: None,
-            probe: false,
         };
         if !self.interactive_owed {
             let aged = Room {
@@ -178,10 +176,7 @@ impl Batcher {
 
     /// Moves requests of `class` into `draft` while there is room, and answers the dead.
     fn fill(&mut self, draft: &mut Draft, class: Class, room: &Room, now: Nanos) {
-        while !draft.probe {
-            let Some(head) = self.queue(class).front() else {
-                return;
-            };
+        while let Some(head) = self.queue(class).front() {
             if now.since(head.received) < room.age_min {
                 return;
             }
@@ -210,7 +205,7 @@ impl Batcher {
                         continue;
                     }
                     self.refused_by_forecast = 0;
-                    draft.probe = true;
+                    // A probe: its deadline keeps all others out, so it runs alone.
                     predicted = None;
                 }
             }
