@@ -1,0 +1,268 @@
+//! Stage 1, HTTP: three dialects on one port. Bytes become a call here, and the call goes to the door.
+
+mod body;
+mod connection;
+mod infer;
+mod openai;
+mod stall;
+mod tei;
+mod texts;
+mod v2;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, RawPathParams, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Response, StatusCode, Uri};
+use axum::routing::{get, post};
+use penstock_core::{Class, Nanos, Rejection};
+use penstock_models::Task;
+use tokio::net::TcpListener;
+
+use self::body::{Bodies, Pace, Whole};
+use crate::front::{Call, Front};
+use crate::lane::{Lane, Room};
+use crate::metrics::Source;
+use crate::respond::http::{Dialect, Refusal};
+use crate::status;
+
+/// A body's pace: 30 seconds, and then as slowly as a bad telephone line.
+const PACE: Pace = Pace {
+    grace: Duration::from_secs(30),
+    bytes_per_second: 16 * 1024,
+};
+
+/// Clients keep a connection open between two requests; a load balancer's default is a minute.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long an answer waits for a client that reads nothing.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What every handler needs.
+pub(crate) struct Http {
+    front: Arc<Front>,
+    bodies: Bodies,
+    /// Seconds since the epoch, as `GET /v1/models` wants to know them.
+    started: u64,
+}
+
+/// Serves HTTP until `shutdown`, then lets the requests that were read finish.
+pub async fn serve(
+    front: Arc<Front>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let bounds = connection::Bounds {
+        connections_max: front.limits().connections_max,
+        head_timeout: HEAD_TIMEOUT,
+        stall_timeout: STALL_TIMEOUT,
+    };
+    connection::accept(listener, router(front, PACE), bounds, shutdown).await;
+    Ok(())
+}
+
+fn router(front: Arc<Front>, pace: Pace) -> Router {
+    let limits = front.limits();
+    let bodies = Bodies::new(limits.max_request_bytes, limits.queue_bytes_max, pace);
+    let started = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
+    Router::new()
+        .route("/v2", get(v2::server))
+        .route("/v2/health/live", get(v2::live))
+        .route("/v2/health/ready", get(v2::ready))
+        .route("/v2/models/stats", get(v2::all_statistics))
+        .route("/v2/models/{model}", get(v2::metadata))
+        .route("/v2/models/{model}/ready", get(v2::model_ready))
+        .route("/v2/models/{model}/config", get(v2::config))
+        .route("/v2/models/{model}/stats", get(v2::statistics))
+        .route("/v2/models/{model}/infer", post(infer::infer))
+        .route("/v2/models/{model}/versions/{version}", get(v2::metadata))
+        .route(
+            "/v2/models/{model}/versions/{version}/ready",
+            get(v2::model_ready),
+        )
+        .route("/v2/models/{model}/versions/{version}/config", get(v2::config))
+        .route("/v2/models/{model}/versions/{version}/stats", get(v2::statistics))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer::infer))
+        .route("/v2/repository/index", post(v2::index))
+        .route("/v2/repository/models/{model}/load", post(v2::load))
+        .route("/v2/repository/models/{model}/unload", post(v2::unload))
+        .route("/v1/embeddings", post(openai::embeddings))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{model}", get(openai::model))
+        .route("/embed", post(tei::embed))
+        .route("/predict", post(tei::predict))
+        .route("/embed_sparse", post(tei::unfitting))
+        .route("/rerank", post(tei::unfitting))
+        .route("/info", get(tei::info))
+        .route("/health", get(tei::health))
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Arc::new(Http {
+            front,
+            bodies,
+            started,
+        }))
+}
+
+async fn no_route(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap, body: Body) -> Response<Body> {
+    let path = uri.path();
+    let refusal = http.read(&headers, body).await.err();
+    let refusal =
+        refusal.unwrap_or_else(|| Refusal::Http(StatusCode::NOT_FOUND, format!("there is no route {path}")));
+    Dialect::of(path).refuse(&refusal)
+}
+
+async fn wrong_method(uri: Uri) -> Response<Body> {
+    Dialect::of(uri.path()).refuse(&Refusal::Method)
+}
+
+impl Http {
+    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Whole, Refusal> {
+        self.bodies.read(headers, body).await
+    }
+
+    /// Counts a request that was refused before the door could count it.
+    fn counted<T>(
+        &self,
+        lane: Option<&Lane>,
+        received: Nanos,
+        prepared: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let Err(refusal) = &prepared else { return prepared };
+        let outcome = status::outcome(&refusal.rejection());
+        let took = self.front.clock().now().since(received);
+        let (source, class) = (Source::Http, Class::Interactive);
+        match lane {
+            Some(lane) => lane
+                .metrics
+                .request_done(source, class, outcome, 0, None, Duration::ZERO, took),
+            None => self.front.metrics().unknown_model(source, class, outcome),
+        }
+        prepared
+    }
+
+    /// The names of all models, in the order of the repository's index: by name.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for entry in self.front.repository().index() {
+            if !names.contains(&entry.name) {
+                names.push(entry.name);
+            }
+        }
+        names
+    }
+
+    /// The model of this name where it does `task`; without a name the first that does.
+    fn fitting(&self, name: Option<&str>, task: Task) -> Result<Arc<Lane>, Refusal> {
+        if let Some(name) = name {
+            let lane = self.front.repository().find(name, "")?;
+            if lane.spec.task == task {
+                return Ok(lane);
+            }
+            let does = lane.spec.task.name();
+            return Err(Refusal::Task(format!(
+                "model {name} does {does}, this route needs {}",
+                task.name()
+            )));
+        }
+        let mut waiting = None;
+        for name in self.names() {
+            match self.front.repository().find(&name, "") {
+                Ok(lane) if lane.spec.task == task => return Ok(lane),
+                Ok(_) => {}
+                Err(rejection) => waiting = Some(rejection),
+            }
+        }
+        // A model that does not serve now may be the one that fits.
+        Err(match waiting {
+            Some(rejection) => rejection.into(),
+            None => Refusal::Task(format!("no served model does {}", task.name())),
+        })
+    }
+
+    /// The first model that serves.
+    fn first(&self) -> Result<Arc<Lane>, Refusal> {
+        let mut last = Rejection::NotReady("no model is served".into());
+        for name in self.names() {
+            match self.front.repository().find(&name, "") {
+                Ok(lane) => return Ok(lane),
+                Err(rejection) => last = rejection,
+            }
+        }
+        Err(last.into())
+    }
+
+    fn call(lane: &Lane, texts: Vec<String>, truncate: bool, received: Nanos) -> Call {
+        Call {
+            model: lane.name.clone(),
+            version: String::new(),
+            texts,
+            class: Class::Interactive,
+            source: Source::Http,
+            timeout: None,
+            truncate,
+            room: Room::Refuse,
+            received,
+        }
+    }
+}
+
+/// How many components of an embedding are asked for.
+fn dimensions(wanted: Option<u64>, lane: &Lane) -> Result<Option<usize>, Refusal> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let hidden = lane.spec.hidden;
+    match usize::try_from(wanted) {
+        Ok(wanted) if (1..=hidden).contains(&wanted) => Ok(Some(wanted)),
+        _ => {
+            let message = format!(
+                "dimensions is {wanted}; embeddings of model {} have 1 to {hidden}",
+                lane.name
+            );
+            Err(Refusal::Argument {
+                name: "dimensions",
+                message,
+            })
+        }
+    }
+}
+
+/// At least one text.
+fn some(argument: &str, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
+    if texts.is_empty() {
+        return Err(Refusal::Empty(format!(
+            "{argument} is an empty array; send at least one text"
+        )));
+    }
+    Ok(texts)
+}
+
+/// The model and version that a path names. Empty where it names none.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct PathParts {
+    model: String,
+    version: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathParts {
+    type Rejection = Response<Body>;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PathParts, Response<Body>> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Dialect::of(parts.uri.path()).refuse(&Refusal::invalid("the path is not UTF-8")))?;
+        let mut found = PathParts::default();
+        for (name, value) in &params {
+            match name {
+                "model" => value.clone_into(&mut found.model),
+                _ => value.clone_into(&mut found.version),
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,305 @@
+//! Reads a request's body: bounded on the wire and after decompression, at a minimum pace, and within
+//! the memory that all bodies share.
+
+use std::io::{self, Write};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use flate2::write::{MultiGzDecoder, ZlibDecoder};
+use futures_util::{Stream, StreamExt};
+use penstock_core::Rejection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::respond::http::Refusal;
+
+/// The unit in which the shared memory is lent out.
+const UNIT_BYTES: usize = 1024;
+
+/// Compressed bytes inflated before other connections get their turn.
+const INFLATE_STEP: usize = 16 * 1024;
+
+/// How slowly a body may arrive: the grace, and then this pace on average.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// What even an empty body may take.
+    pub grace: Duration,
+    /// Bytes a second that the client must send on top.
+    pub bytes_per_second: u32,
+}
+
+/// Reads bodies and counts what they hold.
+#[derive(Clone, Debug)]
+pub struct Bodies {
+    bytes_max: usize,
+    memory: Arc<Semaphore>,
+    units: usize,
+    pace: Pace,
+}
+
+/// A whole body. Its share of the memory goes back when it is dropped.
+#[derive(Debug)]
+pub struct Whole {
+    bytes: Vec<u8>,
+    /// `None` for an empty body.
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Bodies {
+    /// Bodies of at most `bytes_max`, all together of at most `memory_max` bytes.
+    pub fn new(bytes_max: usize, memory_max: usize, pace: Pace) -> Bodies {
+        // A body that the limit allows must fit when it is alone.
+        let units = memory_max
+            .max(bytes_max)
+            .div_ceil(UNIT_BYTES)
+            .min(Semaphore::MAX_PERMITS);
+        Bodies {
+            bytes_max,
+            memory: Arc::new(Semaphore::new(units)),
+            units,
+            pace,
+        }
+    }
+
+    /// Reads and decompresses.
+    pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Whole, Refusal> {
+        let mut stream = pin!(body.into_data_stream());
+        match self.try_read(headers, &mut stream).await {
+            Ok(whole) => Ok(whole),
+            Err(refusal) => {
+                // A client that waits for `100 Continue` has sent nothing yet: asking for its body only
+                // to drop it would be absurd.
+                if !headers.contains_key(EXPECT) {
+                    self.discard(&mut stream).await;
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn try_read<S, E>(&self, headers: &HeaderMap, stream: &mut S) -> Result<Whole, Refusal>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+    {
+        let sink = Sink::new(self);
+        let mut inflate = Inflate::new(headers, sink)?;
+        if let Some(promised) = promised(headers)
+            && promised > self.bytes_max as u64
+        {
+            return Err(too_large(self.bytes_max));
+        }
+        let start = Instant::now();
+        let mut received = 0_usize;
+        loop {
+            let paid = Duration::from_secs_f64(received as f64 / f64::from(self.pace.bytes_per_second));
+            let Ok(chunk) = timeout_at(start + self.pace.grace + paid, stream.next()).await else {
+                let message = format!(
+                    "the body arrives too slowly: {received} bytes in {:?}",
+                    start.elapsed()
+                );
+                return Err(Refusal::Http(StatusCode::REQUEST_TIMEOUT, message));
+            };
+            match chunk {
+                None => return inflate.finish(),
+                Some(Err(_)) => return Err(Refusal::Rejected(Rejection::Cancelled)),
+                Some(Ok(chunk)) => {
+                    received += chunk.len();
+                    if received > self.bytes_max {
+                        return Err(too_large(self.bytes_max));
+                    }
+                    inflate.take(&chunk).await?;
+                }
+            }
+        }
+    }
+
+    /// Reads on for a moment after a refusal. A socket that is closed with unread data is reset, and
+    /// most clients then lose the answer that says what was wrong.
+    async fn discard<S, E>(&self, stream: &mut S)
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+    {
+        let mut left = self.bytes_max;
+        let patience = Instant::now() + self.pace.grace.min(Duration::from_secs(5));
+        while let Ok(Some(Ok(chunk))) = timeout_at(patience, stream.next()).await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                return;
+            }
+        }
+    }
+}
+
+fn promised(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_large(bytes_max: usize) -> Refusal {
+    let message = format!("the body is larger than max_request_bytes = {bytes_max}; send several requests");
+    Refusal::Http(StatusCode::PAYLOAD_TOO_LARGE, message)
+}
+
+/// The bytes of one body. Writing beyond a bound fails and leaves the reason.
+struct Sink {
+    bytes: Vec<u8>,
+    bodies: Bodies,
+    share: Option<OwnedSemaphorePermit>,
+    refusal: Option<Refusal>,
+}
+
+impl Sink {
+    fn new(bodies: &Bodies) -> Sink {
+        Sink {
+            bytes: Vec::new(),
+            bodies: bodies.clone(),
+            share: None,
+            refusal: None,
+        }
+    }
+
+    fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let Bodies {
+            bytes_max,
+            memory,
+            units,
+            ..
+        } = &self.bodies;
+        if bytes > *bytes_max {
+            return Err(too_large(*bytes_max));
+        }
+        let held = self.share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted = bytes.div_ceil(UNIT_BYTES).saturating_sub(held);
+        if wanted == 0 {
+            return Ok(());
+        }
+        let more = u32::try_from(wanted)
+            .ok()
+            .and_then(|n| Arc::clone(memory).try_acquire_many_owned(n).ok());
+        let Some(more) = more else {
+            let used = units.saturating_sub(memory.available_permits());
+            let (what, unit) = ("the memory for request bodies", "KiB");
+            return Err(Refusal::Rejected(Rejection::Overloaded {
+                what,
+                used,
+                bound: *units,
+                unit,
+            }));
+        };
+        match &mut self.share {
+            Some(share) => share.merge(more),
+            None => self.share = Some(more),
+        }
+        Ok(())
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if let Err(refusal) = self.grow(self.bytes.len() + buf.len()) {
+            self.refusal = Some(refusal);
+            return Err(io::Error::other("bound reached"));
+        }
+        self.bytes.extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The body's content encoding.
+enum Inflate {
+    Identity(Sink),
+    Gzip(MultiGzDecoder<Sink>),
+    Deflate(ZlibDecoder<Sink>),
+}
+
+impl Inflate {
+    fn new(headers: &HeaderMap, sink: Sink) -> Result<Inflate, Refusal> {
+        let Some(encoding) = headers.get(CONTENT_ENCODING) else {
+            return Ok(Inflate::Identity(sink));
+        };
+        match encoding
+            .to_str()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "" | "identity" => Ok(Inflate::Identity(sink)),
+            "gzip" | "x-gzip" => Ok(Inflate::Gzip(MultiGzDecoder::new(sink))),
+            "deflate" => Ok(Inflate::Deflate(ZlibDecoder::new(sink))),
+            _ => {
+                let message =
+                    format!("content-encoding {encoding:?} is not known; use gzip, deflate or none");
+                Err(Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
+            }
+        }
+    }
+
+    async fn take(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
+        for (i, step) in chunk.chunks(INFLATE_STEP).enumerate() {
+            let (name, written) = match self {
+                Inflate::Identity(sink) => ("", sink.write_all(step)),
+                Inflate::Gzip(decoder) => ("gzip", decoder.write_all(step)),
+                Inflate::Deflate(decoder) => ("deflate", decoder.write_all(step)),
+            };
+            if let Err(error) = written {
+                return Err(self.refusal(name, &error));
+            }
+            // One step may inflate a thousandfold.
+            if i > 0 && !name.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    fn refusal(&mut self, name: &str, error: &io::Error) -> Refusal {
+        let sink = match self {
+            Inflate::Identity(sink) => sink,
+            Inflate::Gzip(decoder) => decoder.get_mut(),
+            Inflate::Deflate(decoder) => decoder.get_mut(),
+        };
+        sink.refusal.take().unwrap_or_else(|| not_encoded(name, error))
+    }
+
+    fn finish(mut self) -> Result<Whole, Refusal> {
+        let (name, finished) = match &mut self {
+            Inflate::Identity(_) => ("", Ok(())),
+            Inflate::Gzip(decoder) => ("gzip", decoder.try_finish()),
+            Inflate::Deflate(decoder) => ("deflate", decoder.try_finish()),
+        };
+        if let Err(error) = finished {
+            return Err(self.refusal(name, &error));
+        }
+        let sink = match self {
+            Inflate::Identity(sink) => Ok(sink),
+            Inflate::Gzip(decoder) => decoder.finish(),
+            Inflate::Deflate(decoder) => decoder.finish(),
+        };
+        let Sink { bytes, share, .. } = sink.map_err(|error| not_encoded(name, &error))?;
+        Ok(Whole { bytes, _share: share })
+    }
+}
+
+fn not_encoded(name: &str, error: &io::Error) -> Refusal {
+    Refusal::Rejected(Rejection::Invalid(format!(
+        "the body is not whole {name}: {error}"
+    )))
+}
+
+#[cfg(test)]
+mod tests;

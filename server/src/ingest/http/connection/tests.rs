@@ -1,0 +1,224 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::body::Body;
+use axum::routing::get;
+use tokio::io::Interest;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+
+const BOUNDS: Bounds = Bounds {
+    connections_max: 8,
+    head_timeout: LONG,
+    stall_timeout: LONG,
+};
+
+/// A server on a free port, and the switch that shuts it down.
+struct Running {
+    addr: std::net::SocketAddr,
+    stop: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<()>,
+}
+
+async fn start(app: Router, bounds: Bounds) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let served = tokio::spawn(accept(listener, app, bounds, async {
+        let _ = stopped.await;
+    }));
+    Running { addr, stop, served }
+}
+
+async fn send(stream: &TcpStream, bytes: &[u8]) {
+    let mut left = bytes;
+    while !left.is_empty() {
+        stream.ready(Interest::WRITABLE).await.unwrap();
+        match stream.try_write(left) {
+            Ok(n) => left = &left[n..],
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+/// Everything up to the end of the connection.
+async fn drain(stream: &TcpStream) -> String {
+    let mut all = Vec::new();
+    let mut buf = [0; 4096];
+    let read = async {
+        loop {
+            stream.ready(Interest::READABLE).await.unwrap();
+            match stream.try_read(&mut buf) {
+                Ok(0) => return,
+                Ok(n) => all.extend_from_slice(&buf[..n]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    timeout(LONG, read).await.expect("the connection ends");
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+const LAST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+fn hello() -> Router {
+    Router::new().route("/", get(|| async { "hello" }))
+}
+
+#[tokio::test]
+async fn a_head_that_is_never_complete_ends_the_connection() {
+    let running = start(
+        hello(),
+        Bounds {
+            head_timeout: Duration::from_millis(50),
+            ..BOUNDS
+        },
+    )
+    .await;
+    let slow = TcpStream::connect(running.addr).await.unwrap();
+    send(&slow, b"GET / HTTP/1.1\r\nx-slow: ").await;
+    assert!(!drain(&slow).await.contains("200 OK"));
+    let quick = TcpStream::connect(running.addr).await.unwrap();
+    send(&quick, LAST).await;
+    assert!(drain(&quick).await.ends_with("hello"));
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_bound_waits_for_one_to_end() {
+    let running = start(
+        hello(),
+        Bounds {
+            connections_max: 1,
+            ..BOUNDS
+        },
+    )
+    .await;
+    let first = TcpStream::connect(running.addr).await.unwrap();
+    send(&first, GET).await;
+    first.ready(Interest::READABLE).await.unwrap();
+    let second = TcpStream::connect(running.addr).await.unwrap();
+    send(&second, LAST).await;
+    let early = timeout(Duration::from_millis(50), second.ready(Interest::READABLE)).await;
+    assert!(early.is_err(), "the second must wait for the first");
+    drop(first);
+    assert!(drain(&second).await.ends_with("hello"));
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_cut() {
+    let ended = watch::Sender::new(false);
+    let endless = {
+        let ended = ended.clone();
+        move || {
+            let guard = OnDrop(ended.clone());
+            async move {
+                let chunks = futures_util::stream::unfold(guard, |guard| async {
+                    Some((Ok::<_, std::io::Error>(vec![b'x'; 1 << 16]), guard))
+                });
+                Body::from_stream(chunks)
+            }
+        }
+    };
+    let app = Router::new().route("/", get(endless));
+    let running = start(
+        app,
+        Bounds {
+            stall_timeout: Duration::from_millis(50),
+            ..BOUNDS
+        },
+    )
+    .await;
+    let client = TcpStream::connect(running.addr).await.unwrap();
+    send(&client, GET).await;
+    let mut seen = ended.subscribe();
+    timeout(LONG, seen.wait_for(|ended| *ended))
+        .await
+        .expect("the answer is given up")
+        .unwrap();
+    drop(client);
+}
+
+struct OnDrop(watch::Sender<bool>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// A handler that tells when it began and when it was dropped, and answers when it is told to.
+fn patient() -> (
+    Router,
+    mpsc::Receiver<()>,
+    watch::Sender<bool>,
+    watch::Sender<bool>,
+    Arc<AtomicUsize>,
+) {
+    let (began, begun) = mpsc::channel(4);
+    let (go, dropped) = (watch::Sender::new(false), watch::Sender::new(false));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let app = {
+        let (go, dropped, answered) = (go.clone(), dropped.clone(), Arc::clone(&answered));
+        Router::new().route(
+            "/",
+            get(move || {
+                let (began, mut go, answered) = (began.clone(), go.subscribe(), Arc::clone(&answered));
+                let guard = OnDrop(dropped.clone());
+                async move {
+                    began.send(()).await.unwrap();
+                    go.wait_for(|go| *go).await.unwrap();
+                    answered.fetch_add(1, Ordering::SeqCst);
+                    drop(guard);
+                    "done"
+                }
+            }),
+        )
+    };
+    (app, begun, go, dropped, answered)
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_drops_its_request() {
+    let (app, mut begun, _go, dropped, answered) = patient();
+    let running = start(app, BOUNDS).await;
+    let client = TcpStream::connect(running.addr).await.unwrap();
+    send(&client, GET).await;
+    begun.recv().await.unwrap();
+    drop(client);
+    let mut seen = dropped.subscribe();
+    timeout(LONG, seen.wait_for(|dropped| *dropped))
+        .await
+        .expect("the handler is dropped")
+        .unwrap();
+    assert_eq!(answered.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_answers_what_was_read_and_closes_what_is_idle() {
+    let (app, mut begun, go, _dropped, _answered) = patient();
+    let running = start(app, BOUNDS).await;
+    let idle = TcpStream::connect(running.addr).await.unwrap();
+    let busy = TcpStream::connect(running.addr).await.unwrap();
+    send(&busy, GET).await;
+    begun.recv().await.unwrap();
+    running.stop.send(()).unwrap();
+    drain(&idle).await;
+    let mut served = running.served;
+    assert!(
+        timeout(Duration::from_millis(50), &mut served).await.is_err(),
+        "a request is still inside"
+    );
+    assert!(
+        TcpStream::connect(running.addr).await.is_err(),
+        "nothing new is accepted"
+    );
+    go.send_replace(true);
+    assert!(drain(&busy).await.ends_with("done"));
+    timeout(LONG, served).await.expect("it ends").unwrap();
+}

@@ -1,0 +1,381 @@
+//! `POST /v2/models/NAME/infer`: JSON, and after it the tensors that came as binary data.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, Response};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::texts::{ELEMENTS_MAX, aside, not_json, too_many};
+use super::{Http, PathParts};
+use crate::front::Call;
+use crate::ingest::v2::{self, Data, InferRequest, Origin, Value, Wanted};
+use crate::lane::Room;
+use crate::metrics::Source;
+use crate::respond::http::v2::{self as answer, Binary, HEADER_LENGTH};
+use crate::respond::http::{Dialect, Refusal};
+use crate::respond::v2::Asked;
+
+/// Where a tensor's bytes stand in the body, and how many they are.
+const BINARY_SIZE: &str = "binary_data_size";
+
+/// The JSON of a request. `model_name` and the like may stand in it, and mean nothing: the path does.
+#[derive(Debug, Deserialize)]
+struct Request {
+    id: Option<String>,
+    parameters: Option<Parameters>,
+    inputs: Vec<Input>,
+    outputs: Option<Vec<Output>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Input {
+    name: String,
+    datatype: String,
+    shape: Vec<i64>,
+    parameters: Option<Parameters>,
+    data: Option<Elements>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Output {
+    name: String,
+    parameters: Option<Parameters>,
+}
+
+pub async fn infer(
+    State(http): State<Arc<Http>>,
+    parts: PathParts,
+    headers: HeaderMap,
+    body: Body,
+) -> Response<Body> {
+    match inferred(&http, parts, &headers, body).await {
+        Ok(response) => response,
+        Err(refusal) => Dialect::V2.refuse(&refusal),
+    }
+}
+
+async fn inferred(
+    http: &Arc<Http>,
+    PathParts { model, version }: PathParts,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, Refusal> {
+    let read = http.read(headers, body).await;
+    let received = http.front.clock().now();
+    let origin = Origin {
+        source: Source::Http,
+        room: Room::Refuse,
+        received,
+    };
+    let mut lane = None;
+    let preparing = async {
+        let lane = lane.insert(http.front.repository().find(&model, &version)?);
+        let json_length = json_length(headers)?;
+        let (lane, front) = (Arc::clone(lane), Arc::clone(&http.front));
+        let whole = read?;
+        let (large, whole) = (whole.as_ref().len(), Bytes::from_owner(whole));
+        aside(large, move || {
+            let (request, binary) = decode(whole, json_length, (model, version))?;
+            let (call, asked) = v2::read(request, &lane.spec, front.limits(), origin)?;
+            Ok((call, asked, binary))
+        })
+        .await
+    };
+    let prepared: Result<(Call, Asked, Binary), Refusal> = preparing.await;
+    let (call, asked, binary) = http.counted(lane.as_deref(), received, prepared)?;
+    let scored = http.front.score(call).await?;
+    answer::infer(&asked, &binary, &scored).await
+}
+
+fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
+    let Some(value) = headers.get(HeaderName::from_static(HEADER_LENGTH)) else {
+        return Ok(None);
+    };
+    match value.to_str().ok().and_then(|length| length.trim().parse().ok()) {
+        Some(length) => Ok(Some(length)),
+        None => Err(Refusal::invalid(format!(
+            "{HEADER_LENGTH} is {value:?}, expected the JSON's bytes"
+        ))),
+    }
+}
+
+/// Takes the body apart. `json_length` is where the JSON ends and binary data begins.
+fn decode(
+    body: Bytes,
+    json_length: Option<usize>,
+    (model, version): (String, String),
+) -> Result<(InferRequest, Binary), Refusal> {
+    let length = json_length.unwrap_or(body.len());
+    if length > body.len() {
+        let message = format!(
+            "{HEADER_LENGTH} is {length}, but the body has {} bytes",
+            body.len()
+        );
+        return Err(Refusal::invalid(message));
+    }
+    let request: Request = serde_json::from_slice(&body[..length]).map_err(|e| not_json(&e))?;
+    let Request {
+        id,
+        parameters,
+        inputs,
+        outputs,
+    } = request;
+    let (id, Parameters(parameters)) = (id.unwrap_or_default(), parameters.unwrap_or_default());
+    let mut rest = body.slice(length..);
+    let inputs = inputs
+        .into_iter()
+        .map(|input| tensor(input, &mut rest))
+        .collect::<Result<_, _>>()?;
+    if !rest.is_empty() {
+        return Err(Refusal::invalid(format!(
+            "{} bytes follow the JSON that belong to no input; {BINARY_SIZE} says how many do",
+            rest.len()
+        )));
+    }
+    let all = flag("binary_data_output", &parameters)?.unwrap_or(false);
+    let wanted = |Output { name, parameters }| Wanted {
+        name,
+        parameters: parameters.unwrap_or_default().0,
+    };
+    let outputs: Vec<_> = outputs.unwrap_or_default().into_iter().map(wanted).collect();
+    let each = outputs
+        .iter()
+        .map(|output| flag("binary_data", &output.parameters));
+    let binary = Binary {
+        all,
+        each: each.collect::<Result<_, _>>()?,
+    };
+    Ok((
+        InferRequest {
+            model,
+            version,
+            id,
+            parameters,
+            inputs,
+            outputs,
+        },
+        binary,
+    ))
+}
+
+fn tensor(input: Input, binary: &mut Bytes) -> Result<v2::Input, Refusal> {
+    let Input {
+        name,
+        datatype,
+        shape,
+        parameters,
+        data,
+    } = input;
+    let Parameters(parameters) = parameters.unwrap_or_default();
+    let size = parameters
+        .iter()
+        .find(|(key, _)| key == BINARY_SIZE)
+        .map(|(_, value)| value);
+    let data = match (size, data) {
+        (None, None) => Data::Absent,
+        (Some(_), Some(_)) => {
+            let message = format!("input {name:?} is given twice: as data and as binary data");
+            return Err(Refusal::invalid(message));
+        }
+        (Some(size), None) => {
+            let (size, left) = (bytes(size), binary.len());
+            let Some(size) = size.filter(|size| *size <= left) else {
+                let message =
+                    format!("{BINARY_SIZE} of input {name:?} does not fit: {left} bytes follow the JSON");
+                return Err(Refusal::invalid(message));
+            };
+            Data::Raw(binary.split_to(size))
+        }
+        // Numbers in a tensor that says it holds numbers are refused for what it says.
+        (
+            None,
+            Some(Elements {
+                other: Some((index, kind)),
+                ..
+            }),
+        ) if datatype == "BYTES" => {
+            return Err(Refusal::invalid(format!(
+                "element {index} of input {name:?} is {kind}; BYTES takes strings"
+            )));
+        }
+        (None, Some(Elements { other: Some(_), .. })) => Data::Absent,
+        (None, Some(Elements { texts, other: None })) => Data::Texts(texts),
+    };
+    Ok(v2::Input {
+        name,
+        datatype,
+        shape,
+        parameters,
+        data,
+    })
+}
+
+fn bytes(value: &Value) -> Option<usize> {
+    match value {
+        Value::Int(n) => usize::try_from(*n).ok(),
+        Value::Uint(n) => usize::try_from(*n).ok(),
+        Value::Bool(_) | Value::Float(_) | Value::Text(_) => None,
+    }
+}
+
+fn flag(name: &str, parameters: &[(String, Value)]) -> Result<Option<bool>, Refusal> {
+    match parameters.iter().find(|(key, _)| key == name) {
+        None => Ok(None),
+        Some((_, Value::Bool(value))) => Ok(Some(*value)),
+        Some((_, value)) => Err(Refusal::invalid(format!(
+            "parameter \"{name}\" is {value}, expected a bool"
+        ))),
+    }
+}
+
+/// A JSON object of parameters: strings, numbers and bools.
+#[derive(Debug, Default, PartialEq)]
+struct Parameters(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Parameters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Parameters, D::Error> {
+        struct ParametersVisitor;
+        impl<'de> Visitor<'de> for ParametersVisitor {
+            type Value = Parameters;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of parameters")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parameters, A::Error> {
+                let mut all = Vec::new();
+                while let Some((name, Parameter(value))) = map.next_entry()? {
+                    all.push((name, value));
+                }
+                Ok(Parameters(all))
+            }
+        }
+        deserializer.deserialize_map(ParametersVisitor)
+    }
+}
+
+struct Parameter(Value);
+
+impl<'de> Deserialize<'de> for Parameter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Parameter, D::Error> {
+        struct ParameterVisitor;
+        impl Visitor<'_> for ParameterVisitor {
+            type Value = Parameter;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a parameter: a string, a number or a bool")
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Parameter, E> {
+                Ok(Parameter(Value::Bool(value)))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Parameter, E> {
+                Ok(Parameter(Value::Int(value)))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Parameter, E> {
+                Ok(Parameter(
+                    i64::try_from(value).map_or(Value::Uint(value), Value::Int),
+                ))
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Parameter, E> {
+                Ok(Parameter(Value::Float(value)))
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<Parameter, E> {
+                Ok(Parameter(Value::Text(value.to_owned())))
+            }
+        }
+        deserializer.deserialize_any(ParameterVisitor)
+    }
+}
+
+/// The elements of a tensor, flat or nested as its shape is: the protocol allows both.
+#[derive(Debug, Default, PartialEq)]
+struct Elements {
+    texts: Vec<String>,
+    /// The first element that is no string, and what it is.
+    other: Option<(usize, &'static str)>,
+}
+
+impl<'de> Deserialize<'de> for Elements {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Elements, D::Error> {
+        let mut elements = Elements::default();
+        Nested(&mut elements).deserialize(deserializer)?;
+        Ok(elements)
+    }
+}
+
+/// Adds what it meets. The recursion is as deep as serde_json lets arrays nest: 128.
+struct Nested<'a>(&'a mut Elements);
+
+impl Nested<'_> {
+    fn other(self, kind: &'static str) {
+        let index = self.0.texts.len();
+        self.0.other.get_or_insert((index, kind));
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Nested<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Nested<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of elements")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        if self.0.texts.len() == ELEMENTS_MAX {
+            return Err(too_many());
+        }
+        self.0.texts.push(text.to_owned());
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(Nested(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        self.other("a bool");
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        self.other("a number");
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        self.other("a number");
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        self.other("a number");
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.other("null");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! The v2 routes beside inference: health, metadata, configuration, statistics, repository.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Response, StatusCode};
+use penstock_core::Rejection;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::texts::parse;
+use super::{Http, PathParts};
+use crate::lane::Lane;
+use crate::repository::{ModelState, Repository};
+use crate::respond::http::v2 as answer;
+use crate::respond::http::{Dialect, Refusal, bare, json as json_answer};
+use crate::respond::v2::{EXTENSIONS, SERVER_NAME};
+
+pub async fn server() -> Response<Body> {
+    let version = env!("CARGO_PKG_VERSION");
+    json_answer(
+        StatusCode::OK,
+        &json!({ "name": SERVER_NAME, "version": version, "extensions": EXTENSIONS }),
+    )
+}
+
+pub async fn live(State(http): State<Arc<Http>>) -> Response<Body> {
+    bare(if http.front.is_live() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    })
+}
+
+pub async fn ready(State(http): State<Arc<Http>>) -> Response<Body> {
+    bare(if http.front.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    })
+}
+
+pub async fn model_ready(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
+    match http.front.repository().find(&parts.model, &parts.version) {
+        Ok(_) => bare(StatusCode::OK),
+        Err(rejection) => Dialect::V2.refuse(&rejection.into()),
+    }
+}
+
+pub async fn metadata(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
+    let repository = http.front.repository();
+    told(repository.find(&parts.model, &parts.version).and_then(|lane| {
+        let versions = repository.versions(&parts.model)?;
+        Ok(answer::metadata(&lane, &versions))
+    }))
+}
+
+pub async fn config(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
+    told(
+        http.front
+            .repository()
+            .find(&parts.model, &parts.version)
+            .map(|lane| answer::config(&lane)),
+    )
+}
+
+pub async fn statistics(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
+    let repository = http.front.repository();
+    let PathParts { model, version } = &parts;
+    let lanes = if version.is_empty() {
+        repository
+            .versions(model)
+            .map(|versions| lanes(repository, model, &versions))
+    } else {
+        repository.find(model, version).map(|lane| vec![lane])
+    };
+    told(lanes.map(|lanes| answer::statistics(&lanes)))
+}
+
+pub async fn all_statistics(State(http): State<Arc<Http>>) -> Response<Body> {
+    let repository = http.front.repository();
+    let versions = |name: &String| lanes(repository, name, &repository.versions(name).unwrap_or_default());
+    let lanes: Vec<_> = http.names().iter().flat_map(versions).collect();
+    told(Ok(answer::statistics(&lanes)))
+}
+
+/// The lanes of the versions that still serve: one that leaves in between is left out.
+fn lanes(repository: &Repository, model: &str, versions: &[String]) -> Vec<Arc<Lane>> {
+    versions
+        .iter()
+        .filter_map(|version| repository.find(model, version).ok())
+        .collect()
+}
+
+fn told(value: Result<Value, Rejection>) -> Response<Body> {
+    match value {
+        Ok(value) => json_answer(StatusCode::OK, &value),
+        Err(rejection) => Dialect::V2.refuse(&rejection.into()),
+    }
+}
+
+/// The body of the repository's index request.
+#[derive(Debug, Default, Deserialize)]
+struct Index {
+    ready: Option<bool>,
+}
+
+/// The body of a load or an unload.
+#[derive(Debug, Default, Deserialize)]
+struct Control {
+    parameters: Option<Map<String, Value>>,
+}
+
+pub async fn index(State(http): State<Arc<Http>>, headers: HeaderMap, body: Body) -> Response<Body> {
+    let Index { ready } = match optional(&http, &headers, body).await {
+        Ok(request) => request,
+        Err(refusal) => return Dialect::V2.refuse(&refusal),
+    };
+    let ready = ready.unwrap_or(false);
+    let entries = http.front.repository().index().into_iter();
+    let entries = entries.filter(|entry| !ready || entry.state == ModelState::Ready);
+    let entries: Vec<_> = entries.map(answer::index_entry).collect();
+    json_answer(StatusCode::OK, &entries)
+}
+
+pub async fn load(
+    State(http): State<Arc<Http>>,
+    parts: PathParts,
+    headers: HeaderMap,
+    body: Body,
+) -> Response<Body> {
+    let loaded = async {
+        let Control { parameters } = optional(&http, &headers, body).await?;
+        // A client must not be able to make the server read what its operator did not configure.
+        if let Some(name) = parameters.unwrap_or_default().keys().next() {
+            return Err(Refusal::invalid(format!(
+                "load parameter {name:?} is not supported: a model is loaded as the server's configuration says"
+            )));
+        }
+        let repository = Arc::clone(http.front.repository());
+        // A client that gives up waiting must not leave a model half exchanged.
+        let loading = tokio::spawn(async move { repository.load(&parts.model).await });
+        Ok(loading.await.unwrap_or(Err(Rejection::Lost))?)
+    };
+    done(loaded.await)
+}
+
+pub async fn unload(
+    State(http): State<Arc<Http>>,
+    parts: PathParts,
+    headers: HeaderMap,
+    body: Body,
+) -> Response<Body> {
+    let unloaded = async {
+        let Control { parameters } = optional(&http, &headers, body).await?;
+        // No model depends on another one here, so this one is granted by doing nothing.
+        if let Some(name) = parameters
+            .unwrap_or_default()
+            .keys()
+            .find(|name| *name != "unload_dependents")
+        {
+            return Err(Refusal::invalid(format!(
+                "unknown unload parameter {name:?}; known is unload_dependents"
+            )));
+        }
+        Ok(http.front.repository().unload(&parts.model).await?)
+    };
+    done(unloaded.await)
+}
+
+fn done(outcome: Result<(), Refusal>) -> Response<Body> {
+    match outcome {
+        Ok(()) => bare(StatusCode::OK),
+        Err(refusal) => Dialect::V2.refuse(&refusal),
+    }
+}
+
+/// A body that may be left out.
+async fn optional<T: DeserializeOwned + Default + Send + 'static>(
+    http: &Http,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, Refusal> {
+    let whole = http.read(headers, body).await?;
+    if whole.as_ref().is_empty() {
+        Ok(T::default())
+    } else {
+        parse(whole).await
+    }
+}

@@ -1,0 +1,150 @@
+//! Answers in the form of text-embeddings-inference, with its timing headers.
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
+use penstock_models::Task;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Refusal, Turns, bytes_with, push_json};
+use crate::config::Limits;
+use crate::front::Scored;
+use crate::lane::Lane;
+use crate::respond::rows::{self, Shape};
+
+/// The answer to `/embed`: an array of vectors, of one where one text was sent.
+pub async fn embeddings(scored: &Scored, shape: Shape, characters: usize) -> Result<Response<Body>, Refusal> {
+    let replies = scored.all().map_err(Clone::clone)?;
+    let mut out = vec![b'['];
+    let (mut turns, mut vector) = (Turns::default(), Vec::new());
+    for (index, reply) in replies.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        vector.clear();
+        shape.append(rows::embedded(&scored.lane.spec, reply)?, &mut vector);
+        push_json(&mut out, &vector)?;
+        turns.give(out.len()).await;
+    }
+    out.push(b']');
+    Ok(timed(scored, characters, out))
+}
+
+#[derive(Debug, Serialize, PartialEq)]
+struct Prediction<'a> {
+    score: f32,
+    label: &'a str,
+}
+
+/// The answer to `/predict`: every label of every text, the best first.
+pub async fn predictions(
+    scored: &Scored,
+    single: bool,
+    raw: bool,
+    characters: usize,
+) -> Result<Response<Body>, Refusal> {
+    let replies = scored.all().map_err(Clone::clone)?;
+    let mut out = Vec::new();
+    let mut turns = Turns::default();
+    for (index, reply) in replies.into_iter().enumerate() {
+        if !single {
+            out.push(if index == 0 { b'[' } else { b',' });
+        }
+        let row = rows::classified(&scored.lane.spec, reply)?;
+        let scores = if raw { row.logits } else { row.probabilities };
+        push_json(&mut out, &sorted(&scored.lane.spec.labels, scores))?;
+        turns.give(out.len()).await;
+    }
+    if !single {
+        out.push(b']');
+    }
+    Ok(timed(scored, characters, out))
+}
+
+fn sorted<'a>(labels: &'a [String], scores: &[f32]) -> Vec<Prediction<'a>> {
+    let mut all: Vec<_> = labels
+        .iter()
+        .zip(scores)
+        .map(|(label, &score)| Prediction { score, label })
+        .collect();
+    all.sort_by(|a, b| b.score.total_cmp(&a.score));
+    all
+}
+
+/// The times are whole milliseconds, as text-embeddings-inference gives them.
+fn timed(scored: &Scored, characters: usize, out: Vec<u8>) -> Response<Body> {
+    let timings = scored.timings();
+    let mut response = bytes_with(StatusCode::OK, "application/json", out);
+    let headers = response.headers_mut();
+    headers.insert("x-compute-type", HeaderValue::from_static("cpu"));
+    let total = timings.total.as_millis();
+    let numbers = [
+        ("x-compute-time", total),
+        ("x-compute-characters", characters as u128),
+        ("x-compute-tokens", timings.tokens as u128),
+        ("x-total-time", total),
+        ("x-tokenization-time", timings.tokenize.as_millis()),
+        ("x-queue-time", timings.queue.as_millis()),
+        ("x-inference-time", timings.execute.as_millis()),
+    ];
+    for (name, number) in numbers {
+        let number = u64::try_from(number).unwrap_or(u64::MAX);
+        headers.insert(HeaderName::from_static(name), HeaderValue::from(number));
+    }
+    response
+}
+
+/// The answer to `/info`.
+pub fn info(lane: &Lane, limits: &Limits) -> Value {
+    let spec = &lane.spec;
+    let labels = || spec.labels.iter().enumerate();
+    let model_type = match spec.task {
+        Task::Embedding => {
+            let pooling = spec
+                .pooling
+                .map_or_else(String::new, |p| format!("{p:?}").to_lowercase());
+            json!({ "embedding": { "pooling": pooling } })
+        }
+        Task::SequenceClassification => {
+            let by_id: serde_json::Map<_, _> = labels()
+                .map(|(id, label)| (id.to_string(), json!(label)))
+                .collect();
+            let by_label: serde_json::Map<_, _> =
+                labels().map(|(id, label)| (label.clone(), json!(id))).collect();
+            json!({ "classifier": { "id2label": by_id, "label2id": by_label } })
+        }
+    };
+    json!({
+        "model_id": lane.name,
+        "model_sha": null,
+        "model_dtype": "float32",
+        "served_model_name": lane.name,
+        "model_type": model_type,
+        "max_concurrent_requests": limits.queue_texts_max,
+        "max_input_length": spec.max_length,
+        "max_batch_tokens": lane.policy.tokens_max(),
+        "max_batch_requests": lane.policy.requests_max(),
+        "max_client_batch_size": limits.max_request_texts,
+        "auto_truncate": true,
+        "version": env!("CARGO_PKG_VERSION"),
+        "sha": null,
+        "docker_label": null,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_label_comes_first() {
+        let labels = ["negative".to_owned(), "neutral".to_owned(), "positive".to_owned()];
+        let sorted = sorted(&labels, &[0.2, 0.1, 0.7]);
+        let order: Vec<_> = sorted.iter().map(|p| p.label).collect();
+        assert_eq!(order, ["positive", "negative", "neutral"]);
+        assert_eq!(
+            serde_json::to_string(&sorted[0]).unwrap(),
+            r#"{"score":0.7,"label":"positive"}"#
+        );
+    }
+}

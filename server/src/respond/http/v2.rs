@@ -1,0 +1,283 @@
+//! v2 answers in JSON, as Triton forms them: tensors with or without binary data, metadata,
+//! configuration, statistics.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
+use penstock_models::ModelSpec;
+use serde_json::{Value, json};
+
+use super::{Refusal, Turns, bytes_with, push_json};
+use crate::front::Scored;
+use crate::lane::Lane;
+use crate::metrics::{Statistics, Tally};
+use crate::repository::IndexEntry;
+use crate::respond::v2::{self, Asked, Output, SERVER_NAME, TEXT, Tensor, Values};
+
+/// The header that says how many bytes of a body are JSON; binary data follows them.
+pub const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// Which outputs are wanted as binary data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Binary {
+    /// Unless an output says otherwise.
+    pub all: bool,
+    /// What each of the outputs that were asked for says.
+    pub each: Vec<Option<bool>>,
+}
+
+impl Binary {
+    /// Whether the output at `index` is binary.
+    pub fn of(&self, index: usize) -> bool {
+        self.each.get(index).copied().flatten().unwrap_or(self.all)
+    }
+}
+
+/// The answer to an inference; its first rejected row rejects it whole.
+pub async fn infer(asked: &Asked, binary: &Binary, scored: &Scored) -> Result<Response<Body>, Refusal> {
+    let replies = scored.all().map_err(Clone::clone)?;
+    let Lane {
+        name, version, spec, ..
+    } = scored.lane.as_ref();
+    let tensors = v2::tensors(asked, spec, &replies)?;
+    let mut out = b"{".to_vec();
+    if !asked.id.is_empty() {
+        out.extend_from_slice(b"\"id\":");
+        push_json(&mut out, &asked.id)?;
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"model_name\":");
+    push_json(&mut out, name)?;
+    out.extend_from_slice(b",\"model_version\":");
+    push_json(&mut out, version)?;
+    if asked.mark_final {
+        out.extend_from_slice(br#","parameters":{"triton_final_response":true}"#);
+    }
+    out.extend_from_slice(b",\"outputs\":[");
+    let mut raw = Vec::new();
+    let mut turns = Turns::default();
+    for (index, tensor) in tensors.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        push_tensor(&mut out, tensor, binary.of(index).then_some(&mut raw), &mut turns).await?;
+    }
+    out.extend_from_slice(b"]}");
+    if raw.is_empty() {
+        return Ok(bytes_with(StatusCode::OK, "application/json", out));
+    }
+    let length = HeaderValue::from(out.len());
+    out.append(&mut raw);
+    let mut response = bytes_with(StatusCode::OK, "application/octet-stream", out);
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static(HEADER_LENGTH), length);
+    Ok(response)
+}
+
+async fn push_tensor(
+    out: &mut Vec<u8>,
+    tensor: &Tensor<'_>,
+    raw: Option<&mut Vec<u8>>,
+    turns: &mut Turns,
+) -> Result<(), Refusal> {
+    let Tensor { name, shape, values } = tensor;
+    out.extend_from_slice(b"{\"name\":");
+    push_json(out, name)?;
+    out.extend_from_slice(b",\"datatype\":");
+    push_json(out, values.datatype())?;
+    out.extend_from_slice(b",\"shape\":");
+    push_json(out, shape)?;
+    if let Some(raw) = raw {
+        let from = raw.len();
+        raw.extend_from_slice(&values.to_raw());
+        out.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
+        push_json(out, &(raw.len() - from))?;
+        out.extend_from_slice(b"}}");
+        return Ok(());
+    }
+    out.extend_from_slice(b",\"data\":");
+    match values {
+        Values::Fp32(numbers) => {
+            out.push(b'[');
+            for (index, number) in numbers.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                push_json(out, number)?;
+                turns.give(out.len()).await;
+            }
+            out.push(b']');
+        }
+        Values::Text(texts) => push_json(out, texts)?,
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// A model's tensors.
+pub fn metadata(lane: &Lane, versions: &[String]) -> Value {
+    let output = |output: &Output| {
+        let shape = output.shape(&lane.spec);
+        json!({ "name": output.name(), "datatype": output.datatype(), "shape": shape })
+    };
+    let outputs: Vec<_> = Output::of(lane.spec.task).iter().map(output).collect();
+    json!({
+        "name": lane.name,
+        "versions": versions,
+        "platform": SERVER_NAME,
+        "inputs": [{ "name": TEXT, "datatype": "BYTES", "shape": [-1] }],
+        "outputs": outputs,
+    })
+}
+
+/// A model's configuration. `max_batch_size` is 0, which says that tensors carry the number of texts
+/// themselves: batches are formed of tokens, across requests.
+pub fn config(lane: &Lane) -> Value {
+    let output = |output: &Output| {
+        let data_type = if output.datatype() == "BYTES" {
+            "TYPE_STRING"
+        } else {
+            "TYPE_FP32"
+        };
+        json!({ "name": output.name(), "data_type": data_type, "dims": output.shape(&lane.spec) })
+    };
+    let outputs: Vec<_> = Output::of(lane.spec.task).iter().map(output).collect();
+    let ModelSpec {
+        family,
+        task,
+        labels,
+        hidden,
+        max_length,
+        ..
+    } = lane.spec.as_ref();
+    let delay = u64::try_from(lane.policy.queue_delay_max().as_micros()).unwrap_or(u64::MAX);
+    let mut parameters = json!({
+        "family": { "string_value": family.name() },
+        "task": { "string_value": task.name() },
+        "hidden": { "string_value": hidden.to_string() },
+        "max_length": { "string_value": max_length.to_string() },
+        "batch_tokens_max": { "string_value": lane.policy.tokens_max().to_string() },
+    });
+    if !labels.is_empty() {
+        parameters["labels"] = json!({ "string_value": labels.join(",") });
+    }
+    json!({
+        "name": lane.name,
+        "platform": "",
+        "backend": SERVER_NAME,
+        "max_batch_size": 0,
+        "input": [{ "name": TEXT, "data_type": "TYPE_STRING", "dims": [-1], "optional": false }],
+        "output": outputs,
+        "dynamic_batching": {
+            "max_queue_delay_microseconds": delay,
+            "priority_levels": 2,
+            "default_priority_level": 1,
+        },
+        "parameters": parameters,
+        "model_transaction_policy": { "decoupled": false },
+    })
+}
+
+/// The counts of some versions.
+pub fn statistics(lanes: &[Arc<Lane>]) -> Value {
+    let all: Vec<_> = lanes.iter().map(|lane| lane_statistics(lane)).collect();
+    json!({ "model_stats": all })
+}
+
+fn lane_statistics(lane: &Lane) -> Value {
+    let Statistics {
+        inference_count,
+        execution_count,
+        last_inference_ms,
+        success,
+        fail,
+        queue,
+        compute_input,
+        compute_infer,
+        compute_output,
+    } = lane.metrics.statistics();
+    let duration = |Tally { count, ns }: Tally| json!({ "count": count, "ns": ns });
+    json!({
+        "name": lane.name,
+        "version": lane.version,
+        "last_inference": last_inference_ms,
+        "inference_count": inference_count,
+        "execution_count": execution_count,
+        "inference_stats": {
+            "success": duration(success),
+            "fail": duration(fail),
+            "queue": duration(queue),
+            "compute_input": duration(compute_input),
+            "compute_infer": duration(compute_infer),
+            "compute_output": duration(compute_output),
+            "cache_hit": duration(Tally::default()),
+            "cache_miss": duration(Tally::default()),
+        },
+        "batch_stats": [],
+    })
+}
+
+/// One line of the repository's index.
+pub fn index_entry(entry: IndexEntry) -> Value {
+    let IndexEntry {
+        name,
+        version,
+        state,
+        reason,
+    } = entry;
+    json!({ "name": name, "version": version, "state": state.name(), "reason": reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pushed(values: Values<'_>, shape: Vec<usize>, binary: bool) -> (String, Vec<u8>) {
+        let (mut out, mut raw) = (Vec::new(), Vec::new());
+        let tensor = Tensor {
+            name: "T",
+            shape,
+            values,
+        };
+        push_tensor(
+            &mut out,
+            &tensor,
+            binary.then_some(&mut raw),
+            &mut Turns::default(),
+        )
+        .await
+        .unwrap();
+        (String::from_utf8(out).unwrap(), raw)
+    }
+
+    #[tokio::test]
+    async fn a_tensor_is_json_or_bytes() {
+        let numbers = || Values::Fp32(vec![0.1, -2.0, 1e-9]);
+        let (json, raw) = pushed(numbers(), vec![1, 3], false).await;
+        assert_eq!(
+            json,
+            r#"{"name":"T","datatype":"FP32","shape":[1,3],"data":[0.1,-2.0,1e-9]}"#
+        );
+        assert!(raw.is_empty());
+        let (json, raw) = pushed(numbers(), vec![1, 3], true).await;
+        let expected = r#"{"name":"T","datatype":"FP32","shape":[1,3],"parameters":{"binary_data_size":12}}"#;
+        assert_eq!(json, expected);
+        assert_eq!(raw[..4], 0.1_f32.to_le_bytes());
+        let (json, _) = pushed(Values::Text(vec!["a\"b", "ü"]), vec![2], false).await;
+        assert_eq!(
+            json,
+            r#"{"name":"T","datatype":"BYTES","shape":[2],"data":["a\"b","ü"]}"#
+        );
+    }
+
+    #[test]
+    fn an_output_overrides_the_request() {
+        let binary = Binary {
+            all: true,
+            each: vec![Some(false), None],
+        };
+        assert_eq!([binary.of(0), binary.of(1), binary.of(2)], [false, true, true]);
+    }
+}
