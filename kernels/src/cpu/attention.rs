@@ -117,7 +117,11 @@ impl Kernel for Heads<'_> {
         self.scratch
             .scores
             .resize(TILE_ROWS_MAX * len.next_multiple_of(PANEL).min(BLOCK_KEYS));
+        self.operands.prefetch(v, self.task, heads.0);
         for head in heads.0..heads.1 {
+            if head + 1 < heads.1 {
+                self.operands.prefetch(v, self.task, head + 1);
+            }
             self.operands.pack(self.task, head, self.scratch);
             for (first, rows) in tiles(queries.1 - queries.0, V::TILE_ROWS) {
                 let queries = Queries {
@@ -142,6 +146,21 @@ impl Operands<'_> {
     #[inline(always)]
     fn stride(&self) -> usize {
         3 * self.heads * self.head_dim
+    }
+
+    /// Asks for all that a task reads of one head. Its pieces lie a whole row apart, which is more than a
+    /// page, so no hardware prefetcher sees them coming.
+    #[inline(always)]
+    fn prefetch<V: Vector>(&self, v: V, task: Task, head: usize) {
+        const LINE: usize = 16;
+        for token in task.start..task.start + task.len {
+            for part in 0..3 {
+                let at = self.at(token, part, head);
+                for value in self.qkv[at..at + self.head_dim].iter().step_by(LINE) {
+                    v.prefetch(value);
+                }
+            }
+        }
     }
 
     /// Packs the keys as `[panel of 32 keys][head_dim][32]` and the values as
@@ -213,7 +232,7 @@ impl Queries {
                 let scores = &mut scratch.scores[row * width..(row + 1) * width];
                 let factor = self.transform(operands, row, block, &mut scores[..keys]);
                 scores[keys..].fill(f32::NEG_INFINITY);
-                running.soften(v, row, scores, factor);
+                running.soften(v, row, scores, factor, block == 0);
             }
             self.mix(v, operands, scratch, (block, keys, width), &running, out);
         }
@@ -329,7 +348,7 @@ impl Running {
     /// Turns the scores of one row, a whole number of vectors, into weights `2^(factor · (score − top))`
     /// and takes them into the running sum.
     #[inline(always)]
-    fn soften<V: Vector>(&mut self, v: V, row: usize, scores: &mut [f32], factor: f32) {
+    fn soften<V: Vector>(&mut self, v: V, row: usize, scores: &mut [f32], factor: f32, is_first: bool) {
         let mut tops = v.splat(self.top[row]);
         for scores in scores.chunks_exact(V::LANES) {
             tops = v.max(tops, v.load(scores));
@@ -343,9 +362,14 @@ impl Running {
             sums = v.add(sums, weights);
             v.store(weights, scores);
         }
-        let shrink = v.lanes(v.exp2(v.splat((self.top[row] - top) * factor)))[0];
-        self.shrink[row] = shrink;
-        self.sum[row] = self.sum[row] * shrink + v.sum(sums);
+        let sum = v.sum(sums);
+        if is_first {
+            self.sum[row] = sum;
+        } else {
+            let shrink = v.lanes(v.exp2(v.splat((self.top[row] - top) * factor)))[0];
+            self.sum[row] = self.sum[row] * shrink + sum;
+            self.shrink[row] = shrink;
+        }
         self.top[row] = top;
     }
 }

@@ -184,6 +184,12 @@ impl Kernel for Strip<'_> {
                 bias: bias.as_ptr(),
                 add: self.add,
             };
+            // The results' lines travel while the tile computes; otherwise what follows waits for them.
+            for row in 0..rows {
+                for line in (0..cols).step_by(16) {
+                    v.prefetch(at.c.wrapping_add(row * n + line));
+                }
+            }
             if cols == PANEL {
                 // SAFETY: `a` holds `rows` rows of k values, `b` 32 · k, `bias` 32; `at` checked that the
                 // last result lies within `out`. No other strip has this panel's columns of these rows.

@@ -21,6 +21,8 @@ pub(crate) trait Vector: Copy + Send + Sync {
     /// # Safety
     /// `to` is valid for writing [`Vector::LANES`] values.
     unsafe fn store_at(self, value: Self::F, to: *mut f32);
+    /// Asks the second cache level for the line at `from`; nothing is accessed, so any address will do.
+    fn prefetch(self, from: *const f32);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a − b`.
@@ -79,28 +81,11 @@ pub(crate) trait Vector: Copy + Send + Sync {
         lanes
     }
 
-    /// The sum of all lanes, folded in halves.
-    #[inline(always)]
-    fn sum(self, value: Self::F) -> f32 {
-        let mut lanes = self.lanes(value);
-        let mut width = Self::LANES;
-        while width > 1 {
-            width /= 2;
-            for lane in 0..width {
-                lanes[lane] += lanes[lane + width];
-            }
-        }
-        lanes[0]
-    }
+    /// The sum of all lanes.
+    fn sum(self, value: Self::F) -> f32;
 
     /// The largest lane. A lane that is NaN may be lost.
-    #[inline(always)]
-    fn top(self, value: Self::F) -> f32 {
-        let lanes = self.lanes(value);
-        lanes[..Self::LANES]
-            .iter()
-            .fold(f32::NEG_INFINITY, |top, &lane| top.max(lane))
-    }
+    fn top(self, value: Self::F) -> f32;
 
     /// `2ˣ` with a relative error below 2e-7; 0 for x below −126, at most 2¹²⁷, NaN for NaN.
     #[inline(always)]

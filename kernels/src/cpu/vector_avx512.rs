@@ -1,8 +1,9 @@
 //! Vectors of 16 lanes: AVX-512F.
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    __m512, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::vector::Vector;
@@ -57,6 +58,11 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        proven!(_mm_prefetch::<_MM_HINT_T1>(from.cast()));
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         proven!(_mm512_add_ps(a, b))
     }
@@ -99,5 +105,15 @@ impl Vector for Avx512 {
     #[inline(always)]
     fn scale(self, x: Self::F, n: Self::F) -> Self::F {
         proven!(_mm512_scalef_ps(x, n))
+    }
+
+    #[inline(always)]
+    fn sum(self, value: Self::F) -> f32 {
+        proven!(_mm512_reduce_add_ps(value))
+    }
+
+    #[inline(always)]
+    fn top(self, value: Self::F) -> f32 {
+        proven!(_mm512_reduce_max_ps(value))
     }
 }

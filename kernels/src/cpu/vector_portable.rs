@@ -43,6 +43,9 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(self, _: *const f32) {}
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         lanewise!(a, b => a + b)
     }
@@ -90,5 +93,15 @@ impl Vector for Portable {
     #[inline(always)]
     fn scale(self, x: Self::F, n: Self::F) -> Self::F {
         lanewise!(x, n => x * f32::from_bits((n + ROUNDER).to_bits().wrapping_add(127) << 23))
+    }
+
+    #[inline(always)]
+    fn sum(self, [a, b, c, d]: Self::F) -> f32 {
+        (a + c) + (b + d)
+    }
+
+    #[inline(always)]
+    fn top(self, [a, b, c, d]: Self::F) -> f32 {
+        a.max(c).max(b.max(d))
     }
 }
