@@ -31,6 +31,11 @@ impl Executor {
     pub fn run(&self, mut model: Box<dyn Model>, batches: &Receiver<Batch>, ran: &Sender<Ran>) {
         for mut batch in batches {
             let started = self.clock.now();
+            // Who left or ran out of time while the batch waited for the device costs no compute.
+            if batch.shed(started) == 0 {
+                let _ = ran.send(Ran { shape: batch.shape(), took: None });
+                continue;
+            }
             batch.started(started);
             let rows = self.forward(model.as_mut(), &batch.tokens);
             let finished = self.clock.now();

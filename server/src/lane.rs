@@ -3,6 +3,7 @@
 //! A lane is the whole line for one version. Versions and models share the tokenizer threads and the
 //! compute pool, never a queue: a slow model cannot hold another one's texts back.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,6 +26,10 @@ use crate::tokenize::{Job, Text, TokenizerPool};
 /// Texts that one tokenizer thread takes in one go: few enough that a large request spreads over all
 /// threads, enough that the hand-over costs little.
 const JOB_TEXTS: usize = 16;
+
+/// A request that does not fit the queue enters in pieces of this share of it. A piece as large as the
+/// queue would wait until the queue is empty, which under a steady load is never.
+const PIECE_SHARE: usize = 8;
 
 /// What an ingest stage does when the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +135,7 @@ impl Lane {
             bytes_max: limits.queue_bytes_max,
             texts_max: limits.queue_texts_max,
         };
+        bounds.check_window(tokenizer.max_length()).map_err(|e| refuse(&e))?;
         let admission = Admission::with_release(bounds, Box::new(move || freed.notify_waiters()))
             .map_err(|e| refuse(&e))?;
 
@@ -179,21 +185,24 @@ impl Lane {
     /// queue enters piece by piece as room comes free. Rows are answered at the submission's sink.
     pub async fn submit(self: &Arc<Self>, submission: Submission, room: Room) -> Result<(), Rejection> {
         let Submission { texts, class, deadline, truncate, received, sink } = submission;
-        let mut row = 0_u32;
-        let mut texts = texts.into_iter().peekable();
-        while texts.peek().is_some() {
-            let piece = self.piece(&mut texts);
-            // The first piece decides whether the request enters; what follows waits for its room.
-            let permits = if row == 0 && room == Room::Refuse {
-                self.admission.admit_all(class, &piece.bounds)?
+        let bounds: Vec<TextBound> =
+            texts.iter().map(|text| (self.tokenizer.tokens_bound(text.len()), text.len())).collect();
+        let pieces = if room == Room::Refuse { self.pieces(&bounds, 1) } else { self.pieces(&bounds, PIECE_SHARE) };
+        // Larger than the queue: in small pieces, or it would wait until the queue is empty.
+        let pieces = if pieces.len() > 1 { self.pieces(&bounds, PIECE_SHARE) } else { pieces };
+        let mut texts = texts.into_iter().zip(0_u32..);
+        for piece in pieces {
+            // The first piece decides whether a request enters; what follows waits for its room.
+            let permits = if piece.start == 0 && room == Room::Refuse {
+                self.admission.admit_all(class, &bounds[piece])?
             } else {
-                self.admit_waiting(class, &piece.bounds).await?
+                self.admit_waiting(class, &bounds[piece]).await?
             };
-            let mut pairs = piece.texts.into_iter().zip(permits).peekable();
-            while pairs.peek().is_some() {
-                let texts = pairs.by_ref().take(JOB_TEXTS).map(|(text, permit)| {
+            let mut permits = permits.into_iter().peekable();
+            while permits.peek().is_some() {
+                let admitted = permits.by_ref().take(JOB_TEXTS).zip(texts.by_ref());
+                let texts = admitted.map(|(permit, (text, row))| {
                     let responder = Responder::new(Arc::clone(&sink), row);
-                    row += 1;
                     Text { text, permit, responder }
                 });
                 let texts = texts.collect();
@@ -203,27 +212,26 @@ impl Lane {
         Ok(())
     }
 
-    /// As many of the next texts as the queue could hold if it were empty.
-    fn piece(&self, texts: &mut std::iter::Peekable<std::vec::IntoIter<String>>) -> Piece {
+    /// Cuts a request into runs of texts that each fit `1 / share` of the queue, or hold one text.
+    fn pieces(&self, texts: &[TextBound], share: usize) -> Vec<Range<usize>> {
         let bounds = self.admission.bounds();
-        let mut piece = Piece { texts: Vec::with_capacity(texts.len()), bounds: Vec::with_capacity(texts.len()) };
-        let (mut tokens, mut bytes) = (0, 0);
-        while let Some(text) = texts.peek() {
-            let (t, b) = (self.tokenizer.tokens_bound(text.len()), text.len());
-            let fits = tokens + t <= bounds.tokens_max
-                && bytes + b <= bounds.bytes_max
-                && piece.texts.len() < bounds.texts_max;
-            if !fits && !piece.texts.is_empty() {
-                break;
+        let mut pieces = Vec::with_capacity(1);
+        let (mut start, mut tokens, mut bytes) = (0, 0, 0);
+        for (i, &(t, b)) in texts.iter().enumerate() {
+            let fits = tokens + t <= bounds.tokens_max / share
+                && bytes + b <= bounds.bytes_max / share
+                && i - start < (bounds.texts_max / share).max(1);
+            if !fits && i > start {
+                pieces.push(start..i);
+                (start, tokens, bytes) = (i, 0, 0);
             }
             (tokens, bytes) = (tokens + t, bytes + b);
-            piece.bounds.push((t, b));
-            piece.texts.extend(texts.next());
         }
-        piece
+        pieces.push(start..texts.len());
+        pieces
     }
 
-    async fn admit_waiting(&self, class: Class, bounds: &[(usize, usize)]) -> Result<Vec<Permit>, Rejection> {
+    async fn admit_waiting(&self, class: Class, bounds: &[TextBound]) -> Result<Vec<Permit>, Rejection> {
         loop {
             let freed = self.room.notified();
             tokio::pin!(freed);
@@ -249,11 +257,8 @@ impl Lane {
     }
 }
 
-struct Piece {
-    texts: Vec<String>,
-    /// Token bound and bytes of each text.
-    bounds: Vec<(usize, usize)>,
-}
+/// The most tokens a text can have, and its bytes.
+type TextBound = (usize, usize);
 
 /// The checked limits of a model's batches.
 pub fn policy(batching: &Batching, window: usize) -> Result<BatchPolicy, penstock_core::PolicyError> {
