@@ -80,3 +80,94 @@ pub fn run(mut batcher: Batcher, wires: Wires, mut credits: usize, clock: Clock,
 
 /// A timer in the past still has to fire after some time.
 const MIN_WAIT: Duration = Duration::from_micros(10);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crossbeam_channel::bounded;
+    use parking_lot::Mutex;
+    use penstock_core::{
+        Admission, AdmissionBounds, BatchPolicy, Class, CostModel, Outcome, Rejection, Responder, Sink, Stages,
+        TokenIds,
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Answers(Mutex<Vec<(u32, Outcome)>>);
+
+    impl Sink for Answers {
+        fn answer(&self, row: u32, outcome: Outcome, _: Stages) {
+            self.0.lock().push((row, outcome));
+        }
+
+        fn is_cancelled(&self) -> bool {
+            false
+        }
+    }
+
+    fn request(admission: &Arc<Admission>, answers: &Arc<Answers>, row: u32) -> Request {
+        let sink: Arc<dyn Sink> = Arc::clone(answers) as _;
+        Request {
+            tokens: TokenIds::new(vec![1, 2]).unwrap(),
+            class: Class::Interactive,
+            received: Nanos(0),
+            tokenized: Nanos(0),
+            deadline: None,
+            permit: admission.admit(Class::Interactive, 2, 2).unwrap(),
+            responder: Responder::new(sink, row),
+        }
+    }
+
+    fn rig() -> (Batcher, Arc<Admission>, Arc<Answers>) {
+        let policy = BatchPolicy::new(8, 4, Duration::from_secs(1), 8, Duration::ZERO, None).unwrap();
+        let bounds = AdmissionBounds { tokens_max: 64, bytes_max: 64, texts_max: 64 };
+        (Batcher::new(policy, CostModel::default()), Admission::new(bounds).unwrap(), Arc::default())
+    }
+
+    #[test]
+    fn when_the_executor_is_gone_everything_is_answered_and_the_thread_ends() {
+        let (batcher, admission, answers) = rig();
+        let (requests, requests_out) = bounded(8);
+        let (batches, batches_out) = bounded(1);
+        let (ran_in, ran) = bounded(1);
+        for row in 0..8 {
+            requests.send(request(&admission, &answers, row)).unwrap();
+        }
+        drop((ran_in, batches_out));
+        // Returns although the requests' sender is still there.
+        run(batcher, Wires { requests: requests_out, ran, batches }, 1, Clock::start(), || {});
+        let answers = answers.0.lock();
+        assert_eq!(answers.len(), 8);
+        assert!(answers.iter().all(|(_, outcome)| *outcome == Err(Rejection::Lost)), "{answers:?}");
+        assert_eq!(admission.depth(Class::Interactive), 0);
+    }
+
+    #[test]
+    fn what_was_sent_before_the_senders_went_is_still_run() {
+        let (batcher, admission, answers) = rig();
+        let (requests, requests_out) = bounded(8);
+        let (batches, batches_out) = bounded(1);
+        let (report, ran) = bounded(1);
+        for row in 0..8 {
+            requests.send(request(&admission, &answers, row)).unwrap();
+        }
+        drop(requests);
+        let executor = std::thread::spawn(move || {
+            let mut texts = 0;
+            for batch in batches_out {
+                texts += batch.len();
+                let shape = batch.shape();
+                batch.answer(Err(Rejection::Cancelled), Nanos(1));
+                if report.send(Ran { shape, took: None }).is_err() {
+                    break;
+                }
+            }
+            texts
+        });
+        run(batcher, Wires { requests: requests_out, ran, batches }, 1, Clock::start(), || {});
+        assert_eq!(executor.join().unwrap(), 8);
+        assert_eq!(answers.0.lock().len(), 8);
+    }
+}
