@@ -262,7 +262,13 @@ pub fn metrics_cost(calls: u32) -> MetricsCost {
 
 /// What is recorded for one request of one text.
 pub fn record_request(model: &ModelMetrics, took: Duration) {
-    let stages = Stages { tokenize: took / 8, queue: took / 4, execute: took / 2, finished: Nanos(1) };
+    let stages = Stages {
+        tokenize: took / 8,
+        queue: took / 4,
+        execute: took / 2,
+        finished: Nanos(1),
+        ..Stages::default()
+    };
     let respond = took / 8;
     model.request_done(Source::Grpc, Class::Interactive, OutcomeLabel::Ok, 1, Some(&stages), respond, took);
 }

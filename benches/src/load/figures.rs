@@ -190,12 +190,18 @@ mod tests {
         check(&[4.0, 1.0, 3.0, 2.0], 2.5);
     }
 
+    /// A window of `seconds` that began `ago` seconds before `now`.
+    fn window(now: Instant, ago: u64, seconds: u64) -> Window {
+        let from = now.checked_sub(Duration::from_secs(ago)).unwrap();
+        Window { from, until: from + Duration::from_secs(seconds) }
+    }
+
     #[test]
     fn latency_counts_from_the_intended_start() {
         let now = Instant::now();
-        let window = Window { from: now, until: now + Duration::from_secs(10) };
-        let mut recorder = Recorder::new(window).unwrap();
-        recorder.record((2, 7), now - Duration::from_secs(3), Belongs::WhereItEnds, Ok(()));
+        let mut recorder = Recorder::new(window(now, 0, 10)).unwrap();
+        let intended = now.checked_sub(Duration::from_secs(3)).unwrap();
+        recorder.record((2, 7), intended, Belongs::WhereItEnds, Ok(()));
         recorder.record((1, 1), now, Belongs::WhereItStarts, Err(Failure("full".into())));
         let figures = recorder.figures(1);
         assert!((3000.0..3100.0).contains(&figures.p50_ms), "{figures:?}");
@@ -207,14 +213,14 @@ mod tests {
     #[test]
     fn a_request_of_an_open_loop_counts_however_late_it_ends() {
         let now = Instant::now();
-        let window = Window { from: now - Duration::from_secs(2), until: now - Duration::from_secs(1) };
-        let mut recorder = Recorder::new(window).unwrap();
-        let intended = now - Duration::from_millis(1500);
+        let over = window(now, 2, 1);
+        let mut recorder = Recorder::new(over).unwrap();
+        let intended = over.from + Duration::from_millis(500);
         recorder.record((1, 1), intended, Belongs::WhereItEnds, Ok(()));
         recorder.record((1, 1), intended, Belongs::WhereItStarts, Ok(()));
         let figures = recorder.figures(0);
         assert_eq!(figures.requests, 1);
-        assert!(figures.p50_ms >= 1499.0, "{figures:?}");
+        assert!(figures.p50_ms >= 1498.0, "{figures:?}");
         assert!(figures.texts_per_second < 1e-9, "it ended behind the window: {figures:?}");
     }
 }
