@@ -28,9 +28,8 @@ def machine() -> dict:
 
 
 def cpu() -> str:
-    fields = dict(
-        line.split("\t: ") for line in Path("/proc/cpuinfo").read_text().splitlines() if "\t: " in line
-    )
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    fields = {key.strip(): value.strip() for key, _, value in lines}
     flags = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile"} & set(fields.get("flags", "").split())
     family = ", ".join(f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields)
     return f"{fields.get('model name', platform.machine())} ({family}; {' '.join(sorted(flags))})"

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -11,24 +10,21 @@ from pathlib import Path
 from .place import RELEASE
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Server:
     """`penstock serve` with one model called minilm, on free ports, until closed."""
 
-    def __init__(self, model: Path, threads: int, extra: list[str] = []):
-        self.grpc, self.http, self.metrics = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    def __init__(self, model: Path, threads: int):
         command = [RELEASE / "penstock", "serve", "--model", f"minilm={model}", "--threads", str(threads)]
-        command += ["--grpc-addr", self.grpc, "--http-addr", self.http, "--metrics-addr", self.metrics, *extra]
+        for port in ("grpc", "http", "metrics"):
+            command += [f"--{port}-addr", "127.0.0.1:0"]
         self.process = subprocess.Popen(
             [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         for line in self.process.stdout:
-            if "ready" in line:
+            if line.startswith("ready "):
+                addresses = dict(part.split("=", 1) for part in line.split()[1:])
+                self.grpc, self.http = addresses["grpc"], addresses["http"]
+                self.metrics = addresses["metrics"]
                 return
         raise SystemExit(f"the server ended with {self.process.wait()} before it was ready")
 
