@@ -1,5 +1,11 @@
 //! Every operation on every path against the slow truth, on random shapes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
+
 mod support;
 
 use penstock_kernels::{Activation, Embedding, Ops, Pooling, Tokens, reference, relative_bias};

@@ -1,6 +1,7 @@
 //! What the operation tests share: random operands, every path, and one comparison.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use penstock_kernels::cpu::{Buffer, Table};
 use penstock_kernels::{Cpu, Norm, Ops, Path};
