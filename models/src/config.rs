@@ -285,3 +285,6 @@ pub(crate) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, M
         .map(Some)
         .map_err(|e| ModelError::malformed(file, e))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,8 @@ pub fn normalize(vector: &mut [f32]) {
         .map(|v| f64::from(*v) * f64::from(*v))
         .sum::<f64>()
         .sqrt();
-    let scale = 1.0 / length.max(1e-12);
+    // Not `max`, which would make a number of what is none.
+    let scale = 1.0 / if length < 1e-12 { 1e-12 } else { length };
     for v in vector {
         *v = (f64::from(*v) * scale) as f32;
     }

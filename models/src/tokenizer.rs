@@ -166,3 +166,6 @@ impl TextTokenizer {
 }
 
 pub(crate) use read::length_limit;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,14 @@
 //! Every family and both default models against the original implementations, and against themselves in
 //! other batches.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test's own functions are test code too"
+)]
+
 mod support;
 
 use std::path::Path;
@@ -15,23 +23,57 @@ use support::{Reference, difference, family_folders, here, largest, load, minilm
 fn check(folder: &Path, reference: &Reference) -> f32 {
     let mut loaded = load(folder, reference.max_length);
     assert_eq!(loaded.spec.task.name(), reference.task, "{}", folder.display());
-    assert!(reference.cases.len() >= 200, "{} has {} texts", folder.display(), reference.cases.len());
-    assert!(reference.tolerance <= 1e-4, "{} allows {}", folder.display(), reference.tolerance);
+    assert!(
+        reference.cases.len() >= 200,
+        "{} has {} texts",
+        folder.display(),
+        reference.cases.len()
+    );
+    assert!(
+        reference.tolerance <= 1e-4,
+        "{} allows {}",
+        folder.display(),
+        reference.tolerance
+    );
     let mut most = 0_f32;
     for (i, case) in reference.cases.iter().enumerate() {
         let ids = loaded.tokenizer.encode(&case.text, true).expect("token ids");
-        assert_eq!(ids.as_slice(), case.ids, "{} text {i}: {:.200}", folder.display(), case.text);
+        assert_eq!(
+            ids.as_slice(),
+            case.ids,
+            "{} text {i}: {:.200}",
+            folder.display(),
+            case.text
+        );
         let bound = loaded.tokenizer.tokens_bound(case.text.len());
-        assert!(bound >= ids.len(), "{} text {i}: {} tokens, bound {bound}", folder.display(), ids.len());
+        assert!(
+            bound >= ids.len(),
+            "{} text {i}: {} tokens, bound {bound}",
+            folder.display(),
+            ids.len()
+        );
         let output = run(&mut loaded, &[ids.as_slice()]).remove(0);
         let distance = difference(&output, &case.output);
-        assert!(distance <= reference.tolerance, "{} text {i}: off by {distance:e}", folder.display());
+        assert!(
+            distance <= reference.tolerance,
+            "{} text {i}: off by {distance:e}",
+            folder.display()
+        );
         if loaded.spec.task == Task::SequenceClassification {
-            assert_eq!(largest(&output), largest(&case.output), "{} text {i}: label", folder.display());
+            assert_eq!(
+                largest(&output),
+                largest(&case.output),
+                "{} text {i}: label",
+                folder.display()
+            );
         }
         most = most.max(distance);
     }
-    println!("{}: {} texts, largest difference {most:e}", folder.display(), reference.cases.len());
+    println!(
+        "{}: {} texts, largest difference {most:e}",
+        folder.display(),
+        reference.cases.len()
+    );
     most
 }
 
@@ -39,7 +81,10 @@ fn check(folder: &Path, reference: &Reference) -> f32 {
 fn check_repacked(folder: &Path, reference: &Reference, rounds: u64) {
     let mut loaded = load(folder, reference.max_length);
     let texts: Vec<&[u32]> = reference.cases.iter().map(|case| case.ids.as_slice()).collect();
-    let alone: Vec<Vec<f32>> = texts.iter().map(|text| run(&mut loaded, &[text]).remove(0)).collect();
+    let alone: Vec<Vec<f32>> = texts
+        .iter()
+        .map(|text| run(&mut loaded, &[text]).remove(0))
+        .collect();
     for seed in 0..rounds {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut order: Vec<usize> = (0..texts.len()).collect();
@@ -51,7 +96,11 @@ fn check_repacked(folder: &Path, reference: &Reference, rounds: u64) {
             let packed: Vec<&[u32]> = batch.iter().map(|&i| texts[i]).collect();
             for (output, &i) in run(&mut loaded, &packed).iter().zip(batch) {
                 let distance = difference(output, &alone[i]);
-                assert!(distance <= 1e-5, "{} seed {seed} text {i}: off by {distance:e}", folder.display());
+                assert!(
+                    distance <= 1e-5,
+                    "{} seed {seed} text {i}: off by {distance:e}",
+                    folder.display()
+                );
             }
         }
     }
@@ -64,8 +113,14 @@ fn every_family_computes_what_the_original_computes() {
         check(folder, &reference(&folder.join("parity.json")));
     }
     for family in Family::ALL {
-        let covered = folders.iter().any(|f| penstock_models::inspect(f).expect("a spec").family == family);
-        assert!(covered, "{} has no folder in models/tests/families", family.name());
+        let covered = folders
+            .iter()
+            .any(|f| penstock_models::inspect(f).expect("a spec").family == family);
+        assert!(
+            covered,
+            "{} has no folder in models/tests/families",
+            family.name()
+        );
     }
 }
 

@@ -1,5 +1,9 @@
 //! Folders, cached ids and what happens without a network.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
 use super::*;
 
 fn hub(cache: &Path, offline: bool) -> Hub {
@@ -107,4 +111,108 @@ fn the_cache_lies_where_huggingface_hub_puts_it() {
     );
     check(&[("HOME", "/home/a"), ("HF_HOME", "/h")], "/h/hub");
     check(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/x")], "/x");
+}
+
+/// A hub on the loopback with one model; returns its address and the files that were asked for.
+fn serve(files: &'static [(&'static str, &'static str)]) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            answer(&stream.unwrap(), files, &log);
+        }
+    });
+    (endpoint, asked)
+}
+
+fn answer(stream: &TcpStream, files: &[(&str, &str)], log: &Mutex<Vec<String>>) {
+    let mut lines = BufReader::new(stream)
+        .lines()
+        .map(Result::unwrap)
+        .take_while(|l| !l.is_empty());
+    let Some(request) = lines.next() else { return };
+    let range = lines
+        .filter_map(|l| l.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned))
+        .next();
+    let path = request.split(' ').nth(1).unwrap();
+    let (head, body) = if path == "/api/models/org/tiny/revision/main" {
+        let names: Vec<String> = files
+            .iter()
+            .map(|(name, _)| format!(r#"{{"rfilename":"{name}"}}"#))
+            .collect();
+        (
+            "200 OK".to_owned(),
+            format!(r#"{{"siblings":[{}],"sha":"c0ffee"}}"#, names.join(",")),
+        )
+    } else if let Some((name, text)) = files
+        .iter()
+        .find(|(name, _)| path == format!("/org/tiny/resolve/main/{name}"))
+    {
+        log.lock().unwrap().push((*name).to_owned());
+        let (from, to) = match range.as_deref() {
+            Some("0-0") => (0, 1),
+            _ => (0, text.len()),
+        };
+        let size = text.len();
+        let facts = format!(
+            "content-range: bytes {from}-{}/{size}\r\nx-repo-commit: c0ffee\r\netag: \"{name}\"",
+            to - 1
+        );
+        (
+            format!("206 Partial Content\r\n{}", facts.replace("1_Pooling/", "")),
+            text[from..to].to_owned(),
+        )
+    } else {
+        ("404 Not Found".to_owned(), String::new())
+    };
+    let mut stream = stream;
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_download_fetches_what_a_model_needs_and_nothing_else() {
+    let (endpoint, asked) = serve(&[
+        ("config.json", "{}"),
+        ("tokenizer.json", "{} "),
+        ("1_Pooling/config.json", "{}  "),
+        (
+            "model.safetensors.index.json",
+            r#"{"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors"}}"#,
+        ),
+        ("model-1.safetensors", "one"),
+        ("model-2.safetensors", "two"),
+        ("pytorch_model.bin", "not needed"),
+        ("onnx/model.onnx", "not needed"),
+        ("README.md", "not needed"),
+    ]);
+    let cache = tempfile::tempdir().unwrap();
+    let mut hub = hub(cache.path(), false);
+    hub.endpoint = Some(endpoint);
+    let folder = hub.locate("org/tiny").unwrap();
+    assert_eq!(
+        std::fs::read_to_string(folder.join("model-2.safetensors")).unwrap(),
+        "two"
+    );
+    assert!(folder.join("1_Pooling/config.json").exists());
+    let mut files = asked.lock().unwrap().clone();
+    files.sort();
+    files.dedup();
+    let expected = [
+        "1_Pooling/config.json",
+        "config.json",
+        "model-1.safetensors",
+        "model-2.safetensors",
+    ];
+    let expected = [&expected[..], &["model.safetensors.index.json", "tokenizer.json"]].concat();
+    assert_eq!(files, expected);
+
+    hub.offline = true;
+    assert_eq!(hub.locate("org/tiny").unwrap(), folder);
 }

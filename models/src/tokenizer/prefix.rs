@@ -12,9 +12,9 @@ const BYTES_PER_TOKEN: usize = 16;
 /// The shortest prefix worth cutting.
 const PREFIX_BYTES_MIN: usize = 4 << 10;
 
-/// The longest prefix: a text that holds fewer tokens in a mebibyte than the model takes (one endless
-/// word, blanks without end) is judged by that mebibyte, so that no text costs more than a bounded time.
-pub(super) const PREFIX_BYTES_MAX: usize = 1 << 20;
+/// The longest prefix. A text that holds fewer tokens in it than the model takes (one endless word, blanks
+/// without end) is judged by it alone, so that no text costs more than a bounded time.
+pub(super) const PREFIX_BYTES_MAX: usize = 256 << 10;
 
 /// Token ids of a text without its special tokens.
 pub(super) struct Body {
@@ -56,7 +56,8 @@ impl Inner {
         })
     }
 
-    fn prefix(&self, text: &str) -> Result<PrefixIds, TokenizeError> {
+    /// The ids of `text`, which is cut off somewhere, and how many of them that cannot have changed.
+    pub(super) fn prefix(&self, text: &str) -> Result<PrefixIds, TokenizeError> {
         let text = self.lowered(text);
         let encoding = self.tokenizer.encode(&*text, false).map_err(|e| failed(&e))?;
         let limit = text.len().saturating_sub(self.margin);
@@ -84,10 +85,11 @@ impl Inner {
     }
 }
 
-struct PrefixIds {
-    all: Vec<u32>,
+/// The ids of a text that goes on.
+pub(super) struct PrefixIds {
+    pub all: Vec<u32>,
     /// How many of them the rest of the text cannot change.
-    settled: usize,
+    pub settled: usize,
 }
 
 fn failed(e: &tokenizers::Error) -> TokenizeError {

@@ -53,14 +53,21 @@ pub fn minilm() -> Option<PathBuf> {
     if folder.join("model.safetensors").exists() {
         return Some(folder);
     }
-    println!("SKIPPED: {} has no model; models/fetch puts it there", folder.display());
+    println!(
+        "SKIPPED: {} has no model; models/fetch puts it there",
+        folder.display()
+    );
     None
 }
 
 /// Loads without the check at load, at the length that the reference was made with.
 pub fn load(folder: &Path, max_length: usize) -> Loaded {
-    let options =
-        LoadOptions { threads: 2, max_length: Some(max_length), check_parity: false, ..LoadOptions::default() };
+    let options = LoadOptions {
+        threads: 2,
+        max_length: Some(max_length),
+        check_parity: false,
+        ..LoadOptions::default()
+    };
     penstock_models::load(folder, &options).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -87,11 +94,21 @@ pub fn run(loaded: &mut Loaded, texts: &[&[u32]]) -> Vec<Vec<f32>> {
 /// The largest absolute difference; infinite where a value is not a number.
 pub fn difference(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
-    let one = |(f, e): (&f32, &f32)| if f.is_finite() { (f - e).abs() } else { f32::INFINITY };
+    let one = |(f, e): (&f32, &f32)| {
+        if f.is_finite() {
+            (f - e).abs()
+        } else {
+            f32::INFINITY
+        }
+    };
     found.iter().zip(expected).map(one).fold(0.0, f32::max)
 }
 
 /// The position of the largest value.
 pub fn largest(values: &[f32]) -> usize {
-    (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).expect("values")
+    (0..values.len())
+        .max_by(|&a, &b| values[a].total_cmp(&values[b]))
+        .expect("values")
 }
+
+pub mod broken;
