@@ -45,7 +45,7 @@ def write(model, tokenizer: Tokenizer, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     config = model.config.to_dict()
     config.pop("_name_or_path", None)
-    config |= {"dtype": "float16", "label2id": {v: k for k, v in LABELS.items()}, "id2label": {str(k): v for k, v in LABELS.items()}}
+    config |= {"architectures": [type(model).__name__], "dtype": "float16"}
     write_json(output / "config.json", config)
     write_json(output / "tokenizer_config.json", {
         "tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True,
@@ -55,6 +55,7 @@ def write(model, tokenizer: Tokenizer, output: Path) -> None:
     weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()
                if tensor.is_floating_point()}
     save_file(weights, str(output / "model.safetensors"), metadata={"format": "pt"})
+    (output / "model.safetensors").chmod(0o644)
 
 
 def write_json(path: Path, value: dict) -> None:
