@@ -133,9 +133,7 @@ fn answer(stream: &TcpStream, files: &[(&str, &str)], log: &Mutex<Vec<String>>) 
         .map(Result::unwrap)
         .take_while(|l| !l.is_empty());
     let Some(request) = lines.next() else { return };
-    let range = lines
-        .filter_map(|l| l.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned))
-        .next();
+    let range = lines.find_map(|l| l.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
     let path = request.split(' ').nth(1).unwrap();
     let (head, body) = if path == "/api/models/org/tiny/revision/main" {
         let names: Vec<String> = files
