@@ -30,7 +30,10 @@ async fn main() -> Result<()> {
         anyhow::bail!("usage: stream SERVER_URL MODEL TEXTS_JSONL")
     };
     let lines = read(file)?;
-    let channel = Endpoint::from_shared(server.clone())?.tcp_nodelay(true).connect().await;
+    let channel = Endpoint::from_shared(server.clone())?
+        .tcp_nodelay(true)
+        .connect()
+        .await;
     let channel = channel.with_context(|| format!("cannot reach the server at {server}"))?;
 
     let started = Instant::now();
@@ -49,14 +52,20 @@ async fn main() -> Result<()> {
 
 fn read(file: &str) -> Result<Vec<Line>> {
     let text = std::fs::read_to_string(file).with_context(|| file.to_owned())?;
-    let lines: Vec<Line> =
-        text.lines().map(serde_json::from_str).collect::<Result<_, _>>().with_context(|| file.to_owned())?;
+    let lines: Vec<Line> = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()
+        .with_context(|| file.to_owned())?;
     ensure!(!lines.is_empty(), "{file} holds no line");
     Ok(lines)
 }
 
 fn requests(model: &str, lines: &[Line]) -> Vec<ScoreRequest> {
-    let texts = lines.iter().enumerate().map(|(i, line)| Text { id: i.to_string(), text: line.text.clone() });
+    let texts = lines.iter().enumerate().map(|(i, line)| Text {
+        id: i.to_string(),
+        text: line.text.clone(),
+    });
     let texts: Vec<Text> = texts.collect();
     let options = ScoreOptions {
         model: model.to_owned(),
@@ -66,7 +75,10 @@ fn requests(model: &str, lines: &[Line]) -> Vec<ScoreRequest> {
     };
     let mut messages: Vec<ScoreRequest> = texts
         .chunks(TEXTS_PER_MESSAGE)
-        .map(|texts| ScoreRequest { options: None, texts: texts.to_vec() })
+        .map(|texts| ScoreRequest {
+            options: None,
+            texts: texts.to_vec(),
+        })
         .collect();
     // Only the first message of a stream carries the options.
     if let Some(first) = messages.first_mut() {
@@ -88,7 +100,8 @@ struct Report {
 impl Report {
     fn take(&mut self, lines: &[Line], result: penstock_proto::text::Result) -> Result<()> {
         let line = result.id.parse::<usize>().ok().and_then(|i| lines.get(i));
-        let line = line.with_context(|| format!("the server answered an id that was not sent: {}", result.id))?;
+        let line =
+            line.with_context(|| format!("the server answered an id that was not sent: {}", result.id))?;
         match result.outcome.context("a result without an outcome")? {
             Outcome::Error(error) => anyhow::bail!("text {}: {}", result.id, error.message),
             Outcome::Classification(class) => {
@@ -108,8 +121,17 @@ impl Report {
             }
         }
         self.answered += 1;
-        if let Some(Timings { tokenize, queue, execute }) = result.timings {
-            let stages = [(tokenize, &mut self.tokenize), (queue, &mut self.queue), (execute, &mut self.execute)];
+        if let Some(Timings {
+            tokenize,
+            queue,
+            execute,
+        }) = result.timings
+        {
+            let stages = [
+                (tokenize, &mut self.tokenize),
+                (queue, &mut self.queue),
+                (execute, &mut self.execute),
+            ];
             for (time, all) in stages {
                 all.push(time.unwrap_or_default().try_into().unwrap_or_default());
             }
@@ -118,18 +140,36 @@ impl Report {
     }
 
     fn print(mut self, lines: &[Line], took: Duration) -> Result<()> {
-        ensure!(self.answered == lines.len(), "{} texts sent, {} answered", lines.len(), self.answered);
+        ensure!(
+            self.answered == lines.len(),
+            "{} texts sent, {} answered",
+            lines.len(),
+            self.answered
+        );
         let rate = self.answered as f64 / took.as_secs_f64();
-        say(&format!("\n{} texts in {:.2} s: {rate:.0} texts/s", self.answered, took.as_secs_f64()));
+        say(&format!(
+            "\n{} texts in {:.2} s: {rate:.0} texts/s",
+            self.answered,
+            took.as_secs_f64()
+        ));
         if self.labelled > 0 {
-            say(&format!("{} of {} labels as the people who rated them", self.right, self.labelled));
+            say(&format!(
+                "{} of {} labels as the people who rated them",
+                self.right, self.labelled
+            ));
         }
         say("\nstage          p50 ms     p99 ms");
-        for (name, times) in
-            [("tokenize", &mut self.tokenize), ("queue", &mut self.queue), ("execute", &mut self.execute)]
-        {
+        for (name, times) in [
+            ("tokenize", &mut self.tokenize),
+            ("queue", &mut self.queue),
+            ("execute", &mut self.execute),
+        ] {
             times.sort_unstable();
-            say(&format!("{name:<10} {:>10.2} {:>10.2}", quantile(times, 0.5), quantile(times, 0.99)));
+            say(&format!(
+                "{name:<10} {:>10.2} {:>10.2}",
+                quantile(times, 0.5),
+                quantile(times, 0.99)
+            ));
         }
         Ok(())
     }
@@ -138,7 +178,9 @@ impl Report {
 /// Milliseconds; the times are sorted.
 fn quantile(times: &[Duration], q: f64) -> f64 {
     let last = times.len().saturating_sub(1);
-    times.get((last as f64 * q).round() as usize).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    times
+        .get((last as f64 * q).round() as usize)
+        .map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
 #[allow(clippy::print_stdout, reason = "an example: its output is its purpose")]

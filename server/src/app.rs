@@ -83,21 +83,34 @@ impl Engine {
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new(clock));
         let (pool, tokenizers) =
-            TokenizerPool::start(config.tokenizer_threads, config.limits.queue_texts_max, clock)
-                .map_err(|source| AppError::Start { what: "the tokenizer threads", source })?;
+            TokenizerPool::start(config.tokenizer_threads, config.limits.queue_texts_max, clock).map_err(
+                |source| AppError::Start {
+                    what: "the tokenizer threads",
+                    source,
+                },
+            )?;
         let shared = Shared {
             pool: Arc::new(pool),
             limits: config.limits.clone(),
             clock,
             busy: metrics.device_busy("cpu"),
         };
-        let repository = Arc::new(Repository::new(&config.models, config.threads, shared, Arc::clone(&metrics)));
+        let repository = Arc::new(Repository::new(
+            &config.models,
+            config.threads,
+            shared,
+            Arc::clone(&metrics),
+        ));
         let front = Arc::new(Front::new(repository, metrics, config.limits.clone(), clock));
         Ok(Engine { front, tokenizers })
     }
 
     async fn load(&self) -> Result<(), AppError> {
-        self.front.repository().load_all().await.map_err(|e| AppError::Model(e.to_string()))?;
+        self.front
+            .repository()
+            .load_all()
+            .await
+            .map_err(|e| AppError::Model(e.to_string()))?;
         self.front.drain().go(ServerState::Ready);
         Ok(())
     }
@@ -112,13 +125,17 @@ impl Engine {
         let drain = self.front.drain();
         drain.go(ServerState::Draining);
         if !drain.emptied(timeout).await {
-            return Err(AppError::Drain { inside: drain.inside(), timeout });
+            return Err(AppError::Drain {
+                inside: drain.inside(),
+                timeout,
+            });
         }
         self.front.repository().close().await;
         drain.go(ServerState::Stopped);
         drop(self.front);
         // The pool ends with its last lane; what still holds a lane is a response on its way out.
-        let joined = tokio::task::spawn_blocking(move || self.tokenizers.into_iter().for_each(|t| drop(t.join())));
+        let joined =
+            tokio::task::spawn_blocking(move || self.tokenizers.into_iter().for_each(|t| drop(t.join())));
         if tokio::time::timeout(timeout, joined).await.is_err() {
             warn!("the tokenizer threads were still held when the process ended");
         }
@@ -142,7 +159,10 @@ pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, AppError> {
         .thread_name("io")
         .enable_all()
         .build()
-        .map_err(|source| AppError::Start { what: "the io threads", source })
+        .map_err(|source| AppError::Start {
+            what: "the io threads",
+            source,
+        })
 }
 
 async fn run(config: Config) -> Result<(), AppError> {
@@ -155,9 +175,18 @@ async fn run(config: Config) -> Result<(), AppError> {
 
     let closing = watch::Sender::new(false);
     let mut listeners = JoinSet::new();
-    listeners.spawn(named("grpc", ingest::grpc::serve(Arc::clone(front), grpc, closed(&closing))));
-    listeners.spawn(named("http", ingest::http::serve(Arc::clone(front), http, closed(&closing))));
-    listeners.spawn(named("metrics", metrics::serve(Arc::clone(front), scrape, closed(&closing))));
+    listeners.spawn(named(
+        "grpc",
+        ingest::grpc::serve(Arc::clone(front), grpc, closed(&closing)),
+    ));
+    listeners.spawn(named(
+        "http",
+        ingest::http::serve(Arc::clone(front), http, closed(&closing)),
+    ));
+    listeners.spawn(named(
+        "metrics",
+        metrics::serve(Arc::clone(front), scrape, closed(&closing)),
+    ));
 
     let stop = stop_signal()?;
     tokio::pin!(stop);
@@ -195,7 +224,9 @@ async fn drain(
     let emptied = drain.emptied(timeout).await;
     let inside = drain.inside();
     closing.send_replace(true);
-    let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(100));
+    let left = timeout
+        .saturating_sub(started.elapsed())
+        .max(Duration::from_millis(100));
     let closed = async { while listeners.join_next().await.is_some() {} };
     if tokio::time::timeout(left, closed).await.is_err() {
         warn!("connections were still open when drain_timeout passed; they are cut");
@@ -221,7 +252,10 @@ async fn named<E: std::fmt::Display>(
     what: &'static str,
     serving: impl Future<Output = Result<(), E>>,
 ) -> Result<(), AppError> {
-    serving.await.map_err(|e| AppError::Listener { what, reason: e.to_string() })
+    serving.await.map_err(|e| AppError::Listener {
+        what,
+        reason: e.to_string(),
+    })
 }
 
 fn closed(closing: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
@@ -236,16 +270,23 @@ fn closed(closing: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 's
 async fn first_failure(listeners: &mut JoinSet<Result<(), AppError>>) -> AppError {
     match listeners.join_next().await {
         Some(Ok(Err(failed))) => failed,
-        Some(Ok(Ok(()))) | None => {
-            AppError::Listener { what: "first", reason: "it ended without being told to".into() }
-        }
-        Some(Err(panicked)) => AppError::Listener { what: "first", reason: panicked.to_string() },
+        Some(Ok(Ok(()))) | None => AppError::Listener {
+            what: "first",
+            reason: "it ended without being told to".into(),
+        },
+        Some(Err(panicked)) => AppError::Listener {
+            what: "first",
+            reason: panicked.to_string(),
+        },
     }
 }
 
 fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let failed = |source| AppError::Start { what: "the signal handlers", source };
+    let failed = |source| AppError::Start {
+        what: "the signal handlers",
+        source,
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     Ok(async move {

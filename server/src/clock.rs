@@ -13,7 +13,9 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts at zero now.
     pub fn start() -> Clock {
-        Clock { origin: Instant::now() }
+        Clock {
+            origin: Instant::now(),
+        }
     }
 
     /// The time since the start.

@@ -21,7 +21,11 @@ pub struct Inside<'a> {
 
 impl Default for Drain {
     fn default() -> Drain {
-        Drain { state: watch::Sender::default(), inside: AtomicUsize::new(0), empty: Notify::new() }
+        Drain {
+            state: watch::Sender::default(),
+            inside: AtomicUsize::new(0),
+            empty: Notify::new(),
+        }
     }
 }
 

@@ -33,7 +33,10 @@ impl Executor {
             let started = self.clock.now();
             // Who left or ran out of time while the batch waited for the device costs no compute.
             if batch.shed(started) == 0 {
-                let _ = ran.send(Ran { shape: batch.shape(), took: None });
+                let _ = ran.send(Ran {
+                    shape: batch.shape(),
+                    took: None,
+                });
                 continue;
             }
             batch.started(started);
@@ -43,9 +46,13 @@ impl Executor {
             let shape = batch.shape();
             // Reported before the answers go out, so that the next batch is packed meanwhile. An error
             // means that the scheduler is gone; this batch is answered all the same.
-            let _ = ran.send(Ran { shape, took: rows.is_ok().then_some(took) });
+            let _ = ran.send(Ran {
+                shape,
+                took: rows.is_ok().then_some(took),
+            });
             self.busy.add(took);
-            self.metrics.batch_done(shape.texts, shape.tokens, self.tokens_max, took);
+            self.metrics
+                .batch_done(shape.texts, shape.tokens, self.tokens_max, took);
             match rows {
                 Ok(rows) => batch.answer_rows(rows, finished),
                 Err(rejection) => batch.answer(Err(rejection), finished),
@@ -63,12 +70,21 @@ impl Executor {
             }
             Err(_) => {
                 error!(model = self.name, "the model panicked; its batch was refused");
-                Err(Rejection::Model(format!("model {} failed on this batch", self.name)))
+                Err(Rejection::Model(format!(
+                    "model {} failed on this batch",
+                    self.name
+                )))
             }
         }
     }
 
     fn finite(&self, reply: Reply) -> Outcome {
-        if reply.is_finite() { Ok(reply) } else { Err(Rejection::NotFinite { model: self.name.clone() }) }
+        if reply.is_finite() {
+            Ok(reply)
+        } else {
+            Err(Rejection::NotFinite {
+                model: self.name.clone(),
+            })
+        }
     }
 }

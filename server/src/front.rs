@@ -94,13 +94,24 @@ impl Scored {
 
 impl Drop for Scored {
     fn drop(&mut self) {
-        let Record { clock, source, class, texts, received } = self.record;
+        let Record {
+            clock,
+            source,
+            class,
+            texts,
+            received,
+        } = self.record;
         let now = clock.now();
-        let outcome =
-            self.rows.iter().find_map(|row| row.as_ref().err()).map_or(OutcomeLabel::Ok, status::outcome);
+        let outcome = self
+            .rows
+            .iter()
+            .find_map(|row| row.as_ref().err())
+            .map_or(OutcomeLabel::Ok, status::outcome);
         let respond = now.since(self.stages.finished);
         let total = now.since(received);
-        self.lane.metrics.request_done(source, class, outcome, texts, Some(&self.stages), respond, total);
+        self.lane
+            .metrics
+            .request_done(source, class, outcome, texts, Some(&self.stages), respond, total);
     }
 }
 
@@ -116,29 +127,54 @@ pub struct Front {
 impl Front {
     /// The door to `repository`.
     pub fn new(repository: Arc<Repository>, metrics: Arc<Metrics>, limits: Limits, clock: Clock) -> Front {
-        Front { repository, metrics, drain: Drain::default(), limits, clock }
+        Front {
+            repository,
+            metrics,
+            drain: Drain::default(),
+            limits,
+            clock,
+        }
     }
 
     /// Scores every text of a call. Dropping the future cancels what has not run yet.
     pub async fn score(&self, call: Call) -> Result<Scored, Rejection> {
-        let Call { source, class, received, .. } = call;
+        let Call {
+            source,
+            class,
+            received,
+            ..
+        } = call;
         let texts = call.texts.len();
         let lane = match self.lane(&call) {
             Ok(lane) => lane,
             Err(rejection) => {
-                self.metrics.unknown_model(source, class, status::outcome(&rejection));
+                self.metrics
+                    .unknown_model(source, class, status::outcome(&rejection));
                 return Err(rejection);
             }
         };
         match self.scored(&lane, call).await {
             Ok(Gathered { rows, stages, tokens }) => {
-                let record = Record { clock: self.clock, source, class, texts, received };
-                Ok(Scored { lane, rows, stages, tokens, record })
+                let record = Record {
+                    clock: self.clock,
+                    source,
+                    class,
+                    texts,
+                    received,
+                };
+                Ok(Scored {
+                    lane,
+                    rows,
+                    stages,
+                    tokens,
+                    record,
+                })
             }
             Err(rejection) => {
                 let total = self.clock.now().since(received);
                 let outcome = status::outcome(&rejection);
-                lane.metrics.request_done(source, class, outcome, texts, None, Duration::ZERO, total);
+                lane.metrics
+                    .request_done(source, class, outcome, texts, None, Duration::ZERO, total);
                 Err(rejection)
             }
         }
@@ -150,12 +186,16 @@ impl Front {
 
     async fn scored(&self, lane: &Arc<Lane>, call: Call) -> Result<Gathered, Rejection> {
         // Held until the rows are complete: a drain waits for it.
-        let Some(_inside) = self.drain.enter() else { return Err(Rejection::ShuttingDown) };
+        let Some(_inside) = self.drain.enter() else {
+            return Err(Rejection::ShuttingDown);
+        };
         self.check(&call.texts)?;
         let deadline = call.timeout.map(|timeout| call.received + timeout);
         let left = deadline.map(|deadline| deadline.since(self.clock.now()));
         if left == Some(Duration::ZERO) {
-            return Err(Rejection::DeadlineExceeded("it had passed when the request was read"));
+            return Err(Rejection::DeadlineExceeded(
+                "it had passed when the request was read",
+            ));
         }
         let (gather, waiting) = Gather::new(call.texts.len());
         let submission = Submission {
@@ -174,16 +214,24 @@ impl Front {
             None => work.await,
             // The timer answers on time even where the batcher would notice only at its next batch;
             // dropping `work` cancels the texts.
-            Some(left) => tokio::time::timeout(left, work).await.unwrap_or(Err(Rejection::DeadlineExceeded(
-                "it passed before the result was there",
-            ))),
+            Some(left) => tokio::time::timeout(left, work)
+                .await
+                .unwrap_or(Err(Rejection::DeadlineExceeded(
+                    "it passed before the result was there",
+                ))),
         }
     }
 
     fn check(&self, texts: &[String]) -> Result<(), Rejection> {
-        let Limits { max_request_texts, max_request_bytes, .. } = self.limits;
+        let Limits {
+            max_request_texts,
+            max_request_bytes,
+            ..
+        } = self.limits;
         if texts.is_empty() {
-            return Err(Rejection::Invalid("the request holds no text; send at least one".into()));
+            return Err(Rejection::Invalid(
+                "the request holds no text; send at least one".into(),
+            ));
         }
         if texts.len() > max_request_texts {
             return Err(Rejection::Invalid(format!(

@@ -125,8 +125,17 @@ impl Lane {
         shared: Shared,
         metrics: Arc<ModelMetrics>,
     ) -> Result<(Arc<Lane>, LaneThreads), Rejection> {
-        let Loaded { spec, tokenizer, model } = loaded;
-        let Shared { pool, limits, clock, busy } = shared;
+        let Loaded {
+            spec,
+            tokenizer,
+            model,
+        } = loaded;
+        let Shared {
+            pool,
+            limits,
+            clock,
+            busy,
+        } = shared;
         let refuse = |e: &dyn std::fmt::Display| Rejection::Invalid(format!("model {name}: {e}"));
         let room = Arc::new(Notify::new());
         let freed = Arc::clone(&room);
@@ -135,7 +144,9 @@ impl Lane {
             bytes_max: limits.queue_bytes_max,
             texts_max: limits.queue_texts_max,
         };
-        bounds.check_window(tokenizer.max_length()).map_err(|e| refuse(&e))?;
+        bounds
+            .check_window(tokenizer.max_length())
+            .map_err(|e| refuse(&e))?;
         let admission = Admission::with_release(bounds, Box::new(move || freed.notify_waiters()))
             .map_err(|e| refuse(&e))?;
 
@@ -155,7 +166,11 @@ impl Lane {
         let guard = AliveGuard(Arc::clone(&alive));
         let batcher = Batcher::new(policy.clone(), CostModel::default());
         let publish = queue_gauges(Arc::clone(&admission), Arc::clone(&metrics));
-        let wires = Wires { requests: requests_out, ran: ran_out, batches };
+        let wires = Wires {
+            requests: requests_out,
+            ran: ran_out,
+            batches,
+        };
         let scheduler = spawn(name, "schedule", move || {
             let _guard = guard;
             scheduler::run(batcher, wires, credits, clock, publish);
@@ -184,12 +199,29 @@ impl Lane {
     /// Admits all texts, or none, and hands them to the tokenizers. A request larger than the whole
     /// queue enters piece by piece as room comes free. Rows are answered at the submission's sink.
     pub async fn submit(self: &Arc<Self>, submission: Submission, room: Room) -> Result<(), Rejection> {
-        let Submission { texts, class, deadline, truncate, received, sink } = submission;
-        let bounds: Vec<TextBound> =
-            texts.iter().map(|text| (self.tokenizer.tokens_bound(text.len()), text.len())).collect();
-        let pieces = if room == Room::Refuse { self.pieces(&bounds, 1) } else { self.pieces(&bounds, PIECE_SHARE) };
+        let Submission {
+            texts,
+            class,
+            deadline,
+            truncate,
+            received,
+            sink,
+        } = submission;
+        let bounds: Vec<TextBound> = texts
+            .iter()
+            .map(|text| (self.tokenizer.tokens_bound(text.len()), text.len()))
+            .collect();
+        let pieces = if room == Room::Refuse {
+            self.pieces(&bounds, 1)
+        } else {
+            self.pieces(&bounds, PIECE_SHARE)
+        };
         // Larger than the queue: in small pieces, or it would wait until the queue is empty.
-        let pieces = if pieces.len() > 1 { self.pieces(&bounds, PIECE_SHARE) } else { pieces };
+        let pieces = if pieces.len() > 1 {
+            self.pieces(&bounds, PIECE_SHARE)
+        } else {
+            pieces
+        };
         let mut texts = texts.into_iter().zip(0_u32..);
         for piece in pieces {
             // The first piece decides whether a request enters; what follows waits for its room.
@@ -203,10 +235,21 @@ impl Lane {
                 let admitted = permits.by_ref().take(JOB_TEXTS).zip(texts.by_ref());
                 let texts = admitted.map(|(permit, (text, row))| {
                     let responder = Responder::new(Arc::clone(&sink), row);
-                    Text { text, permit, responder }
+                    Text {
+                        text,
+                        permit,
+                        responder,
+                    }
                 });
                 let texts = texts.collect();
-                self.pool.submit(Job { lane: Arc::clone(self), texts, class, deadline, truncate, received });
+                self.pool.submit(Job {
+                    lane: Arc::clone(self),
+                    texts,
+                    class,
+                    deadline,
+                    truncate,
+                    received,
+                });
             }
         }
         Ok(())
@@ -280,11 +323,7 @@ fn queue_gauges(admission: Arc<Admission>, metrics: Arc<ModelMetrics>) -> impl F
     }
 }
 
-fn spawn(
-    name: &str,
-    what: &str,
-    run: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, Rejection> {
+fn spawn(name: &str, what: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Rejection> {
     std::thread::Builder::new()
         .name(format!("{what}-{name}"))
         .spawn(run)

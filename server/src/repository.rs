@@ -83,11 +83,27 @@ impl Repository {
     pub fn new(models: &[ModelConfig], threads: usize, shared: Shared, metrics: Arc<Metrics>) -> Repository {
         let entry = |config: &ModelConfig| {
             let lifecycle = ModelLifecycle::new(&config.name, SERVING_MAX);
-            let serving = RwLock::new(Serving { lifecycle, lanes: HashMap::new() });
+            let serving = RwLock::new(Serving {
+                lifecycle,
+                lanes: HashMap::new(),
+            });
             let (turn, leaving) = (tokio::sync::Mutex::default(), Mutex::default());
-            (config.name.clone(), Arc::new(Entry { config: config.clone(), serving, turn, leaving }))
+            (
+                config.name.clone(),
+                Arc::new(Entry {
+                    config: config.clone(),
+                    serving,
+                    turn,
+                    leaving,
+                }),
+            )
         };
-        Repository { entries: models.iter().map(entry).collect(), threads, shared, metrics }
+        Repository {
+            entries: models.iter().map(entry).collect(),
+            threads,
+            shared,
+            metrics,
+        }
     }
 
     /// The lane that answers for `name` and `version`.
@@ -120,7 +136,11 @@ impl Repository {
     /// The versions of `name` that answer, lowest first.
     pub fn versions(&self, name: &str) -> Result<Vec<String>, Rejection> {
         let serving = self.entry(name)?.serving.read();
-        let ready = serving.lifecycle.loads().iter().filter(|load| load.state == VersionState::Ready);
+        let ready = serving
+            .lifecycle
+            .loads()
+            .iter()
+            .filter(|load| load.state == VersionState::Ready);
         let mut numbers: Vec<u64> = ready.map(|load| load.version).collect();
         numbers.sort_unstable();
         Ok(numbers.into_iter().map(|number| number.to_string()).collect())
@@ -128,7 +148,10 @@ impl Repository {
 
     /// Every version of every model, with what became of it.
     pub fn index(&self) -> Vec<IndexEntry> {
-        self.entries.iter().flat_map(|(name, entry)| entry.index(name)).collect()
+        self.entries
+            .iter()
+            .flat_map(|(name, entry)| entry.index(name))
+            .collect()
     }
 
     /// Loads every configured model; the first that fails is the error.
@@ -196,7 +219,12 @@ impl Entry {
         let folder = penstock_models::locate(&self.config.source).map_err(|e| refuse(&e))?;
         let newest = penstock_models::versions(&folder).pop();
         let (version, folder) = newest.unwrap_or((1, folder));
-        let id = self.serving.write().lifecycle.load(version).map_err(|e| refuse(&e))?;
+        let id = self
+            .serving
+            .write()
+            .lifecycle
+            .load(version)
+            .map_err(|e| refuse(&e))?;
         let opened = self.open(id, version, &folder, threads, shared, metrics);
         let mut serving = self.serving.write();
         let leaving = opened.and_then(|lane| {
@@ -223,10 +251,21 @@ impl Entry {
         shared: Shared,
         metrics: &Metrics,
     ) -> Result<(Arc<Lane>, LaneThreads), Rejection> {
-        let ModelConfig { name, task, max_length, batching, check_parity, .. } = &self.config;
+        let ModelConfig {
+            name,
+            task,
+            max_length,
+            batching,
+            check_parity,
+            ..
+        } = &self.config;
         let refuse = |e: &dyn std::fmt::Display| Rejection::NotReady(format!("model {name}: {e}"));
-        let options =
-            LoadOptions { threads, task: *task, max_length: *max_length, check_parity: *check_parity };
+        let options = LoadOptions {
+            threads,
+            task: *task,
+            max_length: *max_length,
+            check_parity: *check_parity,
+        };
         let mut loaded: Loaded = penstock_models::load(folder, &options).map_err(|e| refuse(&e))?;
         self.step(|lifecycle| lifecycle.loaded(id))?;
         let window = loaded.tokenizer.max_length();
@@ -237,7 +276,10 @@ impl Entry {
         Lane::open(name, &version, loaded, policy, batching.prefetch, shared, metrics)
     }
 
-    fn step(&self, step: impl FnOnce(&mut ModelLifecycle) -> Result<(), TransitionError>) -> Result<(), Rejection> {
+    fn step(
+        &self,
+        step: impl FnOnce(&mut ModelLifecycle) -> Result<(), TransitionError>,
+    ) -> Result<(), Rejection> {
         step(&mut self.serving.write().lifecycle).map_err(|e| Rejection::NotReady(e.to_string()))
     }
 
@@ -247,7 +289,9 @@ impl Entry {
         let mut joins = self.leaving.lock();
         joins.retain(|join| !join.is_finished());
         for id in leaving {
-            let Some((lane, threads)) = self.serving.write().lanes.remove(&id) else { continue };
+            let Some((lane, threads)) = self.serving.write().lanes.remove(&id) else {
+                continue;
+            };
             let entry = Arc::clone(self);
             joins.push(tokio::task::spawn_blocking(move || {
                 drop(lane);
@@ -289,11 +333,17 @@ impl Entry {
     }
 }
 
-/// Runs one long text and one full batch, so that the first request finds warm buffers.
+/// Tokens of the batch that warms a model. A full one would grow every buffer, but takes seconds on a CPU
+/// that could serve meanwhile; buffers that a larger batch needs grow once, then.
+const WARM_TOKENS: usize = 1024;
+
+/// Runs a text as long as they get and a batch of them, so that the first request finds code, weights
+/// and buffers in memory.
 fn warm(loaded: &mut Loaded, policy: &BatchPolicy) -> Result<(), penstock_models::ModelError> {
     let window = policy.window();
     let text = vec![0_u32; window];
-    for texts in [1, policy.tokens_max() / window] {
+    let texts = WARM_TOKENS.min(policy.tokens_max()) / window;
+    for texts in [1, texts.max(1)] {
         let packed = penstock_core::PackedTokens::from_texts((0..texts).map(|_| text.as_slice()));
         loaded.model.forward(&packed)?;
     }

@@ -33,7 +33,11 @@ pub struct Wires {
 /// `credits`: how many batches the executor can hold, the running one included. `idle` is called
 /// after each round, to publish the queue's figures.
 pub fn run(mut batcher: Batcher, wires: Wires, mut credits: usize, clock: Clock, mut idle: impl FnMut()) {
-    let Wires { mut requests, ran, batches } = wires;
+    let Wires {
+        mut requests,
+        ran,
+        batches,
+    } = wires;
     let mut open = true;
     while open || !batcher.is_empty() {
         while let Ok(request) = requests.try_recv() {
@@ -88,8 +92,8 @@ mod tests {
     use crossbeam_channel::bounded;
     use parking_lot::Mutex;
     use penstock_core::{
-        Admission, AdmissionBounds, BatchPolicy, Class, CostModel, Outcome, Rejection, Responder, Sink, Stages,
-        TokenIds,
+        Admission, AdmissionBounds, BatchPolicy, Class, CostModel, Outcome, Rejection, Responder, Sink,
+        Stages, TokenIds,
     };
 
     use super::*;
@@ -122,8 +126,16 @@ mod tests {
 
     fn rig() -> (Batcher, Arc<Admission>, Arc<Answers>) {
         let policy = BatchPolicy::new(8, 4, Duration::from_secs(1), 8, Duration::ZERO, None).unwrap();
-        let bounds = AdmissionBounds { tokens_max: 64, bytes_max: 64, texts_max: 64 };
-        (Batcher::new(policy, CostModel::default()), Admission::new(bounds).unwrap(), Arc::default())
+        let bounds = AdmissionBounds {
+            tokens_max: 64,
+            bytes_max: 64,
+            texts_max: 64,
+        };
+        (
+            Batcher::new(policy, CostModel::default()),
+            Admission::new(bounds).unwrap(),
+            Arc::default(),
+        )
     }
 
     #[test]
@@ -137,10 +149,25 @@ mod tests {
         }
         drop((ran_in, batches_out));
         // Returns although the requests' sender is still there.
-        run(batcher, Wires { requests: requests_out, ran, batches }, 1, Clock::start(), || {});
+        run(
+            batcher,
+            Wires {
+                requests: requests_out,
+                ran,
+                batches,
+            },
+            1,
+            Clock::start(),
+            || {},
+        );
         let answers = answers.0.lock();
         assert_eq!(answers.len(), 8);
-        assert!(answers.iter().all(|(_, outcome)| *outcome == Err(Rejection::Lost)), "{answers:?}");
+        assert!(
+            answers
+                .iter()
+                .all(|(_, outcome)| *outcome == Err(Rejection::Lost)),
+            "{answers:?}"
+        );
         assert_eq!(admission.depth(Class::Interactive), 0);
     }
 
@@ -166,7 +193,17 @@ mod tests {
             }
             texts
         });
-        run(batcher, Wires { requests: requests_out, ran, batches }, 1, Clock::start(), || {});
+        run(
+            batcher,
+            Wires {
+                requests: requests_out,
+                ran,
+                batches,
+            },
+            1,
+            Clock::start(),
+            || {},
+        );
         assert_eq!(executor.join().unwrap(), 8);
         assert_eq!(answers.0.lock().len(), 8);
     }

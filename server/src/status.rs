@@ -19,36 +19,57 @@ struct Row {
 }
 
 fn row(rejection: &Rejection) -> Row {
-    let same = |grpc, http, outcome| Row { grpc, v2: http, rest: http, outcome };
+    let same = |grpc, http, outcome| Row {
+        grpc,
+        v2: http,
+        rest: http,
+        outcome,
+    };
     match rejection {
-        Rejection::Invalid(_) => same(Code::InvalidArgument, StatusCode::BAD_REQUEST, OutcomeLabel::Invalid),
+        Rejection::Invalid(_) => same(
+            Code::InvalidArgument,
+            StatusCode::BAD_REQUEST,
+            OutcomeLabel::Invalid,
+        ),
         Rejection::NotFound(_) => same(Code::NotFound, StatusCode::NOT_FOUND, OutcomeLabel::NotFound),
-        Rejection::NotReady(_) => {
-            same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, OutcomeLabel::NotReady)
-        }
+        Rejection::NotReady(_) => same(
+            Code::Unavailable,
+            StatusCode::SERVICE_UNAVAILABLE,
+            OutcomeLabel::NotReady,
+        ),
         Rejection::Overloaded { .. } => Row {
             grpc: Code::Unavailable,
             v2: StatusCode::SERVICE_UNAVAILABLE,
             rest: StatusCode::TOO_MANY_REQUESTS,
             outcome: OutcomeLabel::Overloaded,
         },
-        Rejection::DeadlineExceeded(_) => {
-            same(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT, OutcomeLabel::Deadline)
-        }
+        Rejection::DeadlineExceeded(_) => same(
+            Code::DeadlineExceeded,
+            StatusCode::GATEWAY_TIMEOUT,
+            OutcomeLabel::Deadline,
+        ),
         // 499 is what proxies log for a client that left; nobody reads the answer.
         Rejection::Cancelled => same(
             Code::Cancelled,
             StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             OutcomeLabel::Cancelled,
         ),
-        Rejection::ShuttingDown => {
-            same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, OutcomeLabel::NotReady)
-        }
-        Rejection::NotFinite { .. } | Rejection::Model(_) => {
-            same(Code::Internal, StatusCode::INTERNAL_SERVER_ERROR, OutcomeLabel::Error)
-        }
+        Rejection::ShuttingDown => same(
+            Code::Unavailable,
+            StatusCode::SERVICE_UNAVAILABLE,
+            OutcomeLabel::NotReady,
+        ),
+        Rejection::NotFinite { .. } | Rejection::Model(_) => same(
+            Code::Internal,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            OutcomeLabel::Error,
+        ),
         // Our fault, not the request's: another replica may well answer it.
-        Rejection::Lost => same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, OutcomeLabel::Error),
+        Rejection::Lost => same(
+            Code::Unavailable,
+            StatusCode::SERVICE_UNAVAILABLE,
+            OutcomeLabel::Error,
+        ),
     }
 }
 
@@ -61,7 +82,9 @@ pub fn grpc_code(rejection: &Rejection) -> Code {
 pub fn to_status(rejection: &Rejection) -> Status {
     let mut status = Status::new(grpc_code(rejection), rejection.to_string());
     if let Some(seconds) = retry_after(rejection) {
-        status.metadata_mut().insert("retry-after", MetadataValue::from(seconds));
+        status
+            .metadata_mut()
+            .insert("retry-after", MetadataValue::from(seconds));
     }
     status
 }
@@ -95,7 +118,12 @@ mod tests {
 
     #[test]
     fn overload_is_503_on_v2_and_429_on_the_rest_with_a_retry() {
-        let full = Rejection::Overloaded { what: "queue", used: 8, bound: 8, unit: "texts" };
+        let full = Rejection::Overloaded {
+            what: "queue",
+            used: 8,
+            bound: 8,
+            unit: "texts",
+        };
         assert_eq!(http_status(&full), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(http_status_rest(&full), StatusCode::TOO_MANY_REQUESTS);
         let status = to_status(&full);

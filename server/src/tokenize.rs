@@ -73,8 +73,12 @@ impl TokenizerPool {
         if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = queue.try_send(job) {
             let bound = queue.capacity().unwrap_or(0);
             for text in job.texts {
-                let full =
-                    Rejection::Overloaded { what: "the tokenizer queue", used: bound, bound, unit: "jobs" };
+                let full = Rejection::Overloaded {
+                    what: "the tokenizer queue",
+                    used: bound,
+                    bound,
+                    unit: "jobs",
+                };
                 text.responder.answer(Err(full), Stages::default());
             }
         }
@@ -94,14 +98,29 @@ fn run(interactive: &Receiver<Job>, bulk: &Receiver<Job>, clock: Clock) {
         // A tokenizer that panics loses the job it had, whose responders answer by themselves; the
         // thread lives on for the others.
         if catch_unwind(AssertUnwindSafe(|| tokenize(job, clock))).is_err() {
-            error!(model = lane.name, "the tokenizer panicked; its texts were answered as lost");
+            error!(
+                model = lane.name,
+                "the tokenizer panicked; its texts were answered as lost"
+            );
         }
     }
 }
 
 fn tokenize(job: Job, clock: Clock) {
-    let Job { lane, texts, class, deadline, truncate, received } = job;
-    for Text { text, mut permit, responder } in texts {
+    let Job {
+        lane,
+        texts,
+        class,
+        deadline,
+        truncate,
+        received,
+    } = job;
+    for Text {
+        text,
+        mut permit,
+        responder,
+    } in texts
+    {
         if responder.is_cancelled() {
             responder.answer(Err(Rejection::Cancelled), stages_until(received, clock.now()));
             continue;
@@ -117,7 +136,15 @@ fn tokenize(job: Job, clock: Clock) {
                 drop(text);
                 permit.settle(tokens.len());
                 let tokenized = clock.now();
-                lane.enqueue(Request { tokens, class, received, tokenized, deadline, permit, responder });
+                lane.enqueue(Request {
+                    tokens,
+                    class,
+                    received,
+                    tokenized,
+                    deadline,
+                    permit,
+                    responder,
+                });
             }
             Err(refused) => {
                 let outcome = Err(Rejection::Invalid(refused.to_string()));
@@ -128,5 +155,9 @@ fn tokenize(job: Job, clock: Clock) {
 }
 
 fn stages_until(received: Nanos, now: Nanos) -> Stages {
-    Stages { tokenize: now.since(received), finished: now, ..Stages::default() }
+    Stages {
+        tokenize: now.since(received),
+        finished: now,
+        ..Stages::default()
+    }
 }

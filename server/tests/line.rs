@@ -13,7 +13,12 @@ use penstock_core::{Rejection, Reply};
 #[tokio::test]
 async fn every_text_of_a_request_is_answered_in_its_place() {
     let rig = Rig::with_gate(Gate::open(), |_| {});
-    let rows = rig.submit(texts(100), Room::Refuse, None).await.expect("admitted").await.rows;
+    let rows = rig
+        .submit(texts(100), Room::Refuse, None)
+        .await
+        .expect("admitted")
+        .await
+        .rows;
     let lengths: Vec<f32> = rows.iter().map(|row| bench::first(row)).collect();
     let expected: Vec<f32> = texts(100).iter().map(|text| rig.tokens(text) as f32).collect();
     assert_eq!(lengths, expected);
@@ -23,9 +28,19 @@ async fn every_text_of_a_request_is_answered_in_its_place() {
 #[tokio::test]
 async fn a_model_that_panics_answers_its_batch_and_lives_on() {
     let rig = Rig::with(Box::new(Poisoned::default()), |_| {});
-    let rows = rig.submit(texts(1), Room::Refuse, None).await.expect("admitted").await.rows;
+    let rows = rig
+        .submit(texts(1), Room::Refuse, None)
+        .await
+        .expect("admitted")
+        .await
+        .rows;
     assert!(matches!(rows[0], Err(Rejection::Model(_))), "{rows:?}");
-    let rows = rig.submit(texts(1), Room::Refuse, None).await.expect("admitted").await.rows;
+    let rows = rig
+        .submit(texts(1), Room::Refuse, None)
+        .await
+        .expect("admitted")
+        .await
+        .rows;
     assert!(rows[0].is_ok(), "{rows:?}");
     assert!(rig.lane.is_alive());
     rig.close();
@@ -35,7 +50,12 @@ async fn a_model_that_panics_answers_its_batch_and_lives_on() {
 async fn a_row_that_is_not_finite_does_not_spoil_its_neighbours() {
     let rig = Rig::with(Box::new(bench::NanOnLongest), |_| {});
     let batch = vec!["a".to_owned(), "a b c d e f".to_owned(), "a b".to_owned()];
-    let rows = rig.submit(batch, Room::Refuse, None).await.expect("admitted").await.rows;
+    let rows = rig
+        .submit(batch, Room::Refuse, None)
+        .await
+        .expect("admitted")
+        .await
+        .rows;
     assert!(rows[0].is_ok() && rows[2].is_ok(), "{rows:?}");
     assert!(matches!(rows[1], Err(Rejection::NotFinite { .. })), "{rows:?}");
     rig.close();
@@ -47,12 +67,18 @@ async fn a_full_queue_refuses_a_request_and_holds_a_stream() {
     let rig = Rig::with_gate(gate.clone(), |limits| limits.queue_texts_max = 4);
     let held = rig.submit(texts(4), Room::Refuse, None).await.expect("admitted");
     let refused = rig.submit(texts(1), Room::Refuse, None).await.err();
-    assert!(matches!(refused, Some(Rejection::Overloaded { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Some(Rejection::Overloaded { .. })),
+        "{refused:?}"
+    );
 
     let waiting = rig.submit(texts(1), Room::Wait, None);
     tokio::pin!(waiting);
     let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
-    assert!(early.is_err(), "a stream is read no further while the queue is full");
+    assert!(
+        early.is_err(),
+        "a stream is read no further while the queue is full"
+    );
     gate.release();
     let rows = waiting.await.expect("admitted in the end").await.rows;
     assert!(rows[0].is_ok());
@@ -63,7 +89,12 @@ async fn a_full_queue_refuses_a_request_and_holds_a_stream() {
 #[tokio::test]
 async fn a_request_larger_than_the_queue_enters_piece_by_piece() {
     let rig = Rig::with_gate(Gate::open(), |limits| limits.queue_texts_max = 8);
-    let rows = rig.submit(texts(100), Room::Refuse, None).await.expect("admitted").await.rows;
+    let rows = rig
+        .submit(texts(100), Room::Refuse, None)
+        .await
+        .expect("admitted")
+        .await
+        .rows;
     assert_eq!(rows.iter().filter(|row| row.is_ok()).count(), 100);
     rig.close();
 }
@@ -78,8 +109,19 @@ async fn a_client_that_is_gone_costs_no_compute() {
     drop(doomed);
     gate.release();
     assert!(first.await.rows[0].is_ok());
-    assert!(rig.submit(texts(1), Room::Refuse, None).await.expect("admitted").await.rows[0].is_ok());
-    assert_eq!(gate.texts.load(Ordering::SeqCst), 2, "the five texts never reached the model");
+    assert!(
+        rig.submit(texts(1), Room::Refuse, None)
+            .await
+            .expect("admitted")
+            .await
+            .rows[0]
+            .is_ok()
+    );
+    assert_eq!(
+        gate.texts.load(Ordering::SeqCst),
+        2,
+        "the five texts never reached the model"
+    );
     rig.close();
 }
 
@@ -89,11 +131,18 @@ async fn a_deadline_that_passed_costs_no_compute() {
     let rig = Rig::with_gate(gate.clone(), |_| {});
     let first = rig.submit(texts(1), Room::Refuse, None).await.expect("admitted");
     gate.wait_for_batch();
-    let late = rig.submit(texts(5), Room::Refuse, Some(Duration::from_millis(5))).await.expect("admitted");
+    let late = rig
+        .submit(texts(5), Room::Refuse, Some(Duration::from_millis(5)))
+        .await
+        .expect("admitted");
     tokio::time::sleep(Duration::from_millis(10)).await;
     gate.release();
     let rows = late.await.rows;
-    assert!(rows.iter().all(|row| matches!(row, Err(Rejection::DeadlineExceeded(_)))), "{rows:?}");
+    assert!(
+        rows.iter()
+            .all(|row| matches!(row, Err(Rejection::DeadlineExceeded(_)))),
+        "{rows:?}"
+    );
     assert!(first.await.rows[0].is_ok());
     assert_eq!(gate.texts.load(Ordering::SeqCst), 1);
     rig.close();
@@ -103,11 +152,20 @@ async fn a_deadline_that_passed_costs_no_compute() {
 async fn a_text_too_long_is_cut_or_refused_as_asked_and_spoils_nobody() {
     let rig = Rig::with_gate(Gate::open(), |_| {});
     let long = "word ".repeat(100_000);
-    let rows = rig.submit_as(vec![long.clone(), "short".into()], false).await.rows;
-    assert!(matches!(&rows[0], Err(Rejection::Invalid(why)) if why.contains("tokens")), "{:?}", rows[0]);
+    let rows = rig
+        .submit_as(vec![long.clone(), "short".into()], false)
+        .await
+        .rows;
+    assert!(
+        matches!(&rows[0], Err(Rejection::Invalid(why)) if why.contains("tokens")),
+        "{:?}",
+        rows[0]
+    );
     assert!(rows[1].is_ok());
     let rows = rig.submit_as(vec![long], true).await.rows;
-    let Ok(Reply::Embedding(values)) = &rows[0] else { panic!("{rows:?}") };
+    let Ok(Reply::Embedding(values)) = &rows[0] else {
+        panic!("{rows:?}")
+    };
     assert_eq!(values[0] as usize, rig.lane.tokenizer.max_length());
     rig.close();
 }
@@ -116,10 +174,17 @@ async fn a_text_too_long_is_cut_or_refused_as_asked_and_spoils_nobody() {
 async fn stages_are_told_apart_and_in_order() {
     let rig = Rig::with_gate(Gate::open(), |_| {});
     let started = rig.clock.now();
-    let gathered = rig.submit(texts(1), Room::Refuse, None).await.expect("admitted").await;
+    let gathered = rig
+        .submit(texts(1), Room::Refuse, None)
+        .await
+        .expect("admitted")
+        .await;
     let stages = gathered.stages;
     assert!(stages.tokenize > Duration::ZERO && stages.queue > Duration::ZERO);
     let sum = stages.tokenize + stages.queue + stages.execute;
-    assert!(sum <= stages.finished.since(started), "{stages:?} sum to more than the whole");
+    assert!(
+        sum <= stages.finished.since(started),
+        "{stages:?} sum to more than the whole"
+    );
     rig.close();
 }

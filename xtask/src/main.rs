@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 fn main() -> Result<ExitCode> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask has no parent folder")?;
     match std::env::args().nth(1).as_deref() {
         Some("tidy") => {
             let faults = tidy::check(root)?;
@@ -16,7 +18,11 @@ fn main() -> Result<ExitCode> {
                 say(fault);
             }
             say(&format!("tidy: {} faults", faults.len()));
-            Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if faults.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         other => {
             say(&format!("unknown task {other:?}; there is one: tidy"));
@@ -25,7 +31,10 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "a command line tool: its output is its purpose")]
+#[allow(
+    clippy::print_stdout,
+    reason = "a command line tool: its output is its purpose"
+)]
 fn say(line: &str) {
     println!("{line}");
 }

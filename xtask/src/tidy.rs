@@ -14,7 +14,9 @@ pub fn check(root: &Path) -> Result<Vec<String>> {
     let files = files(root)?;
     let mut faults = layers::check(root)?;
     for file in &files {
-        let Ok(text) = std::fs::read_to_string(root.join(file)) else { continue };
+        let Ok(text) = std::fs::read_to_string(root.join(file)) else {
+            continue;
+        };
         match file.extension().and_then(|e| e.to_str()) {
             Some("rs" | "cu") => source::check(file, &text, &mut faults),
             Some("md") => docs::check_links(root, file, &text, &mut faults),
@@ -33,7 +35,15 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
         .current_dir(root)
         .output()
         .context("git ls-files")?;
-    ensure!(listed.status.success(), "git ls-files failed: {}", String::from_utf8_lossy(&listed.stderr));
+    ensure!(
+        listed.status.success(),
+        "git ls-files failed: {}",
+        String::from_utf8_lossy(&listed.stderr)
+    );
     let listed = String::from_utf8(listed.stdout).context("a file name is not UTF-8")?;
-    Ok(listed.lines().map(PathBuf::from).filter(|f| root.join(f).is_file()).collect())
+    Ok(listed
+        .lines()
+        .map(PathBuf::from)
+        .filter(|f| root.join(f).is_file())
+        .collect())
 }

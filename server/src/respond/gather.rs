@@ -55,7 +55,10 @@ impl Gather {
             }),
             cancelled: AtomicBool::new(false),
         });
-        let waiting = Waiting { gather: Arc::clone(&gather), complete };
+        let waiting = Waiting {
+            gather: Arc::clone(&gather),
+            complete,
+        };
         (gather, waiting)
     }
 }
@@ -94,7 +97,11 @@ impl Future for Waiting {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Gathered> {
         // The sender lives in the gather that `self` holds, and is taken only to send: no error can come.
         Pin::new(&mut self.complete).poll(cx).map(|gathered| {
-            gathered.unwrap_or_else(|_| Gathered { rows: Vec::new(), stages: Stages::default(), tokens: 0 })
+            gathered.unwrap_or_else(|_| Gathered {
+                rows: Vec::new(),
+                stages: Stages::default(),
+                tokens: 0,
+            })
         })
     }
 }
@@ -111,7 +118,11 @@ mod tests {
     use penstock_core::{Nanos, Reply, Responder};
 
     fn finished_at(ns: u64) -> Stages {
-        Stages { finished: Nanos(ns), tokens: 2, ..Stages::default() }
+        Stages {
+            finished: Nanos(ns),
+            tokens: 2,
+            ..Stages::default()
+        }
     }
 
     #[tokio::test]

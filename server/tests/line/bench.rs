@@ -18,7 +18,10 @@ use penstock_models::{LoadOptions, Loaded, Model, ModelError};
 
 /// A family folder with a small real tokenizer.
 fn folder() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tests/families/bert-embedding-mean"))
+    PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../models/tests/families/bert-embedding-mean"
+    ))
 }
 
 /// `n` texts of lengths that differ.
@@ -35,7 +38,10 @@ pub fn first(row: &Outcome) -> f32 {
 }
 
 fn lengths(batch: &PackedTokens) -> Vec<Reply> {
-    batch.lengths().map(|length| Reply::Embedding(vec![length as f32])).collect()
+    batch
+        .lengths()
+        .map(|length| Reply::Embedding(vec![length as f32]))
+        .collect()
 }
 
 /// A model that stands still until it is let go, and counts what it ran.
@@ -117,8 +123,17 @@ pub struct NanOnLongest;
 impl Model for NanOnLongest {
     fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
         let longest = batch.lengths().max();
-        let value = |length| if Some(length) == longest { f32::NAN } else { length as f32 };
-        Ok(batch.lengths().map(|length| Reply::Embedding(vec![value(length)])).collect())
+        let value = |length| {
+            if Some(length) == longest {
+                f32::NAN
+            } else {
+                length as f32
+            }
+        };
+        Ok(batch
+            .lengths()
+            .map(|length| Reply::Embedding(vec![value(length)]))
+            .collect())
     }
 
     fn window(&self) -> usize {
@@ -140,21 +155,39 @@ impl Rig {
     }
 
     pub fn with(model: Box<dyn Model>, limit: impl FnOnce(&mut Limits)) -> Rig {
-        let options = LoadOptions { check_parity: false, ..LoadOptions::default() };
-        let Loaded { spec, tokenizer, .. } = penstock_models::load(&folder(), &options).expect("a family folder");
-        let loaded = Loaded { spec, tokenizer, model };
+        let options = LoadOptions {
+            check_parity: false,
+            ..LoadOptions::default()
+        };
+        let Loaded { spec, tokenizer, .. } =
+            penstock_models::load(&folder(), &options).expect("a family folder");
+        let loaded = Loaded {
+            spec,
+            tokenizer,
+            model,
+        };
         let mut limits = limits();
         limit(&mut limits);
         let clock = Clock::start();
         let (pool, tokenizers) = TokenizerPool::start(2, 1024, clock).expect("threads");
         let metrics = Metrics::new(clock);
         let busy = metrics.device_busy("cpu");
-        let shared = Shared { pool: Arc::new(pool), limits, clock, busy };
+        let shared = Shared {
+            pool: Arc::new(pool),
+            limits,
+            clock,
+            busy,
+        };
         let policy = lane::policy(&batching(), loaded.tokenizer.max_length()).expect("a batch holds a text");
         // Nothing is prefetched: what comes while a batch runs stays with the batcher.
         let (lane, threads) =
             Lane::open("rig", "1", loaded, policy, 0, shared, metrics.model("rig", "1")).expect("threads");
-        Rig { lane, clock, threads, tokenizers }
+        Rig {
+            lane,
+            clock,
+            threads,
+            tokenizers,
+        }
     }
 
     /// How many tokens the lane's tokenizer makes of a text.
@@ -172,7 +205,14 @@ impl Rig {
         let received = self.clock.now();
         let deadline = timeout.map(|timeout| received + timeout);
         let class = Class::Interactive;
-        let submission = Submission { texts, class, deadline, truncate: true, received, sink };
+        let submission = Submission {
+            texts,
+            class,
+            deadline,
+            truncate: true,
+            received,
+            sink,
+        };
         self.lane.submit(submission, room).await.map(|()| waiting)
     }
 
@@ -180,8 +220,18 @@ impl Rig {
         let (sink, waiting) = Gather::new(texts.len());
         let received = self.clock.now();
         let class = Class::Interactive;
-        let submission = Submission { texts, class, deadline: None, truncate, received, sink };
-        self.lane.submit(submission, Room::Refuse).await.expect("admitted");
+        let submission = Submission {
+            texts,
+            class,
+            deadline: None,
+            truncate,
+            received,
+            sink,
+        };
+        self.lane
+            .submit(submission, Room::Refuse)
+            .await
+            .expect("admitted");
         waiting.await
     }
 

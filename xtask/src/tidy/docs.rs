@@ -15,7 +15,11 @@ pub fn check_links(root: &Path, file: &Path, text: &str, faults: &mut Vec<String
             }
             let from = file.parent().unwrap_or(Path::new(""));
             if !root.join(from).join(path).exists() {
-                faults.push(format!("{}:{}: link to {path}, which does not exist", file.display(), number + 1));
+                faults.push(format!(
+                    "{}:{}: link to {path}, which does not exist",
+                    file.display(),
+                    number + 1
+                ));
             }
         }
     }
@@ -32,8 +36,15 @@ pub fn check_metric_names(root: &Path, files: &[PathBuf], faults: &mut Vec<Strin
     let page = "docs/metrics.md";
     let text = std::fs::read_to_string(root.join(page)).with_context(|| page.to_owned())?;
     let documented = metric_names(&text, '`');
-    faults.extend(code.difference(&documented).map(|name| format!("{page}: {name} is not documented")));
-    faults.extend(documented.difference(&code).map(|name| format!("{page}: {name} is not in the code")));
+    faults.extend(
+        code.difference(&documented)
+            .map(|name| format!("{page}: {name} is not documented")),
+    );
+    faults.extend(
+        documented
+            .difference(&code)
+            .map(|name| format!("{page}: {name} is not in the code")),
+    );
     Ok(())
 }
 
@@ -41,7 +52,11 @@ pub fn check_metric_names(root: &Path, files: &[PathBuf], faults: &mut Vec<Strin
 fn metric_names(text: &str, quote: char) -> BTreeSet<String> {
     text.split(quote)
         .filter(|part| part.starts_with("penstock_") || part.starts_with("nv_inference_"))
-        .map(|part| part.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_' || c.is_ascii_digit()).collect())
+        .map(|part| {
+            part.chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '_' || c.is_ascii_digit())
+                .collect()
+        })
         .filter(|name: &String| !name.ends_with('_'))
         .collect()
 }

@@ -12,7 +12,16 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("kernels", &[]),
     ("models", &["penstock-core", "penstock-kernels"]),
     ("server", &["penstock-core", "penstock-models", "penstock-proto"]),
-    ("benches", &["penstock", "penstock-core", "penstock-kernels", "penstock-models", "penstock-proto"]),
+    (
+        "benches",
+        &[
+            "penstock",
+            "penstock-core",
+            "penstock-kernels",
+            "penstock-models",
+            "penstock-proto",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
@@ -42,15 +51,23 @@ pub fn check(root: &Path) -> Result<Vec<String>> {
         let path = root.join(folder).join("Cargo.toml");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let manifest: Manifest = toml::from_str(&text).with_context(|| path.display().to_string())?;
-        for name in manifest.dependencies.keys().chain(manifest.dev_dependencies.keys()) {
+        for name in manifest
+            .dependencies
+            .keys()
+            .chain(manifest.dev_dependencies.keys())
+        {
             let ours = name == "penstock" || name.starts_with("penstock-");
             if ours && !allowed.contains(&name.as_str()) {
-                faults.push(format!("{folder}/Cargo.toml: must not name {name}; it may name {allowed:?}"));
+                faults.push(format!(
+                    "{folder}/Cargo.toml: must not name {name}; it may name {allowed:?}"
+                ));
             }
         }
         for (outside, rooms) in WALLS {
             if manifest.dependencies.contains_key(outside) && !rooms.contains(&folder) {
-                faults.push(format!("{folder}/Cargo.toml: {outside} belongs in {rooms:?} alone"));
+                faults.push(format!(
+                    "{folder}/Cargo.toml: {outside} belongs in {rooms:?} alone"
+                ));
             }
         }
         if folder == "core" && manifest.dependencies.keys().any(|name| name != "thiserror") {

@@ -23,11 +23,15 @@ pub fn check(file: &Path, text: &str, faults: &mut Vec<String>) {
     let name = file.display();
     let lines = text.lines().count();
     if lines > LINES_MAX {
-        faults.push(format!("{name}: {lines} lines, more than {LINES_MAX}: two ideas?"));
+        faults.push(format!(
+            "{name}: {lines} lines, more than {LINES_MAX}: two ideas?"
+        ));
     }
     let rust = file.extension().is_some_and(|e| e == "rs");
     if rust && !text.starts_with("//! ") {
-        faults.push(format!("{name}:1: the first line says what the file is for: //! …"));
+        faults.push(format!(
+            "{name}:1: the first line says what the file is for: //! …"
+        ));
     }
     let stem = file.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
     if ["utils", "util", "common", "helpers", "helper", "manager", "misc"].contains(&stem) {
@@ -45,8 +49,12 @@ pub fn check(file: &Path, text: &str, faults: &mut Vec<String>) {
             }
         }
         let code = line.split("//").next().unwrap_or_default();
-        let uses_unsafe = code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
-        if uses_unsafe && !file.starts_with("kernels") && !file.to_string_lossy().starts_with(UNSAFE_ELSEWHERE) {
+        let uses_unsafe =
+            code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
+        if uses_unsafe
+            && !file.starts_with("kernels")
+            && !file.to_string_lossy().starts_with(UNSAFE_ELSEWHERE)
+        {
             fault("unsafe belongs in kernels/ alone");
         }
         let behind_wire = file.starts_with("server") && !WIRE.iter().any(|w| file.starts_with(w));
