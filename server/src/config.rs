@@ -20,23 +20,24 @@ use std::time::Duration;
 use penstock_models::Task;
 
 pub use diagnose::ConfigError;
-pub use raw::Settings;
+pub use raw::{JobSettings, Settings};
 pub use values::{DeviceChoice, DtypeChoice, LogFormat, Size, Time};
 
 /// What the server runs with, from the file under the environment under the flags. clap has already laid
 /// the flags over the environment.
 pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError> {
+    let base = Settings::of_environment(std::env::var("RUST_LOG").ok());
     let Some(file) = file else {
-        return resolve::resolve(flags.over(Settings::default()), cpus())
+        return resolve::resolve(flags.over(base), cpus())
             .map_err(|problem| ConfigError::from_problem(None, problem));
     };
     let text = std::fs::read_to_string(file).map_err(|e| ConfigError::unreadable(file, &e))?;
-    parse(file, &text, flags)
+    parse(file, &text, flags, base)
 }
 
-fn parse(file: &Path, text: &str, flags: Settings) -> Result<Config, ConfigError> {
-    let below: Settings = toml::from_str(text).map_err(|e| ConfigError::from_toml(file, text, &e))?;
-    resolve::resolve(flags.over(below), cpus())
+fn parse(file: &Path, text: &str, flags: Settings, base: Settings) -> Result<Config, ConfigError> {
+    let written: Settings = toml::from_str(text).map_err(|e| ConfigError::from_toml(file, text, &e))?;
+    resolve::resolve(flags.over(written.over(base)), cpus())
         .map_err(|problem| ConfigError::from_problem(Some((file, text)), problem))
 }
 

@@ -4,8 +4,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod app;
+pub mod cli;
+pub mod commands;
 pub mod config;
+
+pub mod app;
 
 pub mod ingest;
 
@@ -22,6 +25,7 @@ pub mod respond;
 
 pub mod clock;
 pub mod drain;
+pub mod logging;
 pub mod metrics;
 pub mod repository;
 pub mod status;

@@ -1,2 +1,21 @@
-//! x
-fn main() {}
+//! The program: reads the command line, runs the command, ends with its exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use penstock::cli::Cli;
+use penstock::commands::{self, Failure};
+
+fn main() -> ExitCode {
+    match commands::run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(failure) => {
+            if !matches!(failure, Failure::NobodyReads) {
+                // A closed stderr leaves the exit code to say it.
+                let _ = writeln!(std::io::stderr(), "penstock: {failure}");
+            }
+            failure.code()
+        }
+    }
+}

@@ -33,6 +33,20 @@ impl fmt::Display for ConfigError {
 }
 
 impl ConfigError {
+    /// Nothing to serve.
+    pub fn no_model() -> ConfigError {
+        ConfigError::plain(
+            "no model to serve: give --model NAME=DIR_OR_HF_ID, or a [[model]] table in --config".into(),
+        )
+    }
+
+    /// What is wrong with a key of the model of that index in `file`.
+    pub fn at_model(file: &Path, index: usize, key: &'static str, message: String) -> ConfigError {
+        let path = vec![Step::Key("model"), Step::Index(index), Step::Key(key)];
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        ConfigError::from_problem(Some((file, &text)), Problem { path, message })
+    }
+
     pub(super) fn plain(message: String) -> ConfigError {
         ConfigError {
             file: None,

@@ -106,7 +106,7 @@ pub(super) struct Limits {
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[command(next_help_heading = "Batching")]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Batching {
+pub(super) struct Batching {
     /// Tokens of one batch; at least the longest text of the model [default: 8192]
     #[arg(
         long = "batching-tokens-max",
@@ -149,6 +149,62 @@ pub(crate) struct Batching {
         value_name = "N"
     )]
     pub(super) prefetch: Option<NonZeroUsize>,
+}
+
+/// The settings that a job without listeners has, under the same names.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Engine")]
+pub struct JobSettings {
+    /// Where the model runs: auto, cpu, cuda or cuda:N [default: auto]
+    #[arg(long, env = "PENSTOCK_DEVICE", value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
+    /// What it computes in: auto, f32, f16, bf16 or int8 [default: auto]
+    #[arg(long, env = "PENSTOCK_DTYPE", value_name = "DTYPE")]
+    dtype: Option<DtypeChoice>,
+    /// Threads that compute [default: the CPUs this process may use]
+    #[arg(long, env = "PENSTOCK_THREADS", value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// Threads that tokenize [default: a quarter of the CPUs, 1 to 16]
+    #[arg(long, env = "PENSTOCK_TOKENIZER_THREADS", value_name = "N")]
+    tokenizer_threads: Option<NonZeroUsize>,
+    /// Which log lines are written [default: warn]
+    #[arg(
+        long,
+        env = "PENSTOCK_LOG",
+        value_name = "FILTER",
+        default_value = "warn",
+        hide_default_value = true
+    )]
+    log: Option<String>,
+    #[command(flatten)]
+    batching: Batching,
+}
+
+impl JobSettings {
+    /// With the one model that the job runs.
+    pub fn with_model(self, name: &str, path: &str) -> Settings {
+        let JobSettings {
+            device,
+            dtype,
+            threads,
+            tokenizer_threads,
+            log,
+            batching,
+        } = self;
+        Settings {
+            server: Server {
+                device,
+                dtype,
+                threads,
+                tokenizer_threads,
+                log,
+                ..Server::default()
+            },
+            batching,
+            model: vec![Model::plain(name.to_owned(), path.to_owned())],
+            ..Settings::default()
+        }
+    }
 }
 
 /// One `[[model]]` table.
@@ -250,6 +306,18 @@ layered!(Batching {
 });
 
 impl Settings {
+    /// The layer below all others: what other programs' variables say.
+    pub(super) fn of_environment(rust_log: Option<String>) -> Settings {
+        let server = Server {
+            log: rust_log.filter(|log| !log.is_empty()),
+            ..Server::default()
+        };
+        Settings {
+            server,
+            ..Settings::default()
+        }
+    }
+
     /// This layer over the one below. A model named by flag takes the place of the file's model of that
     /// name and keeps its other settings.
     pub(super) fn over(self, below: Settings) -> Settings {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::raw::{self, Settings};
 use super::values::{DeviceChoice, DtypeChoice, LogFormat, Size, Time};
 use super::{Batching, Config, Limits, ModelConfig};
+use crate::logging;
 
 /// Tokens of a batch. Two cores are saturated from about 500 on; more costs latency and no throughput
 /// there, and a larger machine needs more.
@@ -53,6 +54,8 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
     } = settings;
     let (device, dtype, device_reason) = compute(&server)?;
     let [grpc_addr, http_addr, metrics_addr] = addresses(&server)?;
+    let log = server.log.clone().unwrap_or_else(|| "info".to_owned());
+    logging::check(&log).map_err(|message| setting("server", "log", message))?;
     let limits = bounds(&limits);
     let quarter = |max: usize| (cpus / 4).clamp(1, max);
     let or = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
@@ -69,7 +72,7 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
         drain_timeout: server.drain_timeout.map_or(Duration::from_secs(30), |t| t.0),
         models: models(model, &batching, &limits)?,
         limits,
-        log: server.log.unwrap_or_else(|| "info".to_owned()),
+        log,
         log_format: server.log_format.unwrap_or(LogFormat::Auto),
     })
 }

@@ -19,7 +19,13 @@ fn given(flags: &[&str]) -> Settings {
 }
 
 fn read(text: &str, flags: &[&str]) -> Result<Config, String> {
-    parse(Path::new("penstock.toml"), text, given(flags)).map_err(|e| e.to_string())
+    parse(
+        Path::new("penstock.toml"),
+        text,
+        given(flags),
+        Settings::default(),
+    )
+    .map_err(|e| e.to_string())
 }
 
 /// The whole message, as a user sees it.
@@ -171,6 +177,19 @@ fn flags_beat_the_file() {
 }
 
 #[test]
+fn rust_log_counts_where_nothing_else_is_said() {
+    let base = || Settings::of_environment(Some("trace".to_owned()));
+    let log = |text, flags| {
+        parse(Path::new("penstock.toml"), text, given(flags), base())
+            .unwrap()
+            .log
+    };
+    assert_eq!(log("", &[]), "trace");
+    assert_eq!(log("[server]\nlog = \"warn\"", &[]), "warn");
+    assert_eq!(log("[server]\nlog = \"warn\"", &["--log", "debug"]), "debug");
+}
+
+#[test]
 fn models_by_flag_need_no_file() {
     let config = load(
         None,
@@ -314,6 +333,11 @@ fn contradictions_say_where_and_why() {
         &[],
         "penstock.toml:2:8: model name `a/b` holds '/'; letters, digits, `-`, `_` and `.` are allowed",
     );
+    let filter = read("[server]\nlog = \"penstock=loud\"", &[]).unwrap_err();
+    assert!(
+        filter.starts_with("penstock.toml:2:7: log filter `penstock=loud`: "),
+        "{filter}"
+    );
     // What a flag says has no place in the file.
     refused(
         "",
@@ -384,7 +408,7 @@ fn sections() -> Vec<(&'static str, Vec<String>)> {
 #[test]
 fn the_manual_has_every_setting_with_its_names_and_default() {
     let manual = include_str!("../../../docs/configuration.md");
-    let shown = load(None, given(&["--model", "a=b"])).unwrap().to_toml();
+    let shown = read("", &["--model", "a=b"]).unwrap().to_toml();
     let shown: toml::Table = shown.parse().unwrap();
     for (section, keys) in sections() {
         for key in keys {

@@ -10,6 +10,8 @@ pub enum Kind {
     Gauge,
     /// Values by size.
     Histogram,
+    /// Quantiles of the last minute.
+    Summary,
 }
 
 impl Kind {
@@ -19,6 +21,7 @@ impl Kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
+            Kind::Summary => "summary",
         }
     }
 }
@@ -57,7 +60,8 @@ pub struct Family {
     pub kind: Kind,
     /// The unit.
     pub unit: Unit,
-    /// The names of the labels, in the order of their values.
+    /// The names of the labels, in the order of their values. The `le` of a histogram and the `quantile`
+    /// of a summary come on top.
     pub labels: &'static [&'static str],
     /// What it says.
     pub help: &'static str,
@@ -86,7 +90,7 @@ families! {
         "Requests that ended, by how they ended.";
     REQUEST_DURATION = Histogram Seconds "penstock_request_duration_seconds" ["model", "source", "class"]
         "From the request read to its response built, for every request that was let in.";
-    REQUEST_LATENCY = Gauge Seconds "penstock_request_latency_seconds" ["model", "source", "class", "quantile"]
+    REQUEST_LATENCY = Summary Seconds "penstock_request_latency_seconds" ["model", "source", "class"]
         "Quantiles of the request duration over the last minute, within 1 percent.";
     STAGE_DURATION = Histogram Seconds "penstock_stage_duration_seconds" ["model", "stage"]
         "Where the time of answered requests went; the four stages sum to the request duration.";

@@ -62,20 +62,43 @@ impl Samples<'_> {
         debug_assert_eq!(self.family.kind, Kind::Histogram);
         let divisor = self.family.unit.divisor();
         for (bound, count) in snapshot.cumulative() {
-            self.line("_bucket", labels, Some(&(bound as f64 / divisor).to_string()));
+            self.line(
+                "_bucket",
+                labels,
+                Some(("le", &(bound as f64 / divisor).to_string())),
+            );
             let _ = writeln!(self.text, "{count}");
         }
         // The last bucket and the count are one number, whatever is recorded meanwhile.
         let count = snapshot.count();
-        self.line("_bucket", labels, Some("+Inf"));
+        self.line("_bucket", labels, Some(("le", "+Inf")));
         let _ = writeln!(self.text, "{count}");
-        self.line("_sum", labels, None);
-        let _ = writeln!(self.text, "{}", snapshot.sum as f64 / divisor);
-        self.line("_count", labels, None);
-        let _ = writeln!(self.text, "{count}");
+        self.sum_and_count(labels, snapshot);
     }
 
-    fn line(&mut self, suffix: &str, values: &[&str], le: Option<&str>) {
+    /// A summary: the quantiles of the last minute, where it saw any, and the sum and count of all values.
+    pub(super) fn summary<'q>(
+        &mut self,
+        labels: &[&str],
+        quantiles: impl Iterator<Item = (&'q str, f64)>,
+        all: &Snapshot,
+    ) {
+        debug_assert_eq!(self.family.kind, Kind::Summary);
+        for (quantile, value) in quantiles {
+            self.line("", labels, Some(("quantile", quantile)));
+            let _ = writeln!(self.text, "{value}");
+        }
+        self.sum_and_count(labels, all);
+    }
+
+    fn sum_and_count(&mut self, labels: &[&str], snapshot: &Snapshot) {
+        self.line("_sum", labels, None);
+        let _ = writeln!(self.text, "{}", snapshot.sum as f64 / self.family.unit.divisor());
+        self.line("_count", labels, None);
+        let _ = writeln!(self.text, "{}", snapshot.count());
+    }
+
+    fn line(&mut self, suffix: &str, values: &[&str], own: Option<(&str, &str)>) {
         debug_assert_eq!(self.family.labels.len(), values.len(), "{}", self.family.name);
         let _ = write!(self.text, "{}{suffix}", self.family.name);
         let labels = self
@@ -84,7 +107,7 @@ impl Samples<'_> {
             .iter()
             .copied()
             .zip(values.iter().copied())
-            .chain(le.map(|le| ("le", le)));
+            .chain(own);
         let mut open = '{';
         for (name, value) in labels {
             let _ = write!(self.text, "{open}{name}=\"");

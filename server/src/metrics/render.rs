@@ -12,7 +12,7 @@ use super::labels::{OutcomeLabel, Source};
 use super::model::{ModelMetrics, Requests, Statistics};
 use super::names::{self, Family, QUANTILES, STAGES, UNKNOWN_MODEL};
 use super::page::Page;
-use super::{BusyMeter, Metrics};
+use super::{BusyMeter, Metrics, window};
 use crate::clock::Clock;
 
 /// One model with the handles of all its versions.
@@ -112,31 +112,33 @@ fn requests(page: &mut Page, metrics: &Metrics, models: &[Model<'_>]) {
 }
 
 fn latencies(page: &mut Page, models: &[Model<'_>], clock: Clock) {
+    let seen: Vec<_> = models
+        .iter()
+        .flat_map(|model| origins().map(move |(source, class)| (model, source, class)))
+        .filter_map(|(model, source, class)| {
+            let requests = model.requests(source, class);
+            let all = requests
+                .iter()
+                .map(|r| r.durations.snapshot())
+                .reduce(|a, b| a.add(&b))?;
+            Some(([model.name, source.name(), class.name()], requests, all))
+        })
+        .collect();
     page.family(&names::REQUEST_DURATION, |s| {
-        for model in models {
-            for (source, class) in origins() {
-                let seen = model
-                    .requests(source, class)
-                    .into_iter()
-                    .map(|r| r.durations.snapshot());
-                if let Some(snapshot) = seen.reduce(|a, b| a.add(&b)) {
-                    s.histogram(&[model.name, source.name(), class.name()], &snapshot);
-                }
-            }
+        for (labels, _, all) in &seen {
+            s.histogram(labels, all);
         }
     });
     page.family(&names::REQUEST_LATENCY, |s| {
-        for model in models {
-            for (source, class) in origins() {
-                let seen = model.requests(source, class).into_iter().map(|r| &r.latency);
-                let read = super::window::read_all(seen, clock.now(), QUANTILES.map(|(q, _)| q));
-                for (value, (_, quantile)) in read.into_iter().flatten().zip(QUANTILES) {
-                    s.gauge(
-                        &[model.name, source.name(), class.name(), quantile],
-                        value.as_secs_f64(),
-                    );
-                }
-            }
+        for (labels, requests, all) in &seen {
+            let windows = requests.iter().map(|r| &r.latency);
+            let read = window::read_all(windows, clock.now(), QUANTILES.map(|(q, _)| q));
+            let quantiles = read.into_iter().flatten().zip(QUANTILES);
+            s.summary(
+                labels,
+                quantiles.map(|(value, (_, name))| (name, value.as_secs_f64())),
+                all,
+            );
         }
     });
     page.family(&names::STAGE_DURATION, |s| {

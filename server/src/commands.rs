@@ -1,0 +1,113 @@
+//! What each command does. Data goes to stdout, everything said about it to stderr.
+
+mod check;
+mod inspect;
+mod score;
+mod serve;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use penstock_models::{ModelError, ModelSpec};
+
+use crate::app::AppError;
+use crate::cli::{Command, ModelCommand};
+use crate::config::ConfigError;
+
+/// Why a command ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The config is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model cannot be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The server did not start, or did not end well.
+    #[error("{0}")]
+    Serve(AppError),
+    /// The engine of a job did not start.
+    #[error("{0}")]
+    Engine(AppError),
+    /// A file cannot be read or written.
+    #[error("{name}: {source}")]
+    Io {
+        /// The file.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The reader of the output went away, as `head` does: nothing to tell anyone.
+    #[error("nobody reads the output")]
+    NobodyReads,
+}
+
+impl Failure {
+    /// A file that cannot be read or written.
+    fn io(name: impl Into<String>, source: io::Error) -> Failure {
+        if source.kind() == io::ErrorKind::BrokenPipe {
+            Failure::NobodyReads
+        } else {
+            Failure::Io {
+                name: name.into(),
+                source,
+            }
+        }
+    }
+
+    /// 2 says that nothing was run, 1 that it ran and failed.
+    pub fn code(&self) -> ExitCode {
+        match self {
+            Failure::Serve(_) => ExitCode::FAILURE,
+            Failure::Config(_) | Failure::Model(_) | Failure::Engine(_) | Failure::Io { .. } => {
+                ExitCode::from(2)
+            }
+            Failure::NobodyReads => ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// Runs a command.
+pub fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Serve(args) => serve::serve(*args),
+        Command::Score(args) => score::score(*args),
+        Command::Check(args) => check::check(&args),
+        Command::Model(ModelCommand::Inspect(args)) => inspect::inspect(&args),
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|e| Failure::io("stdout", e))
+}
+
+/// A model in half a line.
+fn summary(spec: &ModelSpec) -> String {
+    let what = match spec.labels.len() {
+        0 => format!("{} dimensions", spec.hidden),
+        labels => format!("{labels} labels"),
+    };
+    let ModelSpec {
+        family,
+        task,
+        max_length,
+        ..
+    } = spec;
+    let size = millions(spec.parameters);
+    format!(
+        "{}, {}, {what}, {size} parameters, up to {max_length} tokens",
+        family.name(),
+        task.name()
+    )
+}
+
+fn millions(parameters: u64) -> String {
+    if parameters < 1_000_000 {
+        parameters.to_string()
+    } else {
+        format!("{:.1} M", parameters as f64 / 1e6)
+    }
+}

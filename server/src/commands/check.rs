@@ -1,0 +1,63 @@
+//! `penstock check`: what a config means, without starting anything.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use penstock_models::ModelError;
+
+use super::{Failure, print, summary};
+use crate::cli::CheckArgs;
+use crate::config::{self, ConfigError, ModelConfig, Settings};
+
+pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
+    let config = config::load(Some(&args.file), Settings::default())?;
+    let mut out = format!(
+        "# {}: what it would run, with every default\n",
+        args.file.display()
+    );
+    for (index, model) in config.models.iter().enumerate() {
+        let found =
+            look(model).map_err(|e| ConfigError::at_model(&args.file, index, "path", e.to_string()))?;
+        // Writing to a `String` cannot fail.
+        let _ = found
+            .iter()
+            .try_for_each(|line| writeln!(out, "# {}: {line}", model.name));
+    }
+    if config.models.is_empty() {
+        out.push_str("# no model: add a [[model]] table, or name one with --model\n");
+    }
+    out.push('\n');
+    out.push_str(&config.to_toml());
+    print(&out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is known of a model without its weights and without the network: one line per version.
+fn look(model: &ModelConfig) -> Result<Vec<String>, ModelError> {
+    let folder = Path::new(&model.source);
+    if !folder.is_dir() {
+        // Only a path that cannot be an id is wrong here; whether an id exists, its hub knows.
+        let looks_like_path = model.source.starts_with(['/', '.', '~']);
+        if looks_like_path || !model.source.contains('/') {
+            return Err(ModelError::NotFound {
+                reference: model.source.clone(),
+            });
+        }
+        return Ok(vec![format!(
+            "the Hugging Face model {}, fetched when it is served",
+            model.source
+        )]);
+    }
+    let versions = penstock_models::versions(folder);
+    if versions.is_empty() {
+        return Ok(vec![summary(&penstock_models::inspect(folder)?)]);
+    }
+    let line = |(version, folder): (u64, PathBuf)| {
+        Ok(format!(
+            "version {version}: {}",
+            summary(&penstock_models::inspect(&folder)?)
+        ))
+    };
+    versions.into_iter().map(line).collect()
+}

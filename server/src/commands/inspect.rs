@@ -1,0 +1,74 @@
+//! `penstock model inspect`: what a model folder holds.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use penstock_models::{ModelSpec, Task};
+
+use super::{Failure, millions, print};
+use crate::cli::InspectArgs;
+
+pub(super) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
+    let folder = penstock_models::locate(&args.model)?;
+    let versions = penstock_models::versions(&folder);
+    let mut out = String::new();
+    if versions.is_empty() {
+        out.push_str(&describe(&folder, &penstock_models::inspect(&folder)?));
+    }
+    for (version, folder) in versions {
+        let described = describe(&folder, &penstock_models::inspect(&folder)?);
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(out, "version     {version}\n{described}");
+    }
+    print(&out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(folder: &Path, spec: &ModelSpec) -> String {
+    let dtypes: Vec<String> = spec
+        .dtypes
+        .iter()
+        .map(|(dtype, count)| format!("{dtype} ({})", millions(*count)))
+        .collect();
+    let mut lines = vec![
+        ("folder", folder.display().to_string()),
+        ("family", spec.family.name().to_owned()),
+        ("task", spec.task.name().to_owned()),
+    ];
+    match spec.task {
+        Task::SequenceClassification => {
+            lines.push(("labels", spec.labels.join(", ")));
+            lines.push(("problem", spec.problem.name().to_owned()));
+        }
+        Task::Embedding => {
+            let pooling = spec
+                .pooling
+                .map_or("none".to_owned(), |p| format!("{p:?}").to_lowercase());
+            lines.push(("dimensions", spec.hidden.to_string()));
+            lines.push(("pooling", pooling));
+            lines.push(("normalized", if spec.normalize { "yes" } else { "no" }.to_owned()));
+        }
+    }
+    lines.extend([
+        (
+            "layers",
+            format!("{} of width {}, {} heads", spec.layers, spec.hidden, spec.heads),
+        ),
+        ("parameters", millions(spec.parameters)),
+        ("dtypes", dtypes.join(", ")),
+        ("vocabulary", spec.vocabulary.to_string()),
+        ("max length", format!("{} tokens", spec.max_length)),
+        (
+            "parity",
+            match spec.parity_cases {
+                0 => "no vectors".to_owned(),
+                cases => format!("{cases} vectors, checked when the model is loaded"),
+            },
+        ),
+    ]);
+    lines.into_iter().fold(String::new(), |mut out, (key, value)| {
+        let _ = writeln!(out, "{key:<12}{value}");
+        out
+    })
+}

@@ -1,0 +1,175 @@
+//! From a window of records to its lines of output.
+
+use penstock_core::{Class, Outcome, Rejection};
+use penstock_models::{ModelSpec, Task};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use super::records::{Record, Window};
+use crate::front::{Call, Front};
+use crate::lane::Room;
+use crate::metrics::Source;
+use crate::respond::rows::{Shape, classified, embedded};
+
+/// The output of one window.
+pub(super) struct Lines {
+    /// One JSON object per record, in order.
+    pub(super) text: Vec<u8>,
+    /// Bytes of input that the records took.
+    pub(super) read: u64,
+    /// How many there are.
+    pub(super) records: u64,
+    /// How many have an error.
+    pub(super) failed: u64,
+}
+
+/// One line of output.
+#[derive(Serialize)]
+struct Line<'a> {
+    index: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
+    #[serde(flatten)]
+    result: Scores<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Scores<'a> {
+    Classes {
+        label: &'a str,
+        score: f32,
+        probabilities: Probabilities<'a>,
+    },
+    Embedding {
+        embedding: Vec<f32>,
+    },
+    Error {
+        error: String,
+    },
+}
+
+/// Label to probability, in the model's order.
+struct Probabilities<'a> {
+    labels: &'a [String],
+    values: &'a [f32],
+}
+
+impl Serialize for Probabilities<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.labels.iter().zip(self.values))
+    }
+}
+
+/// Scores the records that have a text, and writes a line for each record.
+pub(super) async fn score(front: &Front, model: &str, window: Window) -> Lines {
+    let Window { mut records, read } = window;
+    let texts: Vec<String> = records
+        .iter_mut()
+        .filter_map(|record| record.text.as_mut().ok().map(std::mem::take))
+        .collect();
+    let mut lines = Lines {
+        text: Vec::new(),
+        read,
+        records: records.len() as u64,
+        failed: 0,
+    };
+    if texts.is_empty() {
+        for record in &records {
+            lines.push(record, error_of(record));
+        }
+        return lines;
+    }
+    let call = Call {
+        model: model.to_owned(),
+        version: String::new(),
+        texts,
+        class: Class::Bulk,
+        source: Source::File,
+        timeout: None,
+        truncate: true,
+        room: Room::Wait,
+        received: front.clock().now(),
+    };
+    match front.score(call).await {
+        Ok(scored) => {
+            let mut rows = scored.rows.iter();
+            for record in &records {
+                let result = match &record.text {
+                    Ok(_) => rows
+                        .next()
+                        .map_or_else(|| refused(&Rejection::Lost), |row| scores(&scored.lane.spec, row)),
+                    Err(_) => error_of(record),
+                };
+                lines.push(record, result);
+            }
+        }
+        Err(rejection) => {
+            for record in &records {
+                let result = if record.text.is_ok() {
+                    refused(&rejection)
+                } else {
+                    error_of(record)
+                };
+                lines.push(record, result);
+            }
+        }
+    }
+    lines
+}
+
+impl Lines {
+    fn push(&mut self, record: &Record, result: Scores<'_>) {
+        self.failed += u64::from(matches!(result, Scores::Error { .. }));
+        let before = self.text.len();
+        let line = Line {
+            index: record.index,
+            id: record.id.as_ref(),
+            result,
+        };
+        if let Err(e) = serde_json::to_writer(&mut self.text, &line) {
+            // Strings, numbers and maps of them: nothing here can fail to be JSON, but a record is
+            // never dropped in silence.
+            self.text.truncate(before);
+            self.failed += 1;
+            self.text
+                .extend_from_slice(format!("{{\"index\":{},\"error\":\"{e:?}\"}}", record.index).as_bytes());
+        }
+        self.text.push(b'\n');
+    }
+}
+
+fn error_of(record: &Record) -> Scores<'static> {
+    Scores::Error {
+        error: record.text.as_ref().err().cloned().unwrap_or_default(),
+    }
+}
+
+fn refused(rejection: &Rejection) -> Scores<'static> {
+    Scores::Error {
+        error: rejection.to_string(),
+    }
+}
+
+fn scores<'a>(spec: &'a ModelSpec, row: &'a Outcome) -> Scores<'a> {
+    let reply = match row {
+        Ok(reply) => reply,
+        Err(rejection) => return refused(rejection),
+    };
+    let scores = match spec.task {
+        Task::SequenceClassification => classified(spec, reply).map(|row| Scores::Classes {
+            label: row.label,
+            score: row.score,
+            probabilities: Probabilities {
+                labels: &spec.labels,
+                values: row.probabilities,
+            },
+        }),
+        Task::Embedding => embedded(spec, reply).map(|vector| {
+            let mut embedding = vector.to_vec();
+            Shape::of(spec).apply(&mut embedding);
+            Scores::Embedding { embedding }
+        }),
+    };
+    scores.unwrap_or_else(|rejection| refused(&rejection))
+}

@@ -1,0 +1,30 @@
+//! `penstock serve`: settings, log, then the app until it has drained.
+
+use std::process::ExitCode;
+
+use tracing::info;
+
+use super::Failure;
+use crate::cli::ServeArgs;
+use crate::config::{self, ConfigError};
+use crate::{app, logging};
+
+pub(super) fn serve(args: ServeArgs) -> Result<ExitCode, Failure> {
+    let config = config::load(args.config.as_deref(), args.settings)?;
+    if config.models.is_empty() {
+        return Err(ConfigError::no_model().into());
+    }
+    logging::init(&config.log, config.log_format);
+    let models: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        device = %config.device,
+        dtype = %config.dtype,
+        reason = config.device_reason,
+        threads = config.threads,
+        ?models,
+        "starting"
+    );
+    app::serve(config).map_err(Failure::Serve)?;
+    Ok(ExitCode::SUCCESS)
+}
