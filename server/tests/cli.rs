@@ -195,7 +195,7 @@ fn check_shows_what_would_run() {
 #[test]
 fn check_says_where_a_config_is_wrong() {
     let folder = tempdir().unwrap();
-    let mut refused = |content: &str, reason: &str| {
+    let refused = |content: &str, reason: &str| {
         let config = file(folder.path(), "penstock.toml", content);
         check(&["check", &config], 2, &[], &[&format!("{config}:{reason}")]);
     };
