@@ -64,9 +64,11 @@ pub fn run(mut batcher: Batcher, wires: Wires, mut credits: usize, clock: Clock,
         }
         let timer = wake.map_or_else(never, |at: Nanos| after(at.since(clock.now()).max(MIN_WAIT)));
         select! {
-            recv(requests) -> request => match request {
-                Ok(request) => batcher.offer(request),
-                Err(_) => { open = false; requests = never(); }
+            recv(requests) -> request => if let Ok(request) = request {
+                batcher.offer(request);
+            } else {
+                open = false;
+                requests = never();
             },
             recv(ran) -> report => match report {
                 Ok(Ran { shape, took }) => {
@@ -142,7 +144,7 @@ mod tests {
     fn when_the_executor_is_gone_everything_is_answered_and_the_thread_ends() {
         let (batcher, admission, answers) = rig();
         let (requests, requests_out) = bounded(8);
-        let (batches, batches_out) = bounded(1);
+        let (batches, batches_out) = bounded::<penstock_core::Batch>(1);
         let (ran_in, ran) = bounded(1);
         for row in 0..8 {
             requests.send(request(&admission, &answers, row)).unwrap();
@@ -175,7 +177,7 @@ mod tests {
     fn what_was_sent_before_the_senders_went_is_still_run() {
         let (batcher, admission, answers) = rig();
         let (requests, requests_out) = bounded(8);
-        let (batches, batches_out) = bounded(1);
+        let (batches, batches_out) = bounded::<penstock_core::Batch>(1);
         let (report, ran) = bounded(1);
         for row in 0..8 {
             requests.send(request(&admission, &answers, row)).unwrap();

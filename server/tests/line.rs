@@ -72,8 +72,7 @@ async fn a_full_queue_refuses_a_request_and_holds_a_stream() {
         "{refused:?}"
     );
 
-    let waiting = rig.submit(texts(1), Room::Wait, None);
-    tokio::pin!(waiting);
+    let mut waiting = Box::pin(rig.submit(texts(1), Room::Wait, None));
     let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
     assert!(
         early.is_err(),
