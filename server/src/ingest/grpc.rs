@@ -6,6 +6,7 @@ mod exchange;
 mod health;
 mod kserve;
 mod models;
+mod receive;
 mod text;
 mod wire;
 
@@ -22,6 +23,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
+use self::receive::Arriving;
 use crate::front::Front;
 use crate::lane::Lane;
 use crate::metrics::Source;
@@ -35,7 +37,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let routes = routes(&front)?;
-    connection::accept(listener, routes, front.limits().connections_max, shutdown).await;
+    let limits = front.limits();
+    // A message that the limit allows must fit when it is alone; its frame's header is not counted in it.
+    let arriving = Arriving::new(limits.queue_bytes_max.max(limits.max_request_bytes + 1024));
+    connection::accept(listener, routes, limits.connections_max, arriving, shutdown).await;
     Ok(())
 }
 
@@ -69,8 +74,11 @@ fn refused(front: &Front, lane: Option<&Lane>, took: Duration, rejection: &Rejec
     match lane {
         Some(lane) => {
             let (source, class) = (Source::Grpc, Class::Interactive);
-            lane.metrics.request_done(source, class, outcome, 0, None, Duration::ZERO, took);
+            lane.metrics
+                .request_done(source, class, outcome, 0, None, Duration::ZERO, took);
         }
-        None => front.metrics().unknown_model(Source::Grpc, Class::Interactive, outcome),
+        None => front
+            .metrics()
+            .unknown_model(Source::Grpc, Class::Interactive, outcome),
     }
 }

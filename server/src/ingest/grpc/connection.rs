@@ -8,15 +8,20 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::sleep;
 use tonic::service::Routes;
+use tower::ServiceExt;
 use tracing::{debug, warn};
+
+use super::receive::{Arriving, Metered};
 
 /// How much a client may send ahead of what is read: of one call, and of all calls of a connection. A
 /// megabyte keeps a fast network busy over a millisecond's round trip.
@@ -49,6 +54,7 @@ pub async fn accept(
     listener: TcpListener,
     routes: Routes,
     connections_max: usize,
+    arriving: Arc<Arriving>,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -63,6 +69,8 @@ pub async fn accept(
         .keep_alive_timeout(PING_TIMEOUT);
     let open = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     let graceful = GracefulShutdown::new();
+    // Ends the wait for clients that have said nothing: they must not hold the shutdown.
+    let (closing, _) = watch::channel(());
     tokio::pin!(shutdown);
     loop {
         let (stream, permit) = tokio::select! {
@@ -70,12 +78,16 @@ pub async fn accept(
             accepted = next(&listener, &open) => accepted,
         };
         let (builder, routes, watcher) = (builder.clone(), routes.clone(), graceful.watcher());
+        let (arriving, mut closed) = (Arc::clone(&arriving), closing.subscribe());
         tokio::spawn(async move {
-            if timeout(SILENCE_MAX, stream.readable()).await.is_err() {
-                debug!("a client connected and said nothing");
-                return;
+            tokio::select! {
+                _ = stream.readable() => {}
+                _ = closed.changed() => return,
+                () = sleep(SILENCE_MAX) => return debug!("a client connected and said nothing"),
             }
-            let service = TowerToHyperService::new(routes);
+            let service = TowerToHyperService::new(routes.map_request(move |request: Request<Incoming>| {
+                request.map(|body| Metered::new(body, Arc::clone(&arriving)))
+            }));
             let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
             if let Err(error) = connection.await {
                 debug!(%error, "connection ended early");
@@ -85,6 +97,7 @@ pub async fn accept(
     }
     // Closed at once: whoever connects now is told so, and does not wait in a backlog nobody reads.
     drop(listener);
+    drop(closing);
     graceful.shutdown().await;
 }
 
@@ -105,7 +118,7 @@ async fn next(listener: &TcpListener, open: &Arc<Semaphore>) -> (TcpStream, Owne
             Err(error) if gone(error.kind()) => debug!(%error, "a client left before it was accepted"),
             Err(error) => {
                 warn!(%error, "no connection can be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }

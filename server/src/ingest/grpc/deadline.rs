@@ -44,8 +44,8 @@ mod tests {
 
     #[test]
     fn every_unit_is_read_and_nothing_else() {
-        check("2H", Some(Duration::from_secs(7200)));
-        check("3M", Some(Duration::from_secs(180)));
+        check("2H", Some(Duration::from_hours(2)));
+        check("3M", Some(Duration::from_mins(3)));
         check("99999999S", Some(Duration::from_secs(99_999_999)));
         check("250m", Some(Duration::from_millis(250)));
         check("0u", Some(Duration::ZERO));
