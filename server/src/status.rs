@@ -32,11 +32,6 @@ fn row(rejection: &Rejection) -> Row {
             OutcomeLabel::Invalid,
         ),
         Rejection::NotFound(_) => same(Code::NotFound, StatusCode::NOT_FOUND, OutcomeLabel::NotFound),
-        Rejection::NotReady(_) => same(
-            Code::Unavailable,
-            StatusCode::SERVICE_UNAVAILABLE,
-            OutcomeLabel::NotReady,
-        ),
         Rejection::Overloaded { .. } => Row {
             grpc: Code::Unavailable,
             v2: StatusCode::SERVICE_UNAVAILABLE,
@@ -54,7 +49,7 @@ fn row(rejection: &Rejection) -> Row {
             StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             OutcomeLabel::Cancelled,
         ),
-        Rejection::ShuttingDown => same(
+        Rejection::NotReady(_) | Rejection::ShuttingDown => same(
             Code::Unavailable,
             StatusCode::SERVICE_UNAVAILABLE,
             OutcomeLabel::NotReady,
