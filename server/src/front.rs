@@ -65,13 +65,18 @@ pub struct Timings {
     pub tokens: usize,
 }
 
-/// What the metrics say of a request, said when it is dropped.
+/// What the metrics say of a request, said when it is dropped: with the response, with the rejection, or
+/// with the future of a client that went away.
 struct Record {
+    lane: Arc<Lane>,
     clock: Clock,
     source: Source,
     class: Class,
     texts: usize,
     received: Nanos,
+    outcome: OutcomeLabel,
+    /// Of a request whose rows are there.
+    stages: Option<Stages>,
 }
 
 impl Scored {
@@ -92,26 +97,24 @@ impl Scored {
     }
 }
 
-impl Drop for Scored {
+impl Drop for Record {
     fn drop(&mut self) {
-        let Record {
-            clock,
-            source,
-            class,
-            texts,
-            received,
-        } = self.record;
-        let now = clock.now();
-        let outcome = self
-            .rows
-            .iter()
-            .find_map(|row| row.as_ref().err())
-            .map_or(OutcomeLabel::Ok, status::outcome);
-        let respond = now.since(self.stages.finished);
-        let total = now.since(received);
-        self.lane
-            .metrics
-            .request_done(source, class, outcome, texts, Some(&self.stages), respond, total);
+        let now = self.clock.now();
+        let respond = self
+            .stages
+            .map_or(Duration::ZERO, |stages| now.since(stages.finished));
+        let total = now.since(self.received);
+        let stages = self.stages.as_ref();
+        let metrics = &self.lane.metrics;
+        metrics.request_done(
+            self.source,
+            self.class,
+            self.outcome,
+            self.texts,
+            stages,
+            respond,
+            total,
+        );
     }
 }
 
@@ -138,46 +141,35 @@ impl Front {
 
     /// Scores every text of a call. Dropping the future cancels what has not run yet.
     pub async fn score(&self, call: Call) -> Result<Scored, Rejection> {
-        let Call {
+        let (source, class) = (call.source, call.class);
+        let lane = self.lane(&call).inspect_err(|rejection| {
+            self.metrics
+                .unknown_model(source, class, status::outcome(rejection));
+        })?;
+        let mut record = Record {
+            lane: Arc::clone(&lane),
+            clock: self.clock,
             source,
             class,
-            received,
-            ..
-        } = call;
-        let texts = call.texts.len();
-        let lane = match self.lane(&call) {
-            Ok(lane) => lane,
-            Err(rejection) => {
-                self.metrics
-                    .unknown_model(source, class, status::outcome(&rejection));
-                return Err(rejection);
-            }
+            texts: call.texts.len(),
+            received: call.received,
+            outcome: OutcomeLabel::Cancelled,
+            stages: None,
         };
-        match self.scored(&lane, call).await {
-            Ok(Gathered { rows, stages, tokens }) => {
-                let record = Record {
-                    clock: self.clock,
-                    source,
-                    class,
-                    texts,
-                    received,
-                };
-                Ok(Scored {
-                    lane,
-                    rows,
-                    stages,
-                    tokens,
-                    record,
-                })
-            }
-            Err(rejection) => {
-                let total = self.clock.now().since(received);
-                let outcome = status::outcome(&rejection);
-                lane.metrics
-                    .request_done(source, class, outcome, texts, None, Duration::ZERO, total);
-                Err(rejection)
-            }
-        }
+        let scored = self.scored(&lane, call).await;
+        let Gathered { rows, stages, tokens } = scored.inspect_err(|rejection| {
+            record.outcome = status::outcome(rejection);
+        })?;
+        let failed = rows.iter().find_map(|row| row.as_ref().err());
+        record.outcome = failed.map_or(OutcomeLabel::Ok, status::outcome);
+        record.stages = Some(stages);
+        Ok(Scored {
+            lane,
+            rows,
+            stages,
+            tokens,
+            record,
+        })
     }
 
     fn lane(&self, call: &Call) -> Result<Arc<Lane>, Rejection> {
