@@ -95,7 +95,7 @@ impl Dialect {
         let message = refusal.message();
         let body = match self {
             Dialect::V2 => json!({ "error": message }),
-            Dialect::OpenAi => open_ai(refusal, status, message),
+            Dialect::OpenAi => open_ai(refusal, status, &message),
             Dialect::Tei => json!({ "error": message, "error_type": tei_type(refusal) }),
         };
         let mut response = json(status, &body);
@@ -125,7 +125,7 @@ impl Dialect {
     }
 }
 
-fn open_ai(refusal: &Refusal, status: StatusCode, message: String) -> Value {
+fn open_ai(refusal: &Refusal, status: StatusCode, message: &str) -> Value {
     let (kind, code) = match refusal {
         Refusal::Rejected(Rejection::NotFound(_)) => ("invalid_request_error", Some("model_not_found")),
         Refusal::Rejected(Rejection::Overloaded { .. }) => ("rate_limit_error", Some("overloaded")),

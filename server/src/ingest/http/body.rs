@@ -1,6 +1,7 @@
 //! Reads a request's body: bounded on the wire and after decompression, at a minimum pace, and within
 //! the memory that all bodies share.
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::Arc;
@@ -91,6 +92,7 @@ impl Bodies {
     async fn try_read<S, E>(&self, headers: &HeaderMap, stream: &mut S) -> Result<Whole, Refusal>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
+        E: Error + 'static,
     {
         let sink = Sink::new(self);
         let mut inflate = Inflate::new(headers, sink)?;
@@ -112,7 +114,7 @@ impl Bodies {
             };
             match chunk {
                 None => return inflate.finish(),
-                Some(Err(_)) => return Err(Refusal::Rejected(Rejection::Cancelled)),
+                Some(Err(error)) => return Err(broken(&error)),
                 Some(Ok(chunk)) => {
                     received += chunk.len();
                     if received > self.bytes_max {
@@ -139,6 +141,23 @@ impl Bodies {
             }
         }
     }
+}
+
+/// A client that left hears nothing; one that frames its body wrongly is still there.
+fn broken(error: &(dyn Error + 'static)) -> Refusal {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+            )
+        {
+            return Refusal::invalid(format!("the body is not framed as its headers say: {error}"));
+        }
+        cause = error.source();
+    }
+    Refusal::Rejected(Rejection::Cancelled)
 }
 
 fn promised(headers: &HeaderMap) -> Option<u64> {

@@ -118,7 +118,9 @@ fn decode(
         );
         return Err(Refusal::invalid(message));
     }
-    let request: Request = serde_json::from_slice(&body[..length]).map_err(|e| not_json(&e))?;
+    let mut rest = body;
+    let json = rest.split_to(length);
+    let request: Request = serde_json::from_slice(&json).map_err(|e| not_json(&e))?;
     let Request {
         id,
         parameters,
@@ -126,7 +128,6 @@ fn decode(
         outputs,
     } = request;
     let (id, Parameters(parameters)) = (id.unwrap_or_default(), parameters.unwrap_or_default());
-    let mut rest = body.slice(length..);
     let inputs = inputs
         .into_iter()
         .map(|input| tensor(input, &mut rest))
@@ -177,7 +178,6 @@ fn tensor(input: Input, binary: &mut Bytes) -> Result<v2::Input, Refusal> {
         .find(|(key, _)| key == BINARY_SIZE)
         .map(|(_, value)| value);
     let data = match (size, data) {
-        (None, None) => Data::Absent,
         (Some(_), Some(_)) => {
             let message = format!("input {name:?} is given twice: as data and as binary data");
             return Err(Refusal::invalid(message));
@@ -203,7 +203,7 @@ fn tensor(input: Input, binary: &mut Bytes) -> Result<v2::Input, Refusal> {
                 "element {index} of input {name:?} is {kind}; BYTES takes strings"
             )));
         }
-        (None, Some(Elements { other: Some(_), .. })) => Data::Absent,
+        (None, None | Some(Elements { other: Some(_), .. })) => Data::Absent,
         (None, Some(Elements { texts, other: None })) => Data::Texts(texts),
     };
     Ok(v2::Input {
@@ -313,7 +313,7 @@ impl<'de> Deserialize<'de> for Elements {
     }
 }
 
-/// Adds what it meets. The recursion is as deep as serde_json lets arrays nest: 128.
+/// Adds what it meets. The recursion is as deep as `serde_json` lets arrays nest: 128.
 struct Nested<'a>(&'a mut Elements);
 
 impl Nested<'_> {

@@ -224,7 +224,7 @@ mod tests {
         check::<Texts>("[\"a\", 1]", Err("token ids are not taken"));
         check::<Texts>("[\"a\", null]", Err("expected a string"));
         check::<Texts>("{}", Err("expected a string or an array of strings"));
-        check::<Texts>("\"\\ud800\"", Err("surrogate"));
+        check::<Texts>("\"\\ud800\"", Err("hex escape"));
     }
 
     #[test]

@@ -173,15 +173,21 @@ async fn a_body_must_keep_its_pace() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_in_the_middle_is_gone() {
-    let chunks = stream::iter([
-        Ok(Bytes::from_static(b"{\"inp")),
-        Err(io::Error::from(io::ErrorKind::BrokenPipe)),
-    ]);
+async fn a_client_that_leaves_is_told_from_one_that_frames_wrongly() {
     let bodies = Bodies::new(4096, 4096, PACE);
-    let refusal = bodies
-        .read(&headers(""), Body::from_stream(chunks))
-        .await
-        .unwrap_err();
-    assert_eq!(refusal, Refusal::Rejected(Rejection::Cancelled));
+    for (kind, cancelled) in [
+        (io::ErrorKind::UnexpectedEof, true),
+        (io::ErrorKind::InvalidInput, false),
+    ] {
+        let chunks = stream::iter([Ok(Bytes::from_static(b"{\"inp")), Err(io::Error::from(kind))]);
+        let refusal = bodies
+            .read(&headers(""), Body::from_stream(chunks))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            refusal == Refusal::Rejected(Rejection::Cancelled),
+            cancelled,
+            "{kind:?}: {refusal:?}"
+        );
+    }
 }
