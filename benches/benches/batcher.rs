@@ -1,6 +1,11 @@
 //! `core::Batcher`: what deciding costs for each text, from offer to packed batch.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a bench has nobody to answer to")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a bench has nobody to answer to"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +13,8 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use penstock_benches::workload;
 use penstock_core::{
-    Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Outcome, Poll, Request, Responder,
-    Sink, Stages, TokenIds,
+    Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Outcome, Poll, Request,
+    Responder, Sink, Stages, TokenIds,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -36,7 +41,11 @@ fn requests(admission: &Arc<Admission>, deadlines: bool) -> Vec<Request> {
         .enumerate()
         .map(|(row, tokens)| Request {
             tokens: TokenIds::new(vec![7; tokens]).expect("not empty"),
-            class: if row % 4 == 0 { Class::Interactive } else { Class::Bulk },
+            class: if row % 4 == 0 {
+                Class::Interactive
+            } else {
+                Class::Bulk
+            },
             received: Nanos(row as u64),
             tokenized: Nanos(row as u64),
             deadline: deadlines.then_some(Nanos(u64::MAX)),
@@ -60,18 +69,34 @@ fn drain(mut batcher: Batcher, requests: Vec<Request>) -> usize {
 }
 
 fn batcher(c: &mut Criterion) {
-    let bounds = AdmissionBounds { tokens_max: 1 << 24, bytes_max: 1 << 30, texts_max: 1 << 20 };
+    let bounds = AdmissionBounds {
+        tokens_max: 1 << 24,
+        bytes_max: 1 << 30,
+        texts_max: 1 << 20,
+    };
     let admission = Admission::new(bounds).expect("bounds");
     let mut group = c.benchmark_group("batcher");
     group.throughput(Throughput::Elements(TEXTS as u64));
     for (name, tokens_max) in [("1024", 1024), ("8192", 8192)] {
         for deadlines in [false, true] {
-            let policy = BatchPolicy::new(tokens_max, 4096, Duration::from_secs(1), WINDOW, Duration::ZERO, None)
-                .expect("a policy");
+            let policy = BatchPolicy::new(
+                tokens_max,
+                4096,
+                Duration::from_secs(1),
+                WINDOW,
+                Duration::ZERO,
+                None,
+            )
+            .expect("a policy");
             let with = if deadlines { ", with deadlines" } else { "" };
             group.bench_function(format!("4096 texts into batches of {name} tokens{with}"), |b| {
                 b.iter_batched(
-                    || (Batcher::new(policy.clone(), CostModel::default()), requests(&admission, deadlines)),
+                    || {
+                        (
+                            Batcher::new(policy.clone(), CostModel::default()),
+                            requests(&admission, deadlines),
+                        )
+                    },
                     |(batcher, requests)| assert_eq!(drain(batcher, requests), TEXTS),
                     BatchSize::LargeInput,
                 );
@@ -82,7 +107,11 @@ fn batcher(c: &mut Criterion) {
 }
 
 fn admission(c: &mut Criterion) {
-    let bounds = AdmissionBounds { tokens_max: 1 << 24, bytes_max: 1 << 30, texts_max: 1 << 20 };
+    let bounds = AdmissionBounds {
+        tokens_max: 1 << 24,
+        bytes_max: 1 << 30,
+        texts_max: 1 << 20,
+    };
     let admission = Admission::new(bounds).expect("bounds");
     let mut group = c.benchmark_group("admission");
     group.throughput(Throughput::Elements(1));

@@ -2,7 +2,12 @@
 //!
 //! The batches: texts of the workload's lengths, equal lengths, and one short text.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a bench has nobody to answer to")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a bench has nobody to answer to"
+)]
 
 use std::time::Duration;
 
@@ -37,17 +42,23 @@ fn noise(count: usize) -> Vec<f32> {
 
 fn norm(cpu: &Cpu) -> Norm<<Cpu as Ops>::Table> {
     let table = || cpu.table(&noise(HIDDEN), 1, HIDDEN).expect("a table");
-    Norm { gamma: table(), beta: table(), eps: 1e-12 }
+    Norm {
+        gamma: table(),
+        beta: table(),
+        eps: 1e-12,
+    }
 }
 
 fn filled(cpu: &mut Cpu, rows: usize, cols: usize) -> <Cpu as Ops>::Buffer {
     let mut buffer = cpu.buffer();
-    cpu.write(&noise(rows * cols), rows, cols, &mut buffer).expect("writes");
+    cpu.write(&noise(rows * cols), rows, cols, &mut buffer)
+        .expect("writes");
     buffer
 }
 
 fn matrix(cpu: &Cpu, out: usize, inp: usize) -> <Cpu as Ops>::Matrix {
-    cpu.matrix(&noise(out * inp), Some(&noise(out)), out, inp).expect("packs")
+    cpu.matrix(&noise(out * inp), Some(&noise(out)), out, inp)
+        .expect("packs")
 }
 
 fn cu_seqlens(lengths: &[usize]) -> Vec<u32> {
@@ -63,7 +74,9 @@ fn kernels(c: &mut Criterion) {
     for (name, lengths) in batches() {
         let rows: usize = lengths.iter().sum();
         let mut group = c.benchmark_group(format!("kernels, {name}"));
-        group.throughput(Throughput::Elements(rows as u64)).warm_up_time(Duration::from_millis(500));
+        group
+            .throughput(Throughput::Elements(rows as u64))
+            .warm_up_time(Duration::from_millis(500));
         group.measurement_time(Duration::from_secs(2)).sample_size(20);
         linear(&mut group, &mut cpu, rows);
         along_texts(&mut group, &mut cpu, &lengths);
@@ -78,15 +91,25 @@ fn linear(group: &mut Group<'_>, cpu: &mut Cpu, rows: usize) {
     let (x, wide) = (filled(cpu, rows, HIDDEN), filled(cpu, rows, BETWEEN));
     let mut out = cpu.buffer();
     let up = matrix(cpu, BETWEEN, HIDDEN);
-    for (name, activation) in [("none", Activation::None), ("gelu", Activation::Gelu), ("gelu tanh", Activation::GeluTanh)] {
+    for (name, activation) in [
+        ("none", Activation::None),
+        ("gelu", Activation::Gelu),
+        ("gelu tanh", Activation::GeluTanh),
+    ] {
         group.bench_function(format!("linear 384 to 1536, {name}"), |b| {
-            b.iter(|| cpu.enter(|cpu| cpu.linear(&x, &up, activation, &mut out)).expect("runs"));
+            b.iter(|| {
+                cpu.enter(|cpu| cpu.linear(&x, &up, activation, &mut out))
+                    .expect("runs");
+            });
         });
     }
     let (down, norm) = (matrix(cpu, HIDDEN, BETWEEN), norm(cpu));
     let mut residual = filled(cpu, rows, HIDDEN);
     group.bench_function("linear 1536 to 384, residual and layer norm", |b| {
-        b.iter(|| cpu.enter(|cpu| cpu.linear_add_norm(&wide, &down, &norm, &mut residual)).expect("runs"));
+        b.iter(|| {
+            cpu.enter(|cpu| cpu.linear_add_norm(&wide, &down, &norm, &mut residual))
+                .expect("runs");
+        });
     });
 }
 
@@ -95,11 +118,17 @@ fn along_texts(group: &mut Group<'_>, cpu: &mut Cpu, lengths: &[usize]) {
     let (qkv, x) = (filled(cpu, rows, 3 * HIDDEN), filled(cpu, rows, HIDDEN));
     let (cu, mut out) = (cu_seqlens(lengths), cpu.buffer());
     group.bench_function("attention", |b| {
-        b.iter(|| cpu.enter(|cpu| cpu.attention(&qkv, &cu, HEADS, None, &mut out)).expect("runs"));
+        b.iter(|| {
+            cpu.enter(|cpu| cpu.attention(&qkv, &cu, HEADS, None, &mut out))
+                .expect("runs");
+        });
     });
     for (name, pooling) in [("pool mean", Pooling::Mean), ("pool cls", Pooling::Cls)] {
         group.bench_function(name, |b| {
-            b.iter(|| cpu.enter(|cpu| cpu.pool(&x, &cu, pooling, &mut out)).expect("runs"));
+            b.iter(|| {
+                cpu.enter(|cpu| cpu.pool(&x, &cu, pooling, &mut out))
+                    .expect("runs");
+            });
         });
     }
 }
@@ -107,16 +136,27 @@ fn along_texts(group: &mut Group<'_>, cpu: &mut Cpu, lengths: &[usize]) {
 fn embed(group: &mut Group<'_>, cpu: &mut Cpu, lengths: &[usize]) {
     let rows: usize = lengths.iter().sum();
     let table = |rows: usize| cpu.table(&noise(rows * HIDDEN), rows, HIDDEN).expect("a table");
-    let tables =
-        Embedding { word: table(VOCABULARY), position: Some(table(512)), kind: Some(table(2)), norm: norm(cpu) };
+    let tables = Embedding {
+        word: table(VOCABULARY),
+        position: Some(table(512)),
+        kind: Some(table(2)),
+        norm: norm(cpu),
+    };
     let mut rng = StdRng::seed_from_u64(9);
-    let ids: Vec<u32> = (0..rows).map(|_| rng.random_range(0..VOCABULARY as u32)).collect();
+    let ids: Vec<u32> = (0..rows)
+        .map(|_| rng.random_range(0..VOCABULARY as u32))
+        .collect();
     let positions: Vec<u32> = lengths.iter().flat_map(|&len| 0..len as u32).collect();
     let mut out = cpu.buffer();
     group.bench_function("embedding sum and layer norm", |b| {
         b.iter(|| {
-            let tokens = Tokens { ids: &ids, positions: &positions, kinds: &[] };
-            cpu.enter(|cpu| cpu.embed(tokens, &tables, &mut out)).expect("runs");
+            let tokens = Tokens {
+                ids: &ids,
+                positions: &positions,
+                kinds: &[],
+            };
+            cpu.enter(|cpu| cpu.embed(tokens, &tables, &mut out))
+                .expect("runs");
         });
     });
 }

@@ -1,6 +1,11 @@
 //! What the metrics cost for each request, for each batch and for each scrape.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a bench has nobody to answer to")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a bench has nobody to answer to"
+)]
 
 use std::time::Duration;
 

@@ -1,6 +1,11 @@
 //! The bounded queues of the data path: what a hand-over between threads costs.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a bench has nobody to answer to")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a bench has nobody to answer to"
+)]
 
 use std::thread;
 
@@ -26,9 +31,12 @@ fn queue(c: &mut Criterion) {
     });
     group.throughput(Throughput::Elements(ITEMS));
     for producers in [1, 2] {
-        group.bench_function(format!("{producers} senders to one receiver, 100000 items"), |b| {
-            b.iter(|| across(producers));
-        });
+        group.bench_function(
+            format!("{producers} senders to one receiver, 100000 items"),
+            |b| {
+                b.iter(|| across(producers));
+            },
+        );
     }
     group.finish();
 }

@@ -89,7 +89,12 @@ impl Forward {
             .iter()
             .map(|text| Ok(loaded.tokenizer.encode(text, true)?.as_slice().to_vec()))
             .collect::<Result<_>>()?;
-        Ok(Forward { loaded, texts, ids, prepared: HashMap::new() })
+        Ok(Forward {
+            loaded,
+            texts,
+            ids,
+            prepared: HashMap::new(),
+        })
     }
 
     /// Runs batches for the wanted time and goes on where the same arrangement stopped, so that the
@@ -101,9 +106,13 @@ impl Forward {
             for (_, packed) in batches.iter().take(2) {
                 self.loaded.model.forward(packed)?;
             }
-            self.prepared.insert(arrangement.clone(), Prepared { batches, next: 0 });
+            self.prepared
+                .insert(arrangement.clone(), Prepared { batches, next: 0 });
         }
-        let prepared = self.prepared.get_mut(arrangement).context("an arrangement that was just made")?;
+        let prepared = self
+            .prepared
+            .get_mut(arrangement)
+            .context("an arrangement that was just made")?;
         let budget = Duration::from_secs_f64(wanted.seconds);
         let (mut texts, mut tokens, mut times) = (0, 0, Vec::new());
         let start = Instant::now();
@@ -114,7 +123,12 @@ impl Forward {
             if arrangement.tokenize {
                 let mut packed = PackedTokens::default();
                 for &member in members {
-                    packed.push(self.loaded.tokenizer.encode(&self.texts[member], true)?.as_slice());
+                    packed.push(
+                        self.loaded
+                            .tokenizer
+                            .encode(&self.texts[member], true)?
+                            .as_slice(),
+                    );
                 }
                 self.loaded.model.forward(&packed)?;
             } else {
@@ -144,9 +158,13 @@ pub fn arrange(arrangement: &Arrangement, ids: &[Vec<u32>]) -> Vec<(Vec<usize>, 
     let length = arrangement.length.unwrap_or(64);
     if arrangement.order == Order::Equal {
         let texts = arrangement.texts.unwrap_or(1);
-        let rows: Vec<Vec<u32>> =
-            (0..texts).map(|_| (0..length).map(|_| rng.random_range(1000..20_000)).collect()).collect();
-        return vec![(Vec::new(), PackedTokens::from_texts(rows.iter().map(Vec::as_slice)))];
+        let rows: Vec<Vec<u32>> = (0..texts)
+            .map(|_| (0..length).map(|_| rng.random_range(1000..20_000)).collect())
+            .collect();
+        return vec![(
+            Vec::new(),
+            PackedTokens::from_texts(rows.iter().map(Vec::as_slice)),
+        )];
     }
     let mut order: Vec<usize> = (0..ids.len()).collect();
     if arrangement.order == Order::Sorted {
@@ -156,7 +174,9 @@ pub fn arrange(arrangement: &Arrangement, ids: &[Vec<u32>]) -> Vec<(Vec<usize>, 
     for index in order {
         let full = batches.last().is_none_or(|(members, packed)| {
             arrangement.texts.is_some_and(|max| members.len() >= max)
-                || arrangement.tokens.is_some_and(|max| packed.tokens() + ids[index].len() > max)
+                || arrangement
+                    .tokens
+                    .is_some_and(|max| packed.tokens() + ids[index].len() > max)
         });
         if full {
             batches.push((Vec::new(), PackedTokens::default()));
@@ -178,11 +198,20 @@ mod tests {
 
     fn check(order: Order, tokens: Option<usize>, texts: Option<usize>, expected: &[&[usize]]) {
         let ids: Vec<Vec<u32>> = [3, 9, 2, 4].iter().map(|&n| vec![7; n]).collect();
-        let arrangement = Arrangement { order, tokens, texts, length: None, tokenize: false };
+        let arrangement = Arrangement {
+            order,
+            tokens,
+            texts,
+            length: None,
+            tokenize: false,
+        };
         let mut got: Vec<Vec<usize>> = arrange(&arrangement, &ids)
             .into_iter()
             .map(|(members, packed)| {
-                assert_eq!(packed.tokens(), members.iter().map(|&m| ids[m].len()).sum::<usize>());
+                assert_eq!(
+                    packed.tokens(),
+                    members.iter().map(|&m| ids[m].len()).sum::<usize>()
+                );
                 members
             })
             .collect();

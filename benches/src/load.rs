@@ -68,14 +68,23 @@ pub struct Load {
 impl Feed {
     /// Requests of `per_request` of these texts each.
     pub fn new(texts: Vec<String>, tokens: Vec<usize>, per_request: usize) -> Feed {
-        Feed { texts, tokens, per_request, next: AtomicUsize::new(0) }
+        Feed {
+            texts,
+            tokens,
+            per_request,
+            next: AtomicUsize::new(0),
+        }
     }
 
     /// The next request; starts again after the last text.
     pub fn next(&self) -> Load {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let places = (0..self.per_request).map(|i| (turn * self.per_request + i) % self.texts.len());
-        let mut load = Load { turn, texts: Vec::with_capacity(self.per_request), tokens: 0 };
+        let mut load = Load {
+            turn,
+            texts: Vec::with_capacity(self.per_request),
+            tokens: 0,
+        };
         for place in places {
             load.texts.push(self.texts[place].clone());
             load.tokens += self.tokens[place];
@@ -92,7 +101,13 @@ mod tests {
     fn feed_hands_out_all_texts_and_starts_again() {
         let feed = Feed::new(vec!["a".into(), "b".into(), "c".into()], vec![1, 2, 4], 2);
         let (first, second) = (feed.next(), feed.next());
-        assert_eq!((first.turn, first.texts, first.tokens), (0, vec!["a".to_owned(), "b".to_owned()], 3));
-        assert_eq!((second.turn, second.texts, second.tokens), (1, vec!["c".to_owned(), "a".to_owned()], 5));
+        assert_eq!(
+            (first.turn, first.texts, first.tokens),
+            (0, vec!["a".to_owned(), "b".to_owned()], 3)
+        );
+        assert_eq!(
+            (second.turn, second.texts, second.tokens),
+            (1, vec!["c".to_owned(), "a".to_owned()], 5)
+        );
     }
 }

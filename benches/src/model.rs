@@ -10,7 +10,12 @@ pub const FOLDER_VARIABLE: &str = "PENSTOCK_MINILM";
 /// The folder of all-MiniLM-L6-v2.
 pub fn folder() -> PathBuf {
     std::env::var_os(FOLDER_VARIABLE).map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/models/all-MiniLM-L6-v2")),
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../.cache/models/all-MiniLM-L6-v2"
+            ))
+        },
         PathBuf::from,
     )
 }
@@ -19,7 +24,11 @@ pub fn folder() -> PathBuf {
 #[allow(clippy::print_stderr, reason = "a bench that is skipped says so")]
 pub fn minilm(threads: usize) -> Option<Loaded> {
     let folder = folder();
-    let options = LoadOptions { threads, check_parity: false, ..LoadOptions::default() };
+    let options = LoadOptions {
+        threads,
+        check_parity: false,
+        ..LoadOptions::default()
+    };
     match load(&folder, &options) {
         Ok(loaded) => Some(loaded),
         Err(error) => {

@@ -15,8 +15,8 @@ use penstock::executor::Executor;
 use penstock::metrics::{Metrics, ModelMetrics, OutcomeLabel, Source};
 use penstock::scheduler::{Wires, run};
 use penstock_core::{
-    Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Outcome, PackedTokens, Reply, Request,
-    Responder, Sink, Stages, TokenIds,
+    Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Outcome, PackedTokens, Reply,
+    Request, Responder, Sink, Stages, TokenIds,
 };
 use penstock_models::{Model, ModelError};
 use rand::rngs::StdRng;
@@ -38,7 +38,9 @@ struct Instantly;
 
 impl Model for Instantly {
     fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
-        Ok((0..batch.sequences()).map(|_| Reply::Embedding(vec![0.0; 8])).collect())
+        Ok((0..batch.sequences())
+            .map(|_| Reply::Embedding(vec![0.0; 8]))
+            .collect())
     }
 
     fn window(&self) -> usize {
@@ -62,7 +64,8 @@ impl Sink for Answers {
         let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
         latency.saturating_record(u64::try_from(took).unwrap_or(u64::MAX));
         drop(latency);
-        self.failed.fetch_add(usize::from(outcome.is_err()), Ordering::Relaxed);
+        self.failed
+            .fetch_add(usize::from(outcome.is_err()), Ordering::Relaxed);
         self.answered.fetch_add(1, Ordering::Release);
     }
 
@@ -141,11 +144,20 @@ impl Line {
         let clock = Clock::start();
         let metrics = Metrics::new(clock);
         let model_metrics = metrics.model("instantly", "1");
-        let bounds =
-            AdmissionBounds { tokens_max: QUEUE_TOKENS_MAX, bytes_max: 1 << 28, texts_max: QUEUE_TEXTS_MAX };
+        let bounds = AdmissionBounds {
+            tokens_max: QUEUE_TOKENS_MAX,
+            bytes_max: 1 << 28,
+            texts_max: QUEUE_TEXTS_MAX,
+        };
         let admission = Admission::new(bounds)?;
-        let policy =
-            BatchPolicy::new(tokens_max, TEXTS_MAX, Duration::from_secs(1), WINDOW, Duration::ZERO, None)?;
+        let policy = BatchPolicy::new(
+            tokens_max,
+            TEXTS_MAX,
+            Duration::from_secs(1),
+            WINDOW,
+            Duration::ZERO,
+            None,
+        )?;
         let credits = PREFETCH + 1;
         let (requests, requests_out) = bounded(QUEUE_TEXTS_MAX);
         let (batches, batches_out) = bounded(credits);
@@ -157,12 +169,19 @@ impl Line {
             busy: metrics.device_busy("cpu"),
             clock,
         };
-        let executor = spawn("execute", move || executor.run(Box::new(Instantly), &batches_out, &ran))?;
+        let executor = spawn("execute", move || {
+            executor.run(Box::new(Instantly), &batches_out, &ran);
+        })?;
         let batcher = Batcher::new(policy, CostModel::default());
-        let wires = Wires { requests: requests_out, ran: ran_out, batches };
+        let wires = Wires {
+            requests: requests_out,
+            ran: ran_out,
+            batches,
+        };
         let publish = gauges(Arc::clone(&admission), model_metrics);
         let scheduler = spawn("schedule", move || run(batcher, wires, credits, clock, publish))?;
-        let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|e| anyhow!("histogram: {e}"))?;
+        let latency =
+            Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|e| anyhow!("histogram: {e}"))?;
         let answers = Answers {
             clock,
             latency: Mutex::new(latency),
@@ -182,7 +201,9 @@ impl Line {
     /// Puts one text into the queue; false where there is no room.
     fn enter(&self, row: usize) -> Result<bool> {
         let tokens = self.lengths[row % self.lengths.len()];
-        let Ok(permit) = self.admission.admit(Class::Interactive, tokens, 0) else { return Ok(false) };
+        let Ok(permit) = self.admission.admit(Class::Interactive, tokens, 0) else {
+            return Ok(false);
+        };
         let tokens = TokenIds::new(vec![7; tokens]).context("a text without tokens")?;
         let responder = Responder::new(Arc::clone(&self.answers) as Arc<dyn Sink>, row as u32);
         let now = self.clock.now();
@@ -195,7 +216,9 @@ impl Line {
             permit,
             responder,
         };
-        self.requests.try_send(request).context("the queue has a place for every permit")?;
+        self.requests
+            .try_send(request)
+            .context("the queue has a place for every permit")?;
         Ok(true)
     }
 
@@ -208,7 +231,11 @@ impl Line {
         for thread in self.threads {
             thread.join().map_err(|_| anyhow!("a thread of the line died"))?;
         }
-        let latency = self.answers.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        let latency = self
+            .answers
+            .latency
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let quantile = |q| latency.value_at_quantile(q) as f64 / 1e3;
         Ok(Measured {
             texts,
@@ -222,7 +249,10 @@ impl Line {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.into()).spawn(work).with_context(|| format!("cannot start thread {name}"))
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .with_context(|| format!("cannot start thread {name}"))
 }
 
 fn gauges(admission: Arc<Admission>, metrics: Arc<ModelMetrics>) -> impl FnMut() + Send {
@@ -257,7 +287,10 @@ pub fn metrics_cost(calls: u32) -> MetricsCost {
     for i in 0..calls {
         record_batch(&model, &busy, took(black_box(i)));
     }
-    MetricsCost { request_ns, batch_ns: start.elapsed().as_nanos() as f64 / f64::from(calls) }
+    MetricsCost {
+        request_ns,
+        batch_ns: start.elapsed().as_nanos() as f64 / f64::from(calls),
+    }
 }
 
 /// What is recorded for one request of one text.
@@ -270,7 +303,15 @@ pub fn record_request(model: &ModelMetrics, took: Duration) {
         ..Stages::default()
     };
     let respond = took / 8;
-    model.request_done(Source::Grpc, Class::Interactive, OutcomeLabel::Ok, 1, Some(&stages), respond, took);
+    model.request_done(
+        Source::Grpc,
+        Class::Interactive,
+        OutcomeLabel::Ok,
+        1,
+        Some(&stages),
+        respond,
+        took,
+    );
 }
 
 /// What is recorded for one batch.

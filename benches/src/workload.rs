@@ -42,7 +42,8 @@ pub fn texts(file: Option<&Path>) -> Result<Vec<String>> {
 /// One line that names the workload in a result.
 pub fn describe(file: Option<&Path>, texts: &[String]) -> String {
     let source = file.map_or("generated".to_owned(), |f| {
-        f.file_name().map_or_else(|| "file".to_owned(), |n| n.to_string_lossy().into_owned())
+        f.file_name()
+            .map_or_else(|| "file".to_owned(), |n| n.to_string_lossy().into_owned())
     });
     format!("{source}, {} texts", texts.len())
 }
@@ -73,7 +74,10 @@ fn read(path: &Path) -> Result<Vec<String>> {
 /// `count` texts whose lengths follow the corpus; the same for the same seed.
 pub fn generate(count: usize, seed: u64) -> Vec<String> {
     let mut rng = StdRng::seed_from_u64(seed);
-    lengths(count, &mut rng).into_iter().map(|tokens| text(tokens, &mut rng)).collect()
+    lengths(count, &mut rng)
+        .into_iter()
+        .map(|tokens| text(tokens, &mut rng))
+        .collect()
 }
 
 /// One draw from each of `count` equal slices of the distribution, then shuffled: the spread is that of the
@@ -118,7 +122,11 @@ fn text(tokens: usize, rng: &mut StdRng) -> String {
 
 /// A word of several pieces that no longer fits gives way to a plain one.
 fn fit(drawn: (String, usize), left: usize, rng: &mut StdRng) -> (String, usize) {
-    if drawn.1 <= left { drawn } else { words::draw("N", rng) }
+    if drawn.1 <= left {
+        drawn
+    } else {
+        words::draw("N", rng)
+    }
 }
 
 fn push(text: &mut String, word: &str, capital: bool) {
@@ -158,7 +166,10 @@ mod tests {
     #[test]
     fn few_texts_still_spread() {
         let lengths = lengths(10, &mut StdRng::seed_from_u64(1));
-        assert!(lengths.iter().max() > Some(&100) && lengths.iter().min() < Some(&12), "{lengths:?}");
+        assert!(
+            lengths.iter().max() > Some(&100) && lengths.iter().min() < Some(&12),
+            "{lengths:?}"
+        );
     }
 
     #[test]

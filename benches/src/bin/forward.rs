@@ -1,9 +1,7 @@
 //! Measures the bare forward of a model: a line of JSON in, a line of JSON out, so that a runner can
 //! interleave it with its peers. `echo '{"order":"arrival","tokens":4096,"seconds":5}' | forward --model DIR`
 
-#![allow(clippy::print_stdout, reason = "a command line tool")]
-
-use std::io::{BufRead, stdin};
+use std::io::{BufRead, Write, stdin, stdout};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -41,11 +39,18 @@ fn main() -> Result<()> {
     let loaded = load(&arguments.model, &options)?;
     let texts = workload::texts(arguments.texts.as_deref())?;
     let mut forward = Forward::new(loaded, texts)?;
-    println!("{}", serde_json::json!({ "ready": format!("penstock {}", env!("CARGO_PKG_VERSION")) }));
+    let mut out = stdout().lock();
+    writeln!(
+        out,
+        "{}",
+        serde_json::json!({ "ready": format!("penstock {}", env!("CARGO_PKG_VERSION")) })
+    )?;
+    out.flush()?;
     for line in stdin().lock().lines() {
         let line = line.context("cannot read from stdin")?;
         let wanted: Wanted = serde_json::from_str(&line).with_context(|| format!("no burst: {line}"))?;
-        println!("{}", serde_json::to_string(&forward.burst(&wanted)?)?);
+        writeln!(out, "{}", serde_json::to_string(&forward.burst(&wanted)?)?)?;
+        out.flush()?;
     }
     Ok(())
 }

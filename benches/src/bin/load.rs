@@ -1,7 +1,6 @@
 //! Puts load on one or several servers and prints what came back, as a table and as JSON.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
-
+use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +70,9 @@ async fn main() -> Result<()> {
     let tokens = count_tokens(&arguments, &texts)?;
     let feed = Arc::new(Feed::new(texts, tokens, arguments.texts_per_request.max(1)));
     let closed = arguments.concurrency.iter().map(|&c| Manner::Concurrency(c));
-    let manners: Vec<Manner> = closed.chain(arguments.rate.iter().map(|&r| Manner::Rate(r))).collect();
+    let manners: Vec<Manner> = closed
+        .chain(arguments.rate.iter().map(|&r| Manner::Rate(r)))
+        .collect();
     if manners.is_empty() {
         bail!("no load is asked for; give --concurrency 1,8,32,64 or --rate 100");
     }
@@ -80,7 +81,10 @@ async fn main() -> Result<()> {
     }
     let mut targets: Vec<(String, Arc<dyn Adapter>)> = Vec::new();
     for target in &arguments.targets {
-        targets.push((target.name.clone(), target.connect(arguments.connections.max(1)).await?));
+        targets.push((
+            target.name.clone(),
+            target.connect(arguments.connections.max(1)).await?,
+        ));
     }
     let plan = Plan {
         rounds: arguments.rounds.max(1),
@@ -90,29 +94,48 @@ async fn main() -> Result<()> {
     let rows = rounds::run(&targets, &feed, &manners, plan).await?;
     for row in &rows {
         if let Some(error) = &row.median.error {
-            eprintln!("{}: {} errors, the first: {error}", row.target, row.median.errors);
+            writeln!(
+                stderr(),
+                "{}: {} errors, the first: {error}",
+                row.target,
+                row.median.errors
+            )?;
         }
     }
-    let report = Report { workload: described, texts_per_request: arguments.texts_per_request, plan, rows };
+    let report = Report {
+        workload: described,
+        texts_per_request: arguments.texts_per_request,
+        plan,
+        rows,
+    };
     write(&report, arguments.json.as_deref())
 }
 
 fn count_tokens(arguments: &Arguments, texts: &[String]) -> Result<Vec<usize>> {
-    let Some(folder) = &arguments.tokenizer else { return Ok(vec![0; texts.len()]) };
-    let options = LoadOptions { threads: 1, check_parity: false, ..LoadOptions::default() };
+    let Some(folder) = &arguments.tokenizer else {
+        return Ok(vec![0; texts.len()]);
+    };
+    let options = LoadOptions {
+        threads: 1,
+        check_parity: false,
+        ..LoadOptions::default()
+    };
     let tokenizer = models::load(folder, &options)?.tokenizer;
-    texts.iter().map(|text| Ok(tokenizer.encode(text, true)?.len())).collect()
+    texts
+        .iter()
+        .map(|text| Ok(tokenizer.encode(text, true)?.len()))
+        .collect()
 }
 
 fn write(report: &Report, json: Option<&std::path::Path>) -> Result<()> {
     let encoded = serde_json::to_string_pretty(report)?;
     match json {
-        Some(path) if path == std::path::Path::new("-") => println!("{encoded}"),
+        Some(path) if path == std::path::Path::new("-") => writeln!(stdout(), "{encoded}")?,
         Some(path) => {
             std::fs::write(path, encoded).with_context(|| format!("cannot write {}", path.display()))?;
-            println!("{}", rounds::table(&report.rows));
+            writeln!(stdout(), "{}", rounds::table(&report.rows))?;
         }
-        None => println!("{}", rounds::table(&report.rows)),
+        None => writeln!(stdout(), "{}", rounds::table(&report.rows))?,
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Prints the generated workload as JSON Lines, for peers that read a file.
 
-#![allow(clippy::print_stdout, reason = "a command line tool")]
+use std::io::{Write, stdout};
 
 use anyhow::Result;
 use clap::Parser;
@@ -19,8 +19,13 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let mut out = stdout().lock();
     for text in generate(arguments.count, arguments.seed) {
-        println!("{}", serde_json::to_string(&serde_json::json!({ "text": text }))?);
+        writeln!(
+            out,
+            "{}",
+            serde_json::to_string(&serde_json::json!({ "text": text }))?
+        )?;
     }
     Ok(())
 }

@@ -25,7 +25,12 @@ pub async fn run(
     let recorder = Arc::new(Mutex::new(Recorder::new(window)?));
     let mut workers = JoinSet::new();
     for _ in 0..concurrency {
-        workers.spawn(work(Arc::clone(adapter), Arc::clone(feed), Arc::clone(&recorder), window));
+        workers.spawn(work(
+            Arc::clone(adapter),
+            Arc::clone(feed),
+            Arc::clone(&recorder),
+            window,
+        ));
     }
     let last = tokio::time::Instant::from_std(window.until + PATIENCE);
     while let Ok(Some(ended)) = tokio::time::timeout_at(last, workers.join_next()).await {
@@ -34,7 +39,10 @@ pub async fn run(
     let lost = workers.len() as u64;
     workers.shutdown().await;
     let recorder = Arc::into_inner(recorder).context("a worker outlived its shutdown")?;
-    Ok(recorder.into_inner().unwrap_or_else(PoisonError::into_inner).figures(lost))
+    Ok(recorder
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .figures(lost))
 }
 
 async fn work(adapter: Arc<dyn Adapter>, feed: Arc<Feed>, recorder: Arc<Mutex<Recorder>>, window: Window) {
@@ -44,7 +52,12 @@ async fn work(adapter: Arc<dyn Adapter>, feed: Arc<Feed>, recorder: Arc<Mutex<Re
         let started = Instant::now();
         let result = adapter.score(load.turn, load.texts).await;
         let failed = result.is_err();
-        recorder.lock().unwrap_or_else(PoisonError::into_inner).record(size, started, Belongs::WhereItEnds, result);
+        recorder.lock().unwrap_or_else(PoisonError::into_inner).record(
+            size,
+            started,
+            Belongs::WhereItEnds,
+            result,
+        );
         if failed {
             // A refusing server answers at once; without a pause the loop would only measure refusals.
             tokio::time::sleep(Duration::from_millis(10)).await;

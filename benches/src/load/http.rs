@@ -24,7 +24,10 @@ pub struct Client {
 impl Client {
     /// Connects when the first request is sent.
     pub fn new(address: &str) -> Client {
-        Client { address: address.to_owned(), idle: Mutex::new(Vec::new()) }
+        Client {
+            address: address.to_owned(),
+            idle: Mutex::new(Vec::new()),
+        }
     }
 
     /// Posts JSON and hands back the body of an answer 200.
@@ -37,10 +40,21 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(json)))
             .map_err(|e| Failure::of("request", e))?;
-        let response = connection.send_request(request).await.map_err(|e| Failure::of(path, e))?;
+        let response = connection
+            .send_request(request)
+            .await
+            .map_err(|e| Failure::of(path, e))?;
         let status = response.status();
-        let body = response.into_body().collect().await.map_err(|e| Failure::of(path, e))?.to_bytes();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|e| Failure::of(path, e))?
+            .to_bytes();
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
         if status == StatusCode::OK {
             return Ok(body);
         }
@@ -57,10 +71,15 @@ impl Client {
                 return Ok(connection);
             }
         }
-        let stream = TcpStream::connect(&self.address).await.map_err(|e| Failure::of(&self.address, e))?;
-        stream.set_nodelay(true).map_err(|e| Failure::of(&self.address, e))?;
-        let (connection, driver) =
-            handshake(TokioIo::new(stream)).await.map_err(|e| Failure::of(&self.address, e))?;
+        let stream = TcpStream::connect(&self.address)
+            .await
+            .map_err(|e| Failure::of(&self.address, e))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|e| Failure::of(&self.address, e))?;
+        let (connection, driver) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| Failure::of(&self.address, e))?;
         tokio::spawn(driver);
         Ok(connection)
     }

@@ -23,7 +23,10 @@ impl KserveGrpc {
         for _ in 0..connections {
             clients.push(GrpcInferenceServiceClient::new(channel(address).await?));
         }
-        Ok(KserveGrpc { clients, model: model.to_owned() })
+        Ok(KserveGrpc {
+            clients,
+            model: model.to_owned(),
+        })
     }
 }
 
@@ -62,12 +65,22 @@ impl Adapter for KserveGrpc {
                 raw_input_contents: vec![tensor(&texts)],
                 ..ModelInferRequest::default()
             };
-            let answer = client.model_infer(request).await.map_err(|s| Failure::of("ModelInfer", s))?;
-            let rows = answer.get_ref().outputs.first().and_then(|o| o.shape.first().copied());
+            let answer = client
+                .model_infer(request)
+                .await
+                .map_err(|s| Failure::of("ModelInfer", s))?;
+            let rows = answer
+                .get_ref()
+                .outputs
+                .first()
+                .and_then(|o| o.shape.first().copied());
             if rows == Some(texts.len() as i64) {
                 Ok(())
             } else {
-                Err(Failure(format!("ModelInfer: {rows:?} rows for {} texts", texts.len())))
+                Err(Failure(format!(
+                    "ModelInfer: {rows:?} rows for {} texts",
+                    texts.len()
+                )))
             }
         })
     }
@@ -79,6 +92,9 @@ mod tests {
 
     #[test]
     fn texts_stand_behind_their_lengths() {
-        assert_eq!(&tensor(&["ab".into(), String::new()])[..], b"\x02\0\0\0ab\0\0\0\0");
+        assert_eq!(
+            &tensor(&["ab".into(), String::new()])[..],
+            b"\x02\0\0\0ab\0\0\0\0"
+        );
     }
 }

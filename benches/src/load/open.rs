@@ -43,7 +43,12 @@ pub async fn run(
         if requests.len() >= IN_FLIGHT_MAX {
             requests.join_next().await;
         }
-        requests.spawn(request(Arc::clone(adapter), Arc::clone(feed), Arc::clone(&recorder), intended));
+        requests.spawn(request(
+            Arc::clone(adapter),
+            Arc::clone(feed),
+            Arc::clone(&recorder),
+            intended,
+        ));
     }
     let _ = clock.join();
     let last = tokio::time::Instant::from_std(window.until + PATIENCE);
@@ -53,7 +58,10 @@ pub async fn run(
     let lost = requests.len() as u64;
     requests.shutdown().await;
     let recorder = Arc::into_inner(recorder).context("a request outlived its shutdown")?;
-    Ok(recorder.into_inner().unwrap_or_else(PoisonError::into_inner).figures(lost))
+    Ok(recorder
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .figures(lost))
 }
 
 fn arrive(sender: &mpsc::Sender<Instant>, rate: f64, seed: u64, until: Instant) {
@@ -80,11 +88,21 @@ fn gap(rate: f64, rng: &mut StdRng) -> Duration {
     Duration::from_secs_f64(-(1.0 - uniform).ln() / rate)
 }
 
-async fn request(adapter: Arc<dyn Adapter>, feed: Arc<Feed>, recorder: Arc<Mutex<Recorder>>, intended: Instant) {
+async fn request(
+    adapter: Arc<dyn Adapter>,
+    feed: Arc<Feed>,
+    recorder: Arc<Mutex<Recorder>>,
+    intended: Instant,
+) {
     let load = feed.next();
     let size = load.size();
     let result = adapter.score(load.turn, load.texts).await;
-    recorder.lock().unwrap_or_else(PoisonError::into_inner).record(size, intended, Belongs::WhereItStarts, result);
+    recorder.lock().unwrap_or_else(PoisonError::into_inner).record(
+        size,
+        intended,
+        Belongs::WhereItStarts,
+        result,
+    );
 }
 
 #[cfg(test)]
@@ -123,7 +141,9 @@ mod tests {
         let feed = Arc::new(Feed::new(vec!["a".into()], vec![3], 1));
         // 200 arrivals a second meet a server that answers at most 50: after 0.4 s it is 1.2 s behind.
         let measured = Duration::from_millis(400);
-        let figures = run(&adapter, &feed, 200.0, 1, Duration::ZERO, measured).await.expect("runs");
+        let figures = run(&adapter, &feed, 200.0, 1, Duration::ZERO, measured)
+            .await
+            .expect("runs");
         assert!(figures.p99_ms > 600.0, "{figures:?}");
         assert!(figures.texts_per_second < 60.0, "{figures:?}");
     }

@@ -44,8 +44,16 @@ impl PenstockStream {
 async fn open(address: &str, model: &str) -> Result<Stream> {
     let mut client = TextServiceClient::new(channel(address).await?);
     let (requests, unsent) = mpsc::channel(UNSENT_MAX);
-    let options = ScoreOptions { model: model.to_owned(), ..ScoreOptions::default() };
-    requests.send(ScoreRequest { options: Some(options), texts: Vec::new() }).await?;
+    let options = ScoreOptions {
+        model: model.to_owned(),
+        ..ScoreOptions::default()
+    };
+    requests
+        .send(ScoreRequest {
+            options: Some(options),
+            texts: Vec::new(),
+        })
+        .await?;
     let responses = client
         .score(ReceiverStream::new(unsent))
         .await
@@ -99,10 +107,21 @@ impl Adapter for PenstockStream {
         Box::pin(async move {
             let id = turn.to_string();
             let (sender, verdict) = oneshot::channel();
-            stream.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), sender);
-            let texts = texts.into_iter().map(|text| Text { id: id.clone(), text }).collect();
+            stream
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(id.clone(), sender);
+            let texts = texts
+                .into_iter()
+                .map(|text| Text { id: id.clone(), text })
+                .collect();
             let gone = || Failure("Score: the stream is closed".into());
-            stream.requests.send(ScoreRequest { options: None, texts }).await.map_err(|_| gone())?;
+            stream
+                .requests
+                .send(ScoreRequest { options: None, texts })
+                .await
+                .map_err(|_| gone())?;
             verdict.await.map_err(|_| gone())?
         })
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
+use super::Adapter;
 use super::http::Client;
 use super::kserve_grpc::KserveGrpc;
 use super::penstock_stream::PenstockStream;
 use super::tei_http::TeiHttp;
 use super::v2_http::V2Http;
-use super::Adapter;
 
 /// A protocol, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,12 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [Protocol; 4] =
-        [Protocol::KserveGrpc, Protocol::PenstockStream, Protocol::TeiHttp, Protocol::V2Http];
+    const ALL: [Protocol; 4] = [
+        Protocol::KserveGrpc,
+        Protocol::PenstockStream,
+        Protocol::TeiHttp,
+        Protocol::V2Http,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -71,7 +75,12 @@ impl FromStr for Target {
         if model.is_empty() && known != Protocol::TeiHttp {
             bail!("target {name} names no model; write {protocol}@{address}/MODEL");
         }
-        Ok(Target { name: name.to_owned(), protocol: known, address: address.to_owned(), model: model.to_owned() })
+        Ok(Target {
+            name: name.to_owned(),
+            protocol: known,
+            address: address.to_owned(),
+            model: model.to_owned(),
+        })
     }
 }
 
@@ -79,7 +88,9 @@ impl Target {
     /// Opens `connections` connections; HTTP/1.1 opens one for each request that is on its way.
     pub async fn connect(&self, connections: usize) -> Result<Arc<dyn Adapter>> {
         Ok(match self.protocol {
-            Protocol::KserveGrpc => Arc::new(KserveGrpc::connect(&self.address, &self.model, connections).await?),
+            Protocol::KserveGrpc => {
+                Arc::new(KserveGrpc::connect(&self.address, &self.model, connections).await?)
+            }
             Protocol::PenstockStream => {
                 Arc::new(PenstockStream::connect(&self.address, &self.model, connections).await?)
             }
@@ -103,13 +114,22 @@ mod tests {
 
     #[test]
     fn specs() {
-        check("a=kserve-grpc@127.0.0.1:8001/minilm", "a kserve-grpc 127.0.0.1:8001 minilm");
+        check(
+            "a=kserve-grpc@127.0.0.1:8001/minilm",
+            "a kserve-grpc 127.0.0.1:8001 minilm",
+        );
         check("tei=tei-http@127.0.0.1:80", "tei tei-http 127.0.0.1:80 ");
-        check("127.0.0.1", "target 127.0.0.1 is not NAME=PROTOCOL@HOST:PORT/MODEL");
+        check(
+            "127.0.0.1",
+            "target 127.0.0.1 is not NAME=PROTOCOL@HOST:PORT/MODEL",
+        );
         check(
             "a=grpc@h:1/m",
             "target a has the protocol grpc, known are kserve-grpc, penstock-stream, tei-http, v2-http",
         );
-        check("a=v2-http@h:1", "target a names no model; write v2-http@h:1/MODEL");
+        check(
+            "a=v2-http@h:1",
+            "target a names no model; write v2-http@h:1/MODEL",
+        );
     }
 }

@@ -27,8 +27,11 @@ impl TeiHttp {
 impl Adapter for TeiHttp {
     fn score(&self, _turn: usize, texts: Vec<String>) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
-            let body = serde_json::to_vec(&Embed { inputs: &texts, truncate: true })
-                .map_err(|e| Failure::of("request", e))?;
+            let body = serde_json::to_vec(&Embed {
+                inputs: &texts,
+                truncate: true,
+            })
+            .map_err(|e| Failure::of("request", e))?;
             let answer = self.client.post("/embed", body).await?;
             // Rows are counted without parsing the numbers: the client shares its cores with the server.
             let rows = answer.split(|b| *b == b'[').count().saturating_sub(2);

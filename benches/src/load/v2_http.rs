@@ -15,7 +15,10 @@ pub struct V2Http {
 impl V2Http {
     /// Speaks through `client` about `model`.
     pub fn new(client: Client, model: &str) -> V2Http {
-        V2Http { client, path: format!("/v2/models/{model}/infer") }
+        V2Http {
+            client,
+            path: format!("/v2/models/{model}/infer"),
+        }
     }
 }
 
@@ -33,7 +36,11 @@ impl Adapter for V2Http {
             });
             let body = serde_json::to_vec(&request).map_err(|e| Failure::of("request", e))?;
             let answer = self.client.post(&self.path, body).await?;
-            if answer.is_empty() { Err(Failure(format!("{}: an empty answer", self.path))) } else { Ok(()) }
+            if answer.is_empty() {
+                Err(Failure(format!("{}: an empty answer", self.path)))
+            } else {
+                Ok(())
+            }
         })
     }
 }

@@ -25,9 +25,40 @@ pub const SENTENCES: &[&str] = &[
 ];
 
 const ADJECTIVES: &[&str] = &[
-    "old", "new", "heavy", "quiet", "broken", "bright", "cold", "narrow", "deep", "strange", "simple", "dry",
-    "clean", "rough", "steady", "loud", "green", "empty", "full", "late", "early", "honest", "cheap", "fine",
-    "awful", "wonderful", "perfect", "terrible", "happy", "angry", "small", "large", "wooden", "iron",
+    "old",
+    "new",
+    "heavy",
+    "quiet",
+    "broken",
+    "bright",
+    "cold",
+    "narrow",
+    "deep",
+    "strange",
+    "simple",
+    "dry",
+    "clean",
+    "rough",
+    "steady",
+    "loud",
+    "green",
+    "empty",
+    "full",
+    "late",
+    "early",
+    "honest",
+    "cheap",
+    "fine",
+    "awful",
+    "wonderful",
+    "perfect",
+    "terrible",
+    "happy",
+    "angry",
+    "small",
+    "large",
+    "wooden",
+    "iron",
 ];
 
 const NOUNS: &[&str] = &[
@@ -44,15 +75,19 @@ const VERBS: &[&str] = &[
     "carries", "needs", "wants", "shows", "hides", "keeps", "takes", "gives", "finds", "loses",
 ];
 
-const PREPOSITIONS: &[&str] =
-    &["above", "below", "behind", "near", "beside", "through", "across", "under", "over", "along", "with", "for"];
-
-const ADVERBS: &[&str] = &[
-    "slowly", "quickly", "often", "rarely", "never", "always", "finally", "quietly", "almost", "again", "soon",
-    "still", "really", "simply", "perhaps", "suddenly", "usually", "nearly",
+const PREPOSITIONS: &[&str] = &[
+    "above", "below", "behind", "near", "beside", "through", "across", "under", "over", "along", "with",
+    "for",
 ];
 
-const NUMBERS: &[&str] = &["two", "three", "four", "five", "six", "seven", "12", "20", "50", "100", "1999", "2020"];
+const ADVERBS: &[&str] = &[
+    "slowly", "quickly", "often", "rarely", "never", "always", "finally", "quietly", "almost", "again",
+    "soon", "still", "really", "simply", "perhaps", "suddenly", "usually", "nearly",
+];
+
+const NUMBERS: &[&str] = &[
+    "two", "three", "four", "five", "six", "seven", "12", "20", "50", "100", "1999", "2020",
+];
 
 const LONG_WORDS: &[(&str, usize)] = &[
     ("penstock", 2),
