@@ -67,7 +67,7 @@ struct Entry {
     config: ModelConfig,
     serving: RwLock<Serving>,
     /// One load or unload of a model at a time; the others wait their turn.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// Joins of lanes that are on their way out.
     leaving: Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
@@ -87,7 +87,7 @@ impl Repository {
                 lifecycle,
                 lanes: HashMap::new(),
             });
-            let (turn, leaving) = (tokio::sync::Mutex::default(), Mutex::default());
+            let (turn, leaving) = (Arc::default(), Mutex::default());
             (
                 config.name.clone(),
                 Arc::new(Entry {
@@ -166,15 +166,20 @@ impl Repository {
     /// the one that serves. That one serves until then, and answers what it has taken.
     pub async fn load(&self, name: &str) -> Result<(), Rejection> {
         let entry = Arc::clone(self.entry(name)?);
-        let _turn = entry.turn.lock().await;
+        let turn = Arc::clone(&entry.turn).lock_owned().await;
         let (threads, shared, metrics) = (self.threads, self.shared.clone(), Arc::clone(&self.metrics));
-        let loading = Arc::clone(&entry);
-        let loaded = tokio::task::spawn_blocking(move || loading.load(threads, shared, &metrics)).await;
-        let leaving = loaded
-            .map_err(|e| Rejection::NotReady(format!("model {name}: loading it panicked: {e}")))?
-            .inspect_err(|e| error!(model = name, error = %e, "a model could not be loaded"))?;
-        entry.retire(leaving);
-        Ok(())
+        // All of it on the blocking thread, the turn included: a caller that goes away meanwhile stops
+        // nothing half-way.
+        let loading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let leaving = entry.load(threads, shared, &metrics)?;
+            entry.retire(leaving);
+            Ok(())
+        });
+        let loaded = loading.await;
+        loaded
+            .unwrap_or_else(|e| Err(Rejection::NotReady(format!("model {name}: loading it panicked: {e}"))))
+            .inspect_err(|e| error!(model = name, error = %e, "a model could not be loaded"))
     }
 
     /// Takes a model out of service; what it had taken is answered.

@@ -1,3 +1,5 @@
+//! Bodies that are too long, too slow, or not what they say.
+
 use axum::http::HeaderValue;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};

@@ -1,3 +1,5 @@
+//! Connections that stall, flood or end early.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;

@@ -1,3 +1,5 @@
+//! The JSON and binary forms of a v2 request, right and wrong.
+
 use super::*;
 
 fn check(body: &[u8], json_length: Option<usize>, expected: Result<InferRequest, &str>) {
