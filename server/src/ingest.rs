@@ -1,5 +1,7 @@
 //! Stage 1: wire to [`crate::front::Call`]. Wire types stop here and in `respond`.
 
+mod accept;
+
 pub mod v2;
 
 pub mod grpc;

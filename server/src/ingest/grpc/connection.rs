@@ -4,7 +4,6 @@
 //! `CANCELLED`, accepts without a bound, and lets a client hold a connection that never says anything.
 
 use std::future::Future;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,14 +13,15 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::service::Routes;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::receive::{Arriving, Metered};
+use crate::ingest::accept::Doorway;
 
 /// How much a client may send ahead of what is read: of one call, and of all calls of a connection. A
 /// megabyte keeps a fast network busy over a millisecond's round trip.
@@ -44,10 +44,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Until a new connection's first byte.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Wait after a failed accept: the usual reason is that no descriptor is left, and the next attempt
-/// would fail at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Serves connections until `shutdown`, then lets their calls finish. More than `connections_max` wait in
 /// the listener's backlog.
 pub async fn accept(
@@ -67,7 +63,7 @@ pub async fn accept(
         .max_header_list_size(HEADERS_MAX)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
-    let open = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+    let doorway = Doorway::new(listener, connections_max);
     let graceful = GracefulShutdown::new();
     // Ends the wait for clients that have said nothing: they must not hold the shutdown.
     let (closing, _) = watch::channel(());
@@ -75,7 +71,7 @@ pub async fn accept(
     loop {
         let (stream, permit) = tokio::select! {
             () = &mut shutdown => break,
-            accepted = next(&listener, &open) => accepted,
+            accepted = doorway.next() => accepted,
         };
         let (builder, routes, watcher) = (builder.clone(), routes.clone(), graceful.watcher());
         let (arriving, mut closed) = (Arc::clone(&arriving), closing.subscribe());
@@ -96,37 +92,7 @@ pub async fn accept(
         });
     }
     // Closed at once: whoever connects now is told so, and does not wait in a backlog nobody reads.
-    drop(listener);
+    drop(doorway);
     drop(closing);
     graceful.shutdown().await;
-}
-
-async fn next(listener: &TcpListener, open: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
-    loop {
-        let Ok(permit) = Arc::clone(open).acquire_owned().await else {
-            // The semaphore lives as long as the loop and is never closed.
-            std::future::pending().await
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // An answer is one write: waiting for more would only delay it.
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!(%error, "the connection keeps Nagle's delay");
-                }
-                return (stream, permit);
-            }
-            Err(error) if gone(error.kind()) => debug!(%error, "a client left before it was accepted"),
-            Err(error) => {
-                warn!(%error, "no connection can be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-fn gone(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
-    )
 }

@@ -1,8 +1,6 @@
 //! Accepts connections and keeps each within its bounds: how many, how slow, and until when.
 
 use std::future::Future;
-use std::io::ErrorKind;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,18 +8,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::{debug, warn};
+use tokio::net::TcpListener;
+use tracing::debug;
 
 use super::stall::Stalling;
+use crate::ingest::accept::Doorway;
 
 /// A request's head, and the buffer that its body is read through.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// Wait after a failed accept: the usual reason is that the process has no descriptor left, and the
-/// next attempt would fail at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What one connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +40,13 @@ pub async fn accept(listener: TcpListener, app: Router, bounds: Bounds, shutdown
         .header_read_timeout(bounds.head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false);
-    let open = Arc::new(Semaphore::new(bounds.connections_max));
+    let doorway = Doorway::new(listener, bounds.connections_max);
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
     loop {
         let (stream, permit) = tokio::select! {
             () = &mut shutdown => break,
-            accepted = next(&listener, &open) => accepted,
+            accepted = doorway.next() => accepted,
         };
         let io = TokioIo::new(Stalling::new(stream, bounds.stall_timeout));
         let connection = builder.serve_connection(io, TowerToHyperService::new(app.clone()));
@@ -64,38 +58,8 @@ pub async fn accept(listener: TcpListener, app: Router, bounds: Bounds, shutdown
             drop(permit);
         });
     }
-    drop(listener);
+    drop(doorway);
     graceful.shutdown().await;
-}
-
-async fn next(listener: &TcpListener, open: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
-    loop {
-        let Ok(permit) = Arc::clone(open).acquire_owned().await else {
-            // The semaphore lives as long as the loop and is never closed.
-            std::future::pending().await
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // An answer is one write: waiting for more would only delay it.
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!(%error, "the connection keeps Nagle's delay");
-                }
-                return (stream, permit);
-            }
-            Err(error) if gone(error.kind()) => debug!(%error, "a client left before it was accepted"),
-            Err(error) => {
-                warn!(%error, "no connection can be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-fn gone(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
-    )
 }
 
 #[cfg(test)]
