@@ -1,6 +1,12 @@
 //! The whole engine behind the wire, with a small real model: versions that come and go, clients that
 //! leave, a shutdown in the middle of work.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by failing"
+)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +45,7 @@ impl Models {
     async fn serve(&self) -> Engine {
         let file = self.0.path().join("penstock.toml");
         let path = self.0.path().join("m");
-        let text = format!("[[model]]\nname = \"m\"\npath = {path:?}\n");
+        let text = format!("[[model]]\nname = \"m\"\npath = '{}'\n", path.display());
         std::fs::write(&file, text).expect("written");
         let config = config::load(Some(&file), Settings::default()).expect("a valid configuration");
         Engine::start(&config).await.expect("a model that loads")

@@ -1,5 +1,11 @@
 //! The line from the door to the answer, with models that misbehave on demand and one that does not.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by failing"
+)]
+
 #[path = "line/bench.rs"]
 mod bench;
 
@@ -19,7 +25,7 @@ async fn every_text_of_a_request_is_answered_in_its_place() {
         .expect("admitted")
         .await
         .rows;
-    let lengths: Vec<f32> = rows.iter().map(|row| bench::first(row)).collect();
+    let lengths: Vec<f32> = rows.iter().map(bench::first).collect();
     let expected: Vec<f32> = texts(100).iter().map(|text| rig.tokens(text) as f32).collect();
     assert_eq!(lengths, expected);
     rig.close();

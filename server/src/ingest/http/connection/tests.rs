@@ -1,10 +1,13 @@
 //! Connections that stall, flood or end early.
 
+use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use axum::routing::get;
 use tokio::io::Interest;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
