@@ -178,7 +178,11 @@ impl Repository {
         });
         let loaded = loading.await;
         loaded
-            .unwrap_or_else(|e| Err(Rejection::NotReady(format!("model {name}: loading it panicked: {e}"))))
+            .unwrap_or_else(|e| {
+                Err(Rejection::NotReady(format!(
+                    "model {name}: loading it panicked: {e}"
+                )))
+            })
             .inspect_err(|e| error!(model = name, error = %e, "a model could not be loaded"))
     }
 
