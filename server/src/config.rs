@@ -115,11 +115,15 @@ pub struct ModelConfig {
     pub check_parity: bool,
 }
 
+/// Tokens of one batch where nothing else is said. On a CPU a larger batch computes no more tokens a second
+/// and keeps everybody in it waiting (docs/performance.md).
+pub const TOKENS_MAX: usize = 1024;
+
 /// How texts become batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batching {
-    /// Tokens of one batch.
-    pub tokens_max: usize,
+    /// Tokens of one batch; `None` is [`TOKENS_MAX`], or the model's longest text where that is longer.
+    pub tokens_max: Option<usize>,
     /// Texts of one batch.
     pub texts_max: usize,
     /// How long bulk work waits before it goes ahead of interactive work.

@@ -17,7 +17,7 @@ use penstock_models::{Loaded, ModelSpec, TextTokenizer};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::config::{Batching, Limits};
+use crate::config::{Batching, Limits, TOKENS_MAX};
 use crate::executor::Executor;
 use crate::metrics::{BusyMeter, ModelMetrics};
 use crate::scheduler::{self, Wires};
@@ -306,7 +306,7 @@ type TextBound = (usize, usize);
 /// The checked limits of a model's batches.
 pub fn policy(batching: &Batching, window: usize) -> Result<BatchPolicy, penstock_core::PolicyError> {
     BatchPolicy::new(
-        batching.tokens_max,
+        batching.tokens_max.unwrap_or(TOKENS_MAX.max(window)),
         batching.texts_max,
         batching.bulk_age_max,
         window,

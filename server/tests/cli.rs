@@ -173,7 +173,7 @@ fn check_shows_what_would_run() {
     let wanted = [
         "# sentiment: bert, sequence-classification, 2 labels",
         "queue_texts_max = 9",
-        "tokens_max = 8192",
+        "texts_max = 1024",
     ];
     check(&["check", &config], 0, &wanted, &[]);
     let shown = run(&["check", &config], b"").stdout;

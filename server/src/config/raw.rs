@@ -107,7 +107,7 @@ pub(super) struct Limits {
 #[command(next_help_heading = "Batching")]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Batching {
-    /// Tokens of one batch; at least the longest text of the model [default: 8192]
+    /// Tokens of one batch; at least the longest text of the model [default: 1024, or that text]
     #[arg(
         long = "batching-tokens-max",
         env = "PENSTOCK_BATCHING_TOKENS_MAX",

@@ -12,7 +12,6 @@ use crate::logging;
 
 /// Tokens of a batch. Two cores are saturated from about 500 on; more costs latency and no throughput
 /// there, and a larger machine needs more.
-const TOKENS_MAX: usize = 8192;
 const QUEUE_TOKENS_MAX: usize = 1 << 20;
 /// Batches in flight beyond which no device gains; each holds its tokens.
 const PREFETCH_MAX: usize = 8;
@@ -177,8 +176,9 @@ fn models(
             problem(own, format!("model `{name}`: {message}"))
         })?;
         let max_length = max_length.map(NonZeroUsize::get);
-        if let Some(length) = max_length.filter(|length| *length > batching.tokens_max) {
-            let tokens = batching.tokens_max;
+        if let (Some(length), Some(tokens)) = (max_length, batching.tokens_max)
+            && length > tokens
+        {
             return Err(at(
                 "max_length",
                 format!("a batch of {tokens} tokens cannot hold one text of {length}"),
@@ -221,7 +221,7 @@ fn batching(raw: &raw::Batching, limits: &Limits) -> Result<Batching, (&'static 
     let time = |given: Option<Time>, default| given.map_or(default, |time| time.0);
     let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
     let batching = Batching {
-        tokens_max: count(raw.tokens_max, TOKENS_MAX.min(limits.queue_tokens_max)),
+        tokens_max: raw.tokens_max.map(NonZeroUsize::get),
         texts_max: count(raw.texts_max, 1024),
         bulk_age_max: time(raw.bulk_age_max, Duration::from_secs(2)),
         queue_delay_max: time(raw.queue_delay_max, Duration::ZERO),
@@ -235,7 +235,7 @@ fn batching(raw: &raw::Batching, limits: &Limits) -> Result<Batching, (&'static 
         prefetch,
         ..
     } = batching;
-    if tokens_max > limits.queue_tokens_max {
+    if let Some(tokens_max) = tokens_max.filter(|tokens| *tokens > limits.queue_tokens_max) {
         let queue = limits.queue_tokens_max;
         let message = format!(
             "a batch of {tokens_max} tokens never fills from a queue of {queue} (limits.queue_tokens_max)"

@@ -67,12 +67,13 @@ impl ModelConfig {
 
 impl Batching {
     fn settings(&self) -> String {
-        let mut settings = vec![
-            ("tokens_max", self.tokens_max.to_string()),
+        let mut settings: Vec<(&str, String)> = Vec::new();
+        settings.extend(self.tokens_max.map(|tokens| ("tokens_max", tokens.to_string())));
+        settings.extend([
             ("texts_max", self.texts_max.to_string()),
             ("bulk_age_max", quoted(Time(self.bulk_age_max))),
             ("queue_delay_max", quoted(Time(self.queue_delay_max))),
-        ];
+        ]);
         settings.extend(
             self.interactive_target
                 .map(|target| ("interactive_target", quoted(Time(target)))),

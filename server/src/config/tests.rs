@@ -103,7 +103,7 @@ fn every_setting_of_a_file_arrives() {
     };
     assert_eq!(config.limits, limits);
     let inherited = Batching {
-        tokens_max: 2048,
+        tokens_max: Some(2048),
         texts_max: 64,
         bulk_age_max: Duration::from_millis(500),
         queue_delay_max: Duration::from_millis(2),
@@ -117,7 +117,7 @@ fn every_setting_of_a_file_arrives() {
     assert_eq!(
         sentiment.batching,
         Batching {
-            tokens_max: 512,
+            tokens_max: Some(512),
             ..inherited
         }
     );
@@ -313,7 +313,7 @@ fn contradictions_say_where_and_why() {
          (limits.queue_tokens_max)",
     );
     refused(
-        "[[model]]\nname = \"a\"\npath = \"b\"\nmax_length = 9000",
+        "[[model]]\nname = \"a\"\npath = \"b\"\nmax_length = 9000\n[model.batching]\ntokens_max = 8192",
         &[],
         "penstock.toml:4:14: a batch of 8192 tokens cannot hold one text of 9000",
     );

@@ -259,7 +259,7 @@ fn limits() -> Limits {
 
 fn batching() -> Batching {
     Batching {
-        tokens_max: 4096,
+        tokens_max: Some(4096),
         texts_max: 64,
         bulk_age_max: Duration::from_millis(100),
         queue_delay_max: Duration::ZERO,
