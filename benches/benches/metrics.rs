@@ -21,6 +21,13 @@ fn metrics(c: &mut Criterion) {
     let took = Duration::from_micros(2300);
     group.bench_function("one request", |b| b.iter(|| record_request(&model, took)));
     group.bench_function("one batch", |b| b.iter(|| record_batch(&model, &busy, took)));
+    // With what the upkeep thread does later: sorting the values into their buckets.
+    group.bench_function("a thousand requests and a scrape", |b| {
+        b.iter(|| {
+            (0..1000).for_each(|_| record_request(&model, took));
+            metrics.render().len()
+        });
+    });
     group.bench_function("one scrape", |b| b.iter(|| metrics.render().len()));
     group.finish();
 }

@@ -1,21 +1,13 @@
 //! Every figure the server publishes. Stages hold handles; names and labels stand in `names` alone.
-//!
-//! The series are plain atomics that belong to a `Metrics` value, not to a process-wide recorder: two
-//! engines in one test do not mix, memory is fixed once a series exists (a recorder that keeps raw
-//! samples until the next scrape grows with the load), and a page is rendered in a fixed order.
 
 mod names;
-
-mod histogram;
-mod window;
 
 mod device;
 mod labels;
 mod model;
+mod series;
 
 mod http;
-mod page;
-mod render;
 
 #[cfg(test)]
 mod tests;
@@ -28,16 +20,18 @@ use penstock_core::Class;
 
 use crate::clock::Clock;
 use labels::{Cells, Outcomes};
+use names::UNKNOWN_MODEL;
+use series::Series;
 
 pub use device::BusyMeter;
 pub use http::serve;
 pub use labels::{OutcomeLabel, Source};
 pub use model::{ModelMetrics, Statistics, Tally};
-pub use names::{FAMILIES, Family, Kind, Unit};
 
 /// All series of one server.
 pub struct Metrics {
     clock: Clock,
+    series: Arc<Series>,
     models: Mutex<BTreeMap<(String, String), Arc<ModelMetrics>>>,
     /// Requests that named no model that serves: their name is input, so it is no label.
     unknown: Cells<Outcomes>,
@@ -47,8 +41,13 @@ pub struct Metrics {
 impl Metrics {
     /// No series yet, apart from the build's own.
     pub fn new(clock: Clock) -> Metrics {
+        let series = Series::start();
+        series
+            .gauge(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION"), "cpu"])
+            .set(1);
         Metrics {
             clock,
+            series: Arc::new(series),
             models: Mutex::default(),
             unknown: Cells::default(),
             devices: Mutex::default(),
@@ -61,26 +60,32 @@ impl Metrics {
         let mut models = self.models.lock();
         let handles = models
             .entry((name.to_owned(), version.to_owned()))
-            .or_insert_with(|| Arc::new(ModelMetrics::new(name, version, self.clock)));
+            .or_insert_with(|| Arc::new(ModelMetrics::new(name, version, Arc::clone(&self.series))));
         Arc::clone(handles)
     }
 
     /// Counts a request whose model does not exist or does not serve.
     pub fn unknown_model(&self, source: Source, class: Class, outcome: OutcomeLabel) {
-        self.unknown.at(source, class).count(outcome);
+        self.unknown
+            .at(source, class, || {
+                Outcomes::new(&self.series, UNKNOWN_MODEL, source, class)
+            })
+            .count(outcome);
     }
 
     /// The handle of a device.
     pub fn device_busy(&self, device: &str) -> BusyMeter {
-        self.devices
-            .lock()
+        let mut devices = self.devices.lock();
+        let meter = devices
             .entry(device.to_owned())
-            .or_insert_with(|| BusyMeter::new(self.clock))
-            .clone()
+            .or_insert_with(|| BusyMeter::new(self.clock, self.series.gauge(&names::DEVICE_BUSY, &[device])));
+        meter.clone()
     }
 
     /// The page that Prometheus reads.
     pub fn render(&self) -> String {
-        render::render(self)
+        self.models.lock().values().for_each(|model| model.publish());
+        self.devices.lock().values().for_each(BusyMeter::publish);
+        self.series.render()
     }
 }

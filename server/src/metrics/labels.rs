@@ -1,9 +1,12 @@
 //! The closed label values, and counters arranged by them.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use metrics::Counter;
 use penstock_core::Class;
+
+use super::names::REQUESTS;
+use super::series::Series;
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,7 +96,7 @@ impl OutcomeLabel {
 
 /// One `T` per source and class, made when it is first needed: a series exists once it was seen.
 pub(super) struct Cells<T> {
-    cells: [[OnceLock<Box<T>>; Class::ALL.len()]; Source::ALL.len()],
+    cells: [[OnceLock<T>; Class::ALL.len()]; Source::ALL.len()],
 }
 
 impl<T> Default for Cells<T> {
@@ -104,32 +107,28 @@ impl<T> Default for Cells<T> {
     }
 }
 
-impl<T: Default> Cells<T> {
-    /// The cell of a source and a class.
-    pub(super) fn at(&self, source: Source, class: Class) -> &T {
-        self.cells[source as usize][class as usize].get_or_init(Box::default)
-    }
-}
-
 impl<T> Cells<T> {
-    /// The cell of a source and a class where it was seen.
-    pub(super) fn seen(&self, source: Source, class: Class) -> Option<&T> {
-        self.cells[source as usize][class as usize].get().map(Box::as_ref)
+    /// The cell of a source and a class.
+    pub(super) fn at(&self, source: Source, class: Class, make: impl FnOnce() -> T) -> &T {
+        self.cells[source as usize][class as usize].get_or_init(make)
     }
 }
 
 /// A counter per outcome.
-#[derive(Default)]
-pub(super) struct Outcomes {
-    counts: [AtomicU64; OutcomeLabel::ALL.len()],
-}
+pub(super) struct Outcomes([Counter; OutcomeLabel::ALL.len()]);
 
 impl Outcomes {
-    pub(super) fn count(&self, outcome: OutcomeLabel) {
-        self.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    /// All outcomes of a source and class appear at once, zeros included: `rate` needs the zero before
+    /// the first error.
+    pub(super) fn new(series: &Series, model: &str, source: Source, class: Class) -> Outcomes {
+        Outcomes(
+            OutcomeLabel::ALL.map(|outcome| {
+                series.counter(&REQUESTS, &[model, source.name(), class.name(), outcome.name()])
+            }),
+        )
     }
 
-    pub(super) fn get(&self, outcome: OutcomeLabel) -> u64 {
-        self.counts[outcome as usize].load(Ordering::Relaxed)
+    pub(super) fn count(&self, outcome: OutcomeLabel) {
+        self.0[outcome as usize].increment(1);
     }
 }

@@ -1,62 +1,78 @@
 //! The handles of one model version.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use metrics::{Counter, Gauge, Histogram};
 use penstock_core::{Class, Stages};
 
-use super::histogram::{Histogram, LATENCY, SHARE, SIZE, STAGE};
 use super::labels::{Cells, OutcomeLabel, Outcomes, Source};
-use super::names::STAGES;
-use super::window::SlidingQuantiles;
-use crate::clock::Clock;
+use super::names::{self, STAGES};
+use super::series::Series;
 
-/// What the stages of one model version report to. Every method is cheap and blocks nobody.
+/// What the stages of one model version report to. Every method is cheap and blocks nobody. The versions
+/// of a model share the `penstock_` series, since `version` is no label of theirs; Triton's have it.
 pub struct ModelMetrics {
-    pub(super) name: String,
-    pub(super) version: String,
-    clock: Clock,
-    pub(super) requests: Cells<Requests>,
+    name: String,
+    series: Arc<Series>,
+    requests: Cells<Requests>,
     /// Of answered requests, in the order of [`STAGES`].
-    pub(super) stages: [Histogram; STAGES.len()],
-    pub(super) queues: [Queue; Class::ALL.len()],
-    pub(super) batches: Batches,
-    texts: AtomicU64,
-    success: Sum,
-    fail: Sum,
-    last_batch_ms: AtomicU64,
+    stages: [Histogram; STAGES.len()],
+    queues: [Queue; Class::ALL.len()],
+    pending: Gauge,
+    batch_texts: Histogram,
+    batch_tokens: Histogram,
+    batch_durations: Histogram,
+    batch_fill: Histogram,
+    sums: Sums,
+    triton: Triton,
 }
 
 /// The requests of one source and class.
-pub(super) struct Requests {
-    pub(super) outcomes: Outcomes,
-    pub(super) durations: Histogram,
-    pub(super) latency: SlidingQuantiles,
-}
-
-impl Default for Requests {
-    fn default() -> Requests {
-        Requests {
-            outcomes: Outcomes::default(),
-            durations: Histogram::new(&LATENCY),
-            latency: SlidingQuantiles::default(),
-        }
-    }
+struct Requests {
+    outcomes: Outcomes,
+    durations: Histogram,
+    latency: Histogram,
 }
 
 /// The queue of one class, as it was last seen.
-#[derive(Default)]
-pub(super) struct Queue {
-    pub(super) depth: AtomicU64,
-    pub(super) tokens: AtomicU64,
+struct Queue {
+    depth: Level,
+    tokens: Level,
 }
 
-/// The shapes of batches.
-pub(super) struct Batches {
-    pub(super) texts: Histogram,
-    pub(super) tokens: Histogram,
-    pub(super) durations: Histogram,
-    pub(super) fill: Histogram,
+/// One version's part of a gauge that the versions share: it adds the change.
+struct Level {
+    last: AtomicU64,
+    gauge: Gauge,
+}
+
+impl Level {
+    fn new(gauge: Gauge) -> Level {
+        Level {
+            last: AtomicU64::new(0),
+            gauge,
+        }
+    }
+
+    /// Sets the part and returns the change.
+    fn set(&self, level: usize) -> f64 {
+        let change = level as f64 - self.last.swap(level as u64, Ordering::Relaxed) as f64;
+        self.gauge.increment(change);
+        change
+    }
+}
+
+/// What `ModelStatistics` is made of. Own sums, because a handle of the recorder cannot be read.
+#[derive(Default)]
+struct Sums {
+    texts: AtomicU64,
+    batches: AtomicU64,
+    last_batch_ms: AtomicU64,
+    success: Sum,
+    fail: Sum,
+    stages: [Sum; STAGES.len()],
 }
 
 #[derive(Default)]
@@ -67,8 +83,9 @@ struct Sum {
 
 impl Sum {
     fn add(&self, took: Duration) {
+        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.ns.fetch_add(nanos(took), Ordering::Relaxed);
+        self.ns.fetch_add(ns, Ordering::Relaxed);
     }
 
     fn read(&self) -> Tally {
@@ -111,30 +128,58 @@ pub struct Statistics {
     pub compute_output: Tally,
 }
 
-fn nanos(took: Duration) -> u64 {
-    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+/// Triton's counters, each with what it says.
+type Triton = [(Counter, fn(&Statistics) -> u64); 9];
+
+fn triton(series: &Series, labels: &[&str]) -> Triton {
+    let counter = |family, of: fn(&Statistics) -> u64| (series.counter(family, labels), of);
+    [
+        counter(&names::NV_SUCCESS, |s| s.success.count),
+        counter(&names::NV_FAILURE, |s| s.fail.count),
+        counter(&names::NV_COUNT, |s| s.inference_count),
+        counter(&names::NV_EXEC_COUNT, |s| s.execution_count),
+        counter(&names::NV_REQUEST_DURATION, |s| s.success.ns / 1000),
+        counter(&names::NV_QUEUE_DURATION, |s| s.queue.ns / 1000),
+        counter(&names::NV_INPUT_DURATION, |s| s.compute_input.ns / 1000),
+        counter(&names::NV_INFER_DURATION, |s| s.compute_infer.ns / 1000),
+        counter(&names::NV_OUTPUT_DURATION, |s| s.compute_output.ns / 1000),
+    ]
 }
 
 impl ModelMetrics {
-    pub(super) fn new(name: &str, version: &str, clock: Clock) -> ModelMetrics {
+    pub(super) fn new(name: &str, version: &str, series: Arc<Series>) -> ModelMetrics {
+        let labels = [name, version];
+        let queue = |class: Class| Queue {
+            depth: Level::new(series.gauge(&names::QUEUE_DEPTH, &[name, class.name()])),
+            tokens: Level::new(series.gauge(&names::QUEUE_TOKENS, &[name, class.name()])),
+        };
+        // Batches are packed: there is nothing to count, and dashboards that compare servers want the zero.
+        drop(series.counter(&names::PADDING_TOKENS, &[name]));
         ModelMetrics {
             name: name.to_owned(),
-            version: version.to_owned(),
-            clock,
             requests: Cells::default(),
-            stages: std::array::from_fn(|_| Histogram::new(&STAGE)),
-            queues: std::array::from_fn(|_| Queue::default()),
-            batches: Batches {
-                texts: Histogram::new(&SIZE),
-                tokens: Histogram::new(&SIZE),
-                durations: Histogram::new(&STAGE),
-                fill: Histogram::new(&SHARE),
-            },
-            texts: AtomicU64::new(0),
-            success: Sum::default(),
-            fail: Sum::default(),
-            last_batch_ms: AtomicU64::new(0),
+            stages: STAGES.map(|stage| series.histogram(&names::STAGE_DURATION, &[name, stage])),
+            queues: Class::ALL.map(queue),
+            pending: series.gauge(&names::NV_PENDING, &labels),
+            batch_texts: series.histogram(&names::BATCH_TEXTS, &[name]),
+            batch_tokens: series.histogram(&names::BATCH_TOKENS, &[name]),
+            batch_durations: series.histogram(&names::BATCH_DURATION, &[name]),
+            batch_fill: series.histogram(&names::BATCH_FILL, &[name]),
+            sums: Sums::default(),
+            triton: triton(&series, &labels),
+            series,
         }
+    }
+
+    fn requests(&self, source: Source, class: Class) -> &Requests {
+        self.requests.at(source, class, || {
+            let (series, labels) = (&self.series, [&*self.name, source.name(), class.name()]);
+            Requests {
+                outcomes: Outcomes::new(series, &self.name, source, class),
+                durations: series.histogram(&names::REQUEST_DURATION, &labels),
+                latency: series.histogram(&names::REQUEST_LATENCY, &labels),
+            }
+        })
     }
 
     /// A request ended. `stages` are those of its last text, where it got that far.
@@ -148,74 +193,69 @@ impl ModelMetrics {
         respond: Duration,
         total: Duration,
     ) {
-        let requests = self.requests.at(source, class);
+        let requests = self.requests(source, class);
         requests.outcomes.count(outcome);
         if outcome.is_latency() {
-            requests.durations.record(nanos(total));
-            requests.latency.record(self.clock.now(), total);
+            requests.durations.record(total);
+            requests.latency.record(total);
         }
         if outcome != OutcomeLabel::Ok {
-            self.fail.add(total);
+            self.sums.fail.add(total);
             return;
         }
-        self.success.add(total);
-        self.texts.fetch_add(texts as u64, Ordering::Relaxed);
+        self.sums.success.add(total);
+        self.sums.texts.fetch_add(texts as u64, Ordering::Relaxed);
         if let Some(stages) = stages {
             let took = [stages.tokenize, stages.queue, stages.execute, respond];
-            self.stages
-                .iter()
-                .zip(took)
-                .for_each(|(histogram, took)| histogram.record(nanos(took)));
+            for ((histogram, sum), took) in self.stages.iter().zip(&self.sums.stages).zip(took) {
+                histogram.record(took);
+                sum.add(took);
+            }
         }
     }
 
     /// A batch ran, under a budget of `tokens_max`.
     pub fn batch_done(&self, texts: usize, tokens: usize, tokens_max: usize, took: Duration) {
-        let Batches {
-            texts: by_texts,
-            tokens: by_tokens,
-            durations,
-            fill,
-        } = &self.batches;
-        by_texts.record(texts as u64);
-        by_tokens.record(tokens as u64);
-        durations.record(nanos(took));
-        fill.record(
-            (tokens as u64 * 1_000_000)
-                .checked_div(tokens_max as u64)
-                .unwrap_or(0),
-        );
+        self.batch_texts.record(texts as f64);
+        self.batch_tokens.record(tokens as f64);
+        self.batch_durations.record(took);
+        self.batch_fill.record(tokens as f64 / tokens_max.max(1) as f64);
+        self.sums.batches.fetch_add(1, Ordering::Relaxed);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last_batch_ms
+        self.sums
+            .last_batch_ms
             .store(since_1970.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// The queue of a class now holds that much.
     pub fn queue(&self, class: Class, depth: usize, tokens: usize) {
         let queue = &self.queues[class as usize];
-        queue.depth.store(depth as u64, Ordering::Relaxed);
-        queue.tokens.store(tokens as u64, Ordering::Relaxed);
+        self.pending.increment(queue.depth.set(depth));
+        queue.tokens.set(tokens);
     }
 
     /// The sums that Triton's `ModelStatistics` is made of.
     pub fn statistics(&self) -> Statistics {
-        let [compute_input, queue, compute_infer, compute_output] = self.stages.each_ref().map(|stage| {
-            let snapshot = stage.snapshot();
-            Tally {
-                count: snapshot.count(),
-                ns: snapshot.sum,
-            }
-        });
+        let [compute_input, queue, compute_infer, compute_output] =
+            self.sums.stages.each_ref().map(Sum::read);
         Statistics {
-            inference_count: self.texts.load(Ordering::Relaxed),
-            execution_count: self.batches.texts.snapshot().count(),
-            last_inference_ms: self.last_batch_ms.load(Ordering::Relaxed),
-            success: self.success.read(),
-            fail: self.fail.read(),
+            inference_count: self.sums.texts.load(Ordering::Relaxed),
+            execution_count: self.sums.batches.load(Ordering::Relaxed),
+            last_inference_ms: self.sums.last_batch_ms.load(Ordering::Relaxed),
+            success: self.sums.success.read(),
+            fail: self.sums.fail.read(),
             queue,
             compute_input,
             compute_infer,
             compute_output,
+        }
+    }
+
+    /// Sets Triton's counters. At a scrape, from the sums that are kept anyway.
+    pub(super) fn publish(&self) {
+        let statistics = self.statistics();
+        for (counter, of) in &self.triton {
+            counter.absolute(of(&statistics));
         }
     }
 }

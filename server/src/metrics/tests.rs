@@ -3,16 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ::metrics::Unit;
 use penstock_core::{Class, Nanos, Stages};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 
-use super::histogram::{Histogram, LATENCY, Snapshot};
+use super::names::{FAMILIES, Family, Kind};
 use super::*;
 
+impl Kind {
+    /// The word in the exposition.
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+            Kind::Summary => "summary",
+        }
+    }
+}
+
 /// A page as a reader sees it: each sample's name and labels, with its value.
-struct Read {
-    samples: BTreeMap<String, f64>,
+pub(super) struct Read {
+    pub(super) samples: BTreeMap<String, f64>,
     /// Type and help by family.
     families: BTreeMap<String, (String, String)>,
 }
@@ -27,7 +38,7 @@ impl Read {
         };
         let mut current = String::new();
         let mut help = String::new();
-        for line in page.lines() {
+        for line in page.lines().filter(|line| !line.is_empty()) {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 let (name, text) = rest.split_once(' ').unwrap();
                 (current, help) = (name.to_owned(), text.to_owned());
@@ -58,15 +69,15 @@ impl Read {
         read
     }
 
-    fn value(&self, series: &str) -> f64 {
+    pub(super) fn value(&self, series: &str) -> f64 {
         *self
             .samples
             .get(series)
             .unwrap_or_else(|| panic!("no series {series}"))
     }
 
-    /// Within 1 %, as the quantiles are.
-    fn near(&self, series: &str, value: f64) {
+    /// Within 1 %.
+    pub(super) fn near(&self, series: &str, value: f64) {
         let found = self.value(series);
         assert!(
             (found - value).abs() <= value.abs() * 0.01 + 1e-12,
@@ -79,11 +90,11 @@ impl Read {
     }
 }
 
-fn read(metrics: &Metrics) -> Read {
+pub(super) fn read(metrics: &Metrics) -> Read {
     Read::parse(&metrics.render())
 }
 
-const MS: Duration = Duration::from_millis(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
 
 /// One request of each kind on model `m`, 10 ms for each that was let in.
 fn some_traffic(metrics: &Metrics) {
@@ -147,9 +158,9 @@ fn names_follow_the_practice() {
             continue;
         }
         assert!(name.starts_with("penstock_"), "{name}");
-        assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+        assert_eq!(name.ends_with("_total"), matches!(kind, Kind::Counter), "{name}");
         assert_eq!(name.ends_with("_seconds"), *unit == Unit::Seconds, "{name}");
-        assert_eq!(name.ends_with("_ratio"), *unit == Unit::Ratio, "{name}");
+        assert_eq!(name.ends_with("_ratio"), *unit == Unit::Percent, "{name}");
         assert!(*unit != Unit::Microseconds, "{name} is not in a base unit");
         let wrong = [
             "_ms",
@@ -342,76 +353,4 @@ fn label_values_are_escaped() {
         page.contains(r#"penstock_device_busy_ratio{device="a\\b\"c\nd"} 0"#),
         "{page}"
     );
-}
-
-/// A quantile as Prometheus' `histogram_quantile` computes it: linear inside the bucket.
-fn histogram_quantile(q: f64, snapshot: &Snapshot) -> f64 {
-    let rank = q * snapshot.count() as f64;
-    let (mut lower, mut below) = (0.0, 0.0);
-    for (bound, count) in snapshot.cumulative() {
-        let (bound, count) = (bound as f64, count as f64);
-        if count >= rank {
-            return lower + (bound - lower) * (rank - below) / (count - below);
-        }
-        (lower, below) = (bound, count);
-    }
-    lower
-}
-
-/// The largest error of a p99 read from the page's buckets, over latencies from 0.2 ms to 8 s, where
-/// `shape` gives values around 1.
-fn worst_p99(shape: impl FnMut() -> f64) -> f64 {
-    let mut shape: Vec<f64> = std::iter::repeat_with(shape).take(20_000).collect();
-    shape.sort_unstable_by(f64::total_cmp);
-    // 50 scales; 1.237 is no power of the buckets' ratio, so each falls on another place within a bucket.
-    let errors = (0..50).map(|step| {
-        let scale = 200_000.0 * 1.237_f64.powi(step);
-        let histogram = Histogram::new(&LATENCY);
-        for value in &shape {
-            histogram.record((scale * value) as u64);
-        }
-        let exact = scale * shape[shape.len() * 99 / 100 - 1];
-        (histogram_quantile(0.99, &histogram.snapshot()) - exact).abs() / exact
-    });
-    errors.fold(0.0, f64::max)
-}
-
-#[test]
-fn a_p99_from_the_buckets_is_within_five_percent() {
-    let mut random = StdRng::seed_from_u64(7);
-    let mut uniform = || random.random::<f64>();
-    let mut within = |name: &str, shape: &dyn Fn(&mut dyn FnMut() -> f64) -> f64| {
-        let worst = worst_p99(|| shape(&mut uniform));
-        println!("{name}: off by {:.2} % at most", 100.0 * worst);
-        assert!(worst < 0.05, "{name}: a p99 is off by {worst}");
-    };
-    // Twelve uniform values sum to a mean of 6 and a variance of 1.
-    let normal = |u: &mut dyn FnMut() -> f64| (0..12).map(|_| u()).sum::<f64>() - 6.0;
-    within("lognormal", &|u| (0.5 * normal(u)).exp());
-    within("exponential", &|u| -(1.0 - u()).ln());
-    within("bimodal", &|u| {
-        if u() < 0.97 { 1.0 + 0.1 * u() } else { 3.0 + u() }
-    });
-    within("uniform over a tenth", &|u| 1.0 + 0.1 * u());
-    within("normal, 3 percent wide", &|u| 1.0 + 0.03 * normal(u));
-    within("constant", &|_| 1.0);
-}
-
-#[test]
-fn buckets_are_rising_and_cover_the_range() {
-    assert_eq!((LATENCY[0], LATENCY.len()), (50_000, 300));
-    assert!(*LATENCY.last().unwrap() >= 60_000_000_000);
-    assert!(
-        LATENCY
-            .windows(2)
-            .all(|w| w[0] < w[1] && w[1] as f64 <= w[0] as f64 * 1.049)
-    );
-    let histogram = Histogram::new(&LATENCY);
-    // At a bound means at or below it; beyond the last there is still a bucket.
-    for value in [0, 50_000, 50_001, u64::MAX / 4] {
-        histogram.record(value);
-    }
-    let counts: Vec<(u64, u64)> = histogram.snapshot().cumulative().collect();
-    assert_eq!((counts[0].1, counts[1].1, counts[299].1), (2, 3, 3));
-    assert_eq!(histogram.snapshot().count(), 4);
 }

@@ -97,7 +97,10 @@ def test_promtool_accepts_the_page(loaded):
 
 def test_every_request_is_counted_once(loaded):
     server, latencies = loaded
-    read = families(server)
+    # The gauges of the queue are published at least once a second.
+    deadline = time.monotonic() + 5
+    while total((read := families(server))["penstock_queue_depth"]) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert len(latencies) == REQUESTS
     origin = {"model": "sentiment", "source": "grpc", "class": "interactive"}
     assert total(read["penstock_requests"], "_total", outcome="ok", **origin) == REQUESTS
