@@ -1,5 +1,4 @@
-//! The promises beside the formulas: independence of the batch, NaN stays, wrong operands are refused, and
-//! the fast operations equal plain Candle.
+//! The promises beside the formulas: independence of the batch, NaN stays, and wrong operands are refused.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +8,6 @@
 
 mod support;
 
-use candle_core::{D, Device, Tensor};
 use penstock_kernels::cpu::{Buffer, Matrix, Table};
 use penstock_kernels::{Activation, Cpu, Embedding, KernelError, Norm, Ops, Pooling, Tokens};
 use support::{check, cu_seqlens, devices, filled, norm, random};
@@ -148,54 +146,6 @@ fn nan_stays_nan_and_stays_in_its_row_and_text() {
         cpu.pool(&rows, &[0, 2], Pooling::Mean, &mut out).unwrap();
         check("mean", out.values(), &[1.5, f32::NAN], 0.0);
     }
-}
-
-#[test]
-fn equals_plain_candle() -> candle_core::Result<()> {
-    let (rows, device) = (37, &Device::Cpu);
-    let (x, weight) = (random(1, rows * HIDDEN, 1.0), random(2, 3 * HIDDEN * HIDDEN, 0.2));
-    let bias = random(3, 3 * HIDDEN, 1.0);
-    let (gamma, beta) = (random(4, 3 * HIDDEN, 1.0), random(5, 3 * HIDDEN, 1.0));
-    let residual = random(6, rows * 3 * HIDDEN, 1.0);
-    let tensor = |values: &[f32], shape: (usize, usize)| Tensor::from_slice(values, shape, device);
-    let product = tensor(&x, (rows, HIDDEN))?
-        .matmul(&tensor(&weight, (3 * HIDDEN, HIDDEN))?.t()?)?
-        .broadcast_add(&Tensor::new(&bias[..], device)?)?;
-    let values = |tensor: Tensor| tensor.flatten_all()?.to_vec1::<f32>();
-    let activated = values(product.gelu_erf()?)?;
-    let normed = values(candle_nn::ops::layer_norm(
-        &(&product + tensor(&residual, (rows, 3 * HIDDEN))?)?,
-        &Tensor::new(&gamma[..], device)?,
-        &Tensor::new(&beta[..], device)?,
-        1e-12,
-    )?)?;
-    let head_dim = HIDDEN / HEADS;
-    let part = |index: usize| {
-        product
-            .narrow(1, index * HIDDEN, HIDDEN)?
-            .reshape((rows, HEADS, head_dim))?
-            .transpose(0, 1)?
-            .contiguous()
-    };
-    let scores = (part(0)?.matmul(&part(1)?.t()?)? / (head_dim as f64).sqrt())?;
-    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
-    let attended = values(weights.matmul(&part(2)?)?.transpose(0, 1)?.contiguous()?)?;
-    for mut cpu in devices() {
-        let matrix = cpu.matrix(&weight, Some(&bias), 3 * HIDDEN, HIDDEN).unwrap();
-        let x = filled(&mut cpu, &x, rows);
-        let (mut y, mut mixed) = (cpu.buffer(), cpu.buffer());
-        cpu.linear(&x, &matrix, Activation::Gelu, &mut y).unwrap();
-        check("linear", y.values(), &activated, 1e-5);
-        cpu.linear(&x, &matrix, Activation::None, &mut y).unwrap();
-        cpu.attention(&y, &[0, rows as u32], HEADS, None, &mut mixed)
-            .unwrap();
-        check("attention", mixed.values(), &attended, 1e-5);
-        let norm = norm(&cpu, &gamma, &beta);
-        let mut sum = filled(&mut cpu, &residual, rows);
-        cpu.linear_add_norm(&x, &matrix, &norm, &mut sum).unwrap();
-        check("linear_add_norm", sum.values(), &normed, 2e-5);
-    }
-    Ok(())
 }
 
 #[track_caller]
