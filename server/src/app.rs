@@ -64,6 +64,9 @@ pub enum AppError {
     },
 }
 
+/// How long a shutdown waits for threads that have nothing left to do.
+const TOKENIZERS_END_MAX: Duration = Duration::from_secs(1);
+
 /// Everything behind the wire: models, threads, metrics. `serve` puts listeners before it, `score` a file.
 pub struct Engine {
     front: Arc<Front>,
@@ -130,13 +133,22 @@ impl Engine {
                 timeout,
             });
         }
-        self.front.repository().close().await;
+        if tokio::time::timeout(timeout, self.front.repository().close())
+            .await
+            .is_err()
+        {
+            warn!("a model was still held when drain_timeout passed");
+        }
         drain.go(ServerState::Stopped);
         drop(self.front);
-        // The pool ends with its last lane; what still holds a lane is a response on its way out.
-        let joined =
-            tokio::task::spawn_blocking(move || self.tokenizers.into_iter().for_each(|t| drop(t.join())));
-        if tokio::time::timeout(timeout, joined).await.is_err() {
+        // Every request is answered: idle tokenizers end at once, unless a model that still loads holds them.
+        let joined = tokio::task::spawn_blocking(move || {
+            self.tokenizers.into_iter().for_each(|t| drop(t.join()));
+        });
+        if tokio::time::timeout(timeout.min(TOKENIZERS_END_MAX), joined)
+            .await
+            .is_err()
+        {
             warn!("the tokenizer threads were still held when the process ended");
         }
         Ok(())
@@ -235,7 +247,8 @@ async fn drain(
     if !emptied {
         return Err(AppError::Drain { inside, timeout });
     }
-    engine.stop(left).await?;
+    let left = timeout.saturating_sub(started.elapsed());
+    engine.stop(left.max(Duration::from_millis(100))).await?;
     info!(took = ?started.elapsed(), "drained");
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use penstock_core::{Class, Nanos, Outcome, Rejection, Reply, Stages};
 
+use crate::backlog::Backlog;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::drain::Drain;
@@ -123,6 +124,7 @@ pub struct Front {
     repository: Arc<Repository>,
     metrics: Arc<Metrics>,
     drain: Drain,
+    backlog: Arc<Backlog>,
     limits: Limits,
     clock: Clock,
 }
@@ -134,6 +136,7 @@ impl Front {
             repository,
             metrics,
             drain: Drain::default(),
+            backlog: Backlog::new(limits.queue_bytes_max),
             limits,
             clock,
         }
@@ -273,6 +276,11 @@ impl Front {
     /// Resolves when the shutdown begins: streams read no further, answer what they read, and end.
     pub fn draining(&self) -> impl Future<Output = ()> + '_ {
         self.drain.begun()
+    }
+
+    /// What streams have read and not had scored.
+    pub fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
     }
 
     /// The switch itself.

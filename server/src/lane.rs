@@ -164,6 +164,7 @@ impl Lane {
         };
         let executor = spawn(name, "execute", move || executor.run(model, &batches_out, &ran))?;
         let guard = AliveGuard(Arc::clone(&alive));
+        let gone = Arc::clone(&metrics);
         let batcher = Batcher::new(policy.clone(), CostModel::default());
         let publish = queue_gauges(Arc::clone(&admission), Arc::clone(&metrics));
         let wires = Wires {
@@ -174,6 +175,10 @@ impl Lane {
         let scheduler = spawn(name, "schedule", move || {
             let _guard = guard;
             scheduler::run(batcher, wires, credits, clock, publish);
+            // The last batch may be answered after the last look at the queue.
+            for class in Class::ALL {
+                gone.queue(class, 0, 0);
+            }
         })?;
         let lane = Lane {
             name: name.to_owned(),
@@ -211,6 +216,12 @@ impl Lane {
             .iter()
             .map(|text| (self.tokenizer.tokens_bound(text.len()), text.len()))
             .collect();
+        let most = self.admission.bounds().bytes_max;
+        if let Some((_, bytes)) = bounds.iter().find(|(_, bytes)| *bytes > most) {
+            return Err(Rejection::Invalid(format!(
+                "a text of {bytes} bytes is larger than the whole queue, queue_bytes_max = {most}"
+            )));
+        }
         let pieces = if room == Room::Refuse {
             self.pieces(&bounds, 1)
         } else {

@@ -23,6 +23,7 @@ pub mod executor;
 
 pub mod respond;
 
+pub mod backlog;
 pub mod clock;
 pub mod drain;
 pub mod logging;

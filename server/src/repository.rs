@@ -1,6 +1,7 @@
 //! The models: which are configured, which versions serve, and how one takes another's place.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -234,7 +235,11 @@ impl Entry {
             .lifecycle
             .load(version)
             .map_err(|e| refuse(&e))?;
-        let opened = self.open(id, version, &folder, threads, shared, metrics);
+        // A panic must not leave the version in the state of loading for ever.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            self.open(id, version, &folder, threads, shared, metrics)
+        }))
+        .unwrap_or_else(|_| Err(refuse(&"loading it panicked")));
         let mut serving = self.serving.write();
         let leaving = opened.and_then(|lane| {
             let leaving = serving.lifecycle.ready(id).map_err(|e| refuse(&e))?;

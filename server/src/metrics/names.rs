@@ -60,9 +60,9 @@ families! {
     STAGE_DURATION = Histogram(stage_bounds) Seconds "penstock_stage_duration_seconds" ["model", "stage"]
         "Where the time of answered requests went; the four stages sum to the request duration.";
     QUEUE_DEPTH = Gauge Count "penstock_queue_depth" ["model", "class"]
-        "Texts that were admitted and do not run yet.";
+        "Texts that were admitted and are not answered yet, the running ones included.";
     QUEUE_TOKENS = Gauge Count "penstock_queue_tokens" ["model", "class"]
-        "Tokens of the texts that were admitted and do not run yet.";
+        "Tokens of the texts that were admitted and are not answered yet, the running ones included.";
     BATCH_TEXTS = Histogram(size_bounds) Count "penstock_batch_texts" ["model"]
         "Texts of a batch.";
     BATCH_TOKENS = Histogram(size_bounds) Count "penstock_batch_tokens" ["model"]
@@ -94,7 +94,7 @@ families! {
     NV_OUTPUT_DURATION = Counter Microseconds "nv_inference_compute_output_duration_us" ["model", "version"]
         "Triton's name: summed time to respond.";
     NV_PENDING = Gauge Count "nv_inference_pending_request_count" ["model", "version"]
-        "Triton's name: texts that were admitted and do not run yet.";
+        "Triton's name: texts that were admitted and are not answered yet, the running ones included.";
 }
 
 /// The values of `stage`, in the order in which a request passes them.

@@ -15,6 +15,7 @@ use futures_util::Stream;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use tonic::Status;
 
+use crate::backlog::Backlog;
 use crate::front::Front;
 
 /// The order in which requests are answered.
@@ -26,21 +27,51 @@ pub enum Order {
     Input,
 }
 
-/// Work to be done for a stream, and how many texts it holds.
+/// Text of one stream that is read and not yet answered, in bytes: a few hundred texts of some kilobytes.
+/// A message that is larger by itself is worked on alone.
+const BYTES_MAX: usize = 4 << 20;
+
+/// Work to be done for a stream, and what it holds.
 pub struct Piece<T> {
-    texts: usize,
+    size: Size,
     work: Work<T>,
 }
 
-type Work<T> = Pin<Box<dyn Future<Output = (usize, T)> + Send>>;
+/// What a piece counts as until its answer is taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    /// Texts.
+    pub texts: usize,
+    /// Bytes of text.
+    pub bytes: usize,
+}
+
+impl Size {
+    /// Of `texts`.
+    pub fn of(texts: &[String]) -> Size {
+        Size {
+            texts: texts.len(),
+            bytes: texts.iter().map(String::len).sum(),
+        }
+    }
+}
+
+type Work<T> = Pin<Box<dyn Future<Output = (Size, T)> + Send>>;
 
 impl<T> Piece<T> {
-    /// `work` counts as `texts` texts until its answer is taken.
-    pub fn new(texts: usize, work: impl Future<Output = T> + Send + 'static) -> Piece<T> {
-        Piece {
-            texts,
-            work: Box::pin(async move { (texts, work.await) }),
-        }
+    /// `work` counts as `size` in its stream until its answer is taken, and in `backlog` until it is done.
+    pub fn new(
+        size: Size,
+        backlog: &Arc<Backlog>,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Piece<T> {
+        let held = backlog.hold(size.bytes);
+        let work = Box::pin(async move {
+            let done = work.await;
+            drop(held);
+            (size, done)
+        });
+        Piece { size, work }
     }
 }
 
@@ -76,7 +107,11 @@ pub struct Exchange<In, D: Dialogue> {
     waiting: VecDeque<Piece<D::Done>>,
     running: Running<Work<D::Done>>,
     texts: usize,
+    bytes: usize,
     texts_max: usize,
+    backlog: Arc<Backlog>,
+    /// Set while this stream waits for the others' backlog.
+    room: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// How the stream ends once everything is answered; `None` is OK.
     end: Option<Status>,
@@ -87,13 +122,21 @@ impl<In, D: Dialogue> Exchange<In, D> {
     pub fn new(front: &Arc<Front>, inbound: In, dialogue: D) -> Exchange<In, D> {
         let drained = Arc::clone(front);
         let draining = Box::pin(async move { drained.draining().await });
-        Exchange::bounded(dialogue, inbound, front.limits().stream_in_flight_max, draining)
+        let backlog = Arc::clone(front.backlog());
+        Exchange::bounded(
+            dialogue,
+            inbound,
+            front.limits().stream_in_flight_max,
+            backlog,
+            draining,
+        )
     }
 
     fn bounded(
         dialogue: D,
         inbound: In,
         texts_max: usize,
+        backlog: Arc<Backlog>,
         draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     ) -> Exchange<In, D> {
         Exchange {
@@ -102,7 +145,10 @@ impl<In, D: Dialogue> Exchange<In, D> {
             waiting: VecDeque::new(),
             running: Running::Empty,
             texts: 0,
+            bytes: 0,
             texts_max,
+            backlog,
+            room: None,
             draining,
             end: None,
         }
@@ -111,13 +157,16 @@ impl<In, D: Dialogue> Exchange<In, D> {
     /// Starts what has room. A piece larger than the whole bound runs alone.
     fn start(&mut self) {
         while let Some(piece) = self.waiting.front() {
-            if self.texts > 0 && self.texts + piece.texts > self.texts_max {
+            let Size { texts, bytes } = piece.size;
+            let fits = self.texts + texts <= self.texts_max && self.bytes + bytes <= BYTES_MAX;
+            if self.texts > 0 && !fits {
                 return;
             }
-            let Some(Piece { texts, work }) = self.waiting.pop_front() else {
+            let Some(Piece { work, .. }) = self.waiting.pop_front() else {
                 return;
             };
             self.texts += texts;
+            self.bytes += bytes;
             self.running.push(self.dialogue.order(), work);
         }
     }
@@ -137,7 +186,8 @@ where
         }
         loop {
             self.start();
-            if !self.waiting.is_empty() || self.texts >= self.texts_max {
+            let full = self.texts >= self.texts_max || self.bytes >= BYTES_MAX;
+            if full || !self.waiting.is_empty() || self.is_held(cx) {
                 return;
             }
             let Some(inbound) = &mut self.inbound else { return };
@@ -152,6 +202,21 @@ where
                 Poll::Pending => return,
             }
         }
+    }
+
+    /// True while the streams together hold too much for this one to read on; it is woken when that ends.
+    fn is_held(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.room.is_none() && self.inbound.is_some() && self.backlog.is_full() {
+            self.room = Some(Box::pin(Arc::clone(&self.backlog).room()));
+        }
+        let held = self
+            .room
+            .as_mut()
+            .is_some_and(|room| room.as_mut().poll(cx).is_pending());
+        if !held {
+            self.room = None;
+        }
+        held
     }
 
     fn stop(&mut self, end: Option<Status>) {
@@ -172,8 +237,9 @@ where
         loop {
             this.read(cx);
             match this.running.poll_next(cx) {
-                Poll::Ready(Some((texts, done))) => {
-                    this.texts -= texts;
+                Poll::Ready(Some((size, done))) => {
+                    this.texts -= size.texts;
+                    this.bytes -= size.bytes;
                     return Poll::Ready(Some(Ok(this.dialogue.finish(done))));
                 }
                 Poll::Ready(None) if !this.waiting.is_empty() => {}

@@ -21,7 +21,7 @@ use penstock_proto::inference::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::exchange::{Dialogue, Exchange, Order, Piece};
+use super::exchange::{Dialogue, Exchange, Order, Piece, Size};
 use super::{deadline, models, refused, wire};
 use crate::front::{Call, Front};
 use crate::ingest::v2::{self, Origin};
@@ -101,14 +101,19 @@ impl Dialogue for InferDialogue {
         match prepare(&self.front, request, origin, timeout) {
             Ok((call, asked)) => {
                 let front = Arc::clone(&self.front);
-                pieces.push_back(Piece::new(call.texts.len(), async move {
+                let (size, backlog) = (Size::of(&call.texts), self.front.backlog());
+                pieces.push_back(Piece::new(size, backlog, async move {
                     match infer(&front, call, &asked).await {
                         Ok(response) => answered(response),
                         Err(rejection) => failed(id, &rejection),
                     }
                 }));
             }
-            Err(rejection) => pieces.push_back(Piece::new(1, async move { failed(id, &rejection) })),
+            Err(rejection) => {
+                let size = Size { texts: 1, bytes: 0 };
+                let refused = async move { failed(id, &rejection) };
+                pieces.push_back(Piece::new(size, self.front.backlog(), refused));
+            }
         }
         Ok(())
     }

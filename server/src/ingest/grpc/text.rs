@@ -13,7 +13,7 @@ use penstock_proto::text::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::exchange::{Dialogue, Exchange, Order, Piece};
+use super::exchange::{Dialogue, Exchange, Order, Piece, Size};
 use super::{deadline, refused};
 use crate::front::{Call, Front};
 use crate::lane::{Lane, Room};
@@ -147,7 +147,7 @@ fn check(options: ScoreOptions, spec: &ModelSpec) -> Result<Plan, Rejection> {
     })
 }
 
-fn apart(texts: Vec<text::Text>) -> (Vec<String>, Vec<String>) {
+fn apart(texts: impl IntoIterator<Item = text::Text>) -> (Vec<String>, Vec<String>) {
     texts.into_iter().map(|text| (text.id, text.text)).unzip()
 }
 
@@ -164,8 +164,9 @@ pub struct ScoreDialogue {
 
 /// The results of one call.
 pub struct Done {
-    /// Who gave them; nobody where the call was refused.
-    lane: Option<Arc<Lane>>,
+    /// Who gave them; nobody where the call was refused. Not the lane itself: a client that does not take
+    /// its results must not hold a version that has to go.
+    who: Option<text::Model>,
     results: Vec<text::Result>,
 }
 
@@ -176,7 +177,17 @@ impl Dialogue for ScoreDialogue {
 
     fn begin(&mut self, request: ScoreRequest, pieces: &mut VecDeque<Piece<Done>>) -> Result<(), Status> {
         let received = self.front.clock().now();
-        let ScoreRequest { options, mut texts } = request;
+        let ScoreRequest { options, texts } = request;
+        let limits = self.front.limits();
+        if texts.len() > limits.max_request_texts {
+            return Err(Status::invalid_argument(format!(
+                "the request holds {} texts, more than max_request_texts = {}; send several requests",
+                texts.len(),
+                limits.max_request_texts
+            )));
+        }
+        // A message larger than the stream's bound is cut into calls that keep it.
+        let share = limits.stream_in_flight_max.max(1);
         let plan = match (&mut self.plan, options) {
             (Some(plan), None) => plan,
             (Some(_), Some(_)) => {
@@ -189,31 +200,34 @@ impl Dialogue for ScoreDialogue {
                     plan(&self.front, options, received).map_err(|rejection| to_status(&rejection))?;
                 // Tells the client at once that the stream is accepted, and who answers.
                 let hello = Done {
-                    lane: Some(lane),
+                    who: Some(model(&lane)),
                     results: Vec::new(),
                 };
-                pieces.push_back(Piece::new(0, async move { hello }));
+                pieces.push_back(Piece::new(
+                    Size::default(),
+                    self.front.backlog(),
+                    async move { hello },
+                ));
                 none.insert(plan)
             }
         };
         let timeout = self.deadline.map(|deadline| deadline.since(received));
-        while !texts.is_empty() {
-            // A message larger than the stream's bound is cut into calls that keep it.
-            let rest = texts.split_off(texts.len().min(self.front.limits().stream_in_flight_max.max(1)));
-            let (ids, now) = apart(std::mem::replace(&mut texts, rest));
-            let (front, wish) = (Arc::clone(&self.front), plan.wish);
-            let (count, call) = (now.len(), plan.call(now, Room::Wait, received, timeout));
-            pieces.push_back(Piece::new(count, async move {
+        let mut texts = texts.into_iter();
+        while texts.len() > 0 {
+            let (ids, now) = apart(texts.by_ref().take(share));
+            let (front, wish, size) = (Arc::clone(&self.front), plan.wish, Size::of(&now));
+            let call = plan.call(now, Room::Wait, received, timeout);
+            pieces.push_back(Piece::new(size, self.front.backlog(), async move {
                 match front.score(call).await {
                     Ok(mut scored) => {
                         let results = results(ids, &mut scored, wish);
                         Done {
-                            lane: Some(Arc::clone(&scored.lane)),
+                            who: Some(model(&scored.lane)),
                             results,
                         }
                     }
                     Err(rejection) => Done {
-                        lane: None,
+                        who: None,
                         results: refused_results(ids, &rejection),
                     },
                 }
@@ -226,12 +240,11 @@ impl Dialogue for ScoreDialogue {
         self.plan.as_ref().map_or(Order::Completion, |plan| plan.order)
     }
 
-    fn finish(&mut self, Done { lane, results }: Done) -> ScoreResponse {
-        let news = lane.filter(|lane| self.told.as_ref() != Some(&lane.version));
-        let model = news.map(|lane| {
-            self.told = Some(lane.version.clone());
-            model(&lane)
-        });
+    fn finish(&mut self, Done { who, results }: Done) -> ScoreResponse {
+        let model = who.filter(|who| self.told.as_ref() != Some(&who.version));
+        if let Some(news) = &model {
+            self.told = Some(news.version.clone());
+        }
         ScoreResponse { model, results }
     }
 }

@@ -13,6 +13,8 @@ use super::*;
 /// Answers a request `n` with `n`, once the test says so; a request counts as `weight` texts.
 struct Echo {
     weight: usize,
+    bytes: usize,
+    backlog: Arc<Backlog>,
     order: Order,
     begun: Rc<RefCell<Vec<Option<oneshot::Sender<()>>>>>,
 }
@@ -28,7 +30,11 @@ impl Dialogue for Echo {
         }
         let (go, went) = oneshot::channel();
         self.begun.borrow_mut().push(Some(go));
-        pieces.push_back(Piece::new(self.weight, async move {
+        let size = Size {
+            texts: self.weight,
+            bytes: self.bytes,
+        };
+        pieces.push_back(Piece::new(size, &self.backlog, async move {
             let _ = went.await;
             request
         }));
@@ -60,13 +66,16 @@ fn bench(weight: usize, texts_max: usize, order: Order, inbound: Inbound) -> Ben
             std::future::pending::<()>().await;
         }
     });
+    let backlog = Backlog::new(usize::MAX);
     let echo = Echo {
         weight,
+        bytes: 0,
+        backlog: Arc::clone(&backlog),
         order,
         begun: Rc::clone(&begun),
     };
     Bench {
-        exchange: Exchange::bounded(echo, inbound, texts_max, draining),
+        exchange: Exchange::bounded(echo, inbound, texts_max, backlog, draining),
         begun,
         drain: Some(drain),
     }
