@@ -1,4 +1,4 @@
-//! Streams the texts of a JSON Lines file to a running server and prints scores, throughput and stages.
+//! Streams the texts of a JSON Lines file to a running server and prints scores and throughput.
 //!
 //! `cargo run --release -p penstock --example stream -- http://127.0.0.1:8001 sentiment texts.jsonl`
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use penstock_proto::text::result::Outcome;
 use penstock_proto::text::text_service_client::TextServiceClient;
-use penstock_proto::text::{Order, ScoreOptions, ScoreRequest, Text, Timings};
+use penstock_proto::text::{Order, ScoreOptions, ScoreRequest, Text};
 use tokio_stream::StreamExt;
 use tonic::transport::Endpoint;
 
@@ -70,7 +70,6 @@ fn requests(model: &str, lines: &[Line]) -> Vec<ScoreRequest> {
     let options = ScoreOptions {
         model: model.to_owned(),
         order: Order::Completion.into(),
-        timings: true,
         ..ScoreOptions::default()
     };
     let mut messages: Vec<ScoreRequest> = texts
@@ -92,9 +91,6 @@ struct Report {
     answered: usize,
     labelled: usize,
     right: usize,
-    tokenize: Vec<Duration>,
-    queue: Vec<Duration>,
-    execute: Vec<Duration>,
 }
 
 impl Report {
@@ -121,25 +117,10 @@ impl Report {
             }
         }
         self.answered += 1;
-        if let Some(Timings {
-            tokenize,
-            queue,
-            execute,
-        }) = result.timings
-        {
-            let stages = [
-                (tokenize, &mut self.tokenize),
-                (queue, &mut self.queue),
-                (execute, &mut self.execute),
-            ];
-            for (time, all) in stages {
-                all.push(time.unwrap_or_default().try_into().unwrap_or_default());
-            }
-        }
         Ok(())
     }
 
-    fn print(mut self, lines: &[Line], took: Duration) -> Result<()> {
+    fn print(self, lines: &[Line], took: Duration) -> Result<()> {
         ensure!(
             self.answered == lines.len(),
             "{} texts sent, {} answered",
@@ -158,29 +139,8 @@ impl Report {
                 self.right, self.labelled
             ));
         }
-        say("\nstage          p50 ms     p99 ms");
-        for (name, times) in [
-            ("tokenize", &mut self.tokenize),
-            ("queue", &mut self.queue),
-            ("execute", &mut self.execute),
-        ] {
-            times.sort_unstable();
-            say(&format!(
-                "{name:<10} {:>10.2} {:>10.2}",
-                quantile(times, 0.5),
-                quantile(times, 0.99)
-            ));
-        }
         Ok(())
     }
-}
-
-/// Milliseconds; the times are sorted.
-fn quantile(times: &[Duration], q: f64) -> f64 {
-    let last = times.len().saturating_sub(1);
-    times
-        .get((last as f64 * q).round() as usize)
-        .map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
 #[allow(clippy::print_stdout, reason = "an example: its output is its purpose")]
