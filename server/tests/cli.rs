@@ -149,7 +149,7 @@ fn wrong_usage_is_exit_code_2() {
 }
 
 #[test]
-fn a_model_that_is_not_there_stops_the_server() {
+fn a_model_that_is_not_there_stops_the_server_and_is_logged_as_json() {
     let ports = [
         "--grpc-addr",
         "127.0.0.1:0",
@@ -160,6 +160,30 @@ fn a_model_that_is_not_there_stops_the_server() {
     ];
     let args = [&["serve", "--model", "a=/nowhere"], ports.as_slice()].concat();
     check(&args, 1, &[], &["/nowhere"]);
+    let output = run(&args, b"");
+    let (program, log): (Vec<&str>, Vec<&str>) = text(&output.stderr)
+        .lines()
+        .partition(|line| line.starts_with("penstock: "));
+    assert_eq!(
+        program.len(),
+        1,
+        "the reason stands alone, for whoever started it"
+    );
+    // A pipe is no terminal: all the rest is the log, one JSON object a line.
+    let log: Vec<Value> = log
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for entry in &log {
+        for field in ["timestamp", "level", "message"] {
+            assert!(entry[field].is_string(), "no {field} in {entry}");
+        }
+    }
+    assert!(
+        log.iter()
+            .any(|entry| entry["level"] == "ERROR" && entry["model"] == "a"),
+        "the failure is in the log: {log:?}"
+    );
 }
 
 #[test]
