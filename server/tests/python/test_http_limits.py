@@ -4,6 +4,7 @@ import concurrent.futures
 import gzip
 import http.client
 import json
+import signal
 import socket
 import time
 
@@ -100,15 +101,21 @@ def test_overload_is_503_on_v2_and_429_elsewhere(launch):
     assert call(server, "GET", "/v2/health/ready")[0] == 200
 
 
-def test_a_client_that_leaves_cancels_its_texts(launch):
+@pytest.mark.parametrize("half", [False, True], ids=["closing", "half-closing"])
+def test_a_client_that_leaves_cancels_its_texts(launch, half):
     server = launch()
     body = infer_body(["word " * 250] * 4000)
     head = f"POST /v2/models/minilm/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     with socket.create_connection(address(server)) as client:
         client.sendall(head + body)
         eventually(lambda: depth(server) > 0, "the texts are queued")
+        if half:
+            client.shutdown(socket.SHUT_WR)
+            client.settimeout(15)
+            assert client.recv(4096) == b"", "half-closed is gone: no answer, and the connection ends"
     # Computing them all would take a minute and more.
     eventually(lambda: depth(server) == 0, "the queue is empty again", timeout=15)
+    eventually(lambda: counted(server, "cancelled") == 1, "the request is counted as cancelled")
     status, _, _ = infer(server, ["after"])
     assert status == 200
 
@@ -211,8 +218,6 @@ def test_refusals_are_counted(launch):
 
 
 def test_a_shutdown_answers_what_was_read(launch):
-    import signal
-
     server = launch()
     body = infer_body(["word " * 250] * 20)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -225,6 +230,34 @@ def test_a_shutdown_answers_what_was_read(launch):
         assert status == 200 or (status == 503 and int(headers["Retry-After"]) >= 1), answer
     assert any(status == 200 for status, _, _ in answers)
     assert server.wait() == 0
+
+
+def test_readiness_turns_false_while_work_is_inside(launch):
+    """What a load balancer asks answers 503 before the last answer is out, on both ports."""
+    server = launch('[server]\ndrain_timeout = "5m"\n')
+    probes = (server.http, "/v2/health/ready"), (server.http, "/health"), (server.metrics, "/health")
+    assert [probe(*one) for one in probes] == [200, 200, 200]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        body = infer_body(["word " * 250] * 200)
+        waiting = pool.submit(call, server, "POST", "/v2/models/minilm/infer", body)
+        eventually(lambda: depth(server) > 0, "the texts are queued")
+        server.signal(signal.SIGTERM)
+        for one in probes:
+            eventually(lambda: probe(*one) == 503, f"503 from {one}")
+        assert probe(server.http, "/v2/health/live") == 200, "not ready, yet alive"
+        assert not waiting.done(), "the server had work left when it was asked"
+        status, _, answer = waiting.result()
+    assert status == 200, answer
+    assert json.loads(answer)["outputs"][0]["shape"] == [200, 384]
+    assert server.wait() == 0, server.log.read_text()
+
+
+def probe(host, path):
+    connection = http.client.HTTPConnection(host, timeout=30)
+    connection.request("GET", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def test_a_slow_request_does_not_delay_a_small_one(server):
