@@ -54,7 +54,8 @@ async fn a_model_that_panics_answers_its_batch_and_lives_on() {
 
 #[tokio::test]
 async fn a_row_that_is_not_finite_does_not_spoil_its_neighbours() {
-    let rig = Rig::with(Box::new(bench::NanOnLongest), |_| {});
+    // The three are tokenized by two threads and may come in one batch or in several.
+    let rig = Rig::with(Box::new(bench::NanAbove(4)), |_| {});
     let batch = vec!["a".to_owned(), "a b c d e f".to_owned(), "a b".to_owned()];
     let rows = rig
         .submit(batch, Room::Refuse, None)

@@ -117,19 +117,12 @@ impl Model for Poisoned {
     }
 }
 
-/// A model that computes a NaN for the longest text of a batch.
-pub struct NanOnLongest;
+/// A model that computes a NaN for every text of more than so many tokens, in whichever batch it comes.
+pub struct NanAbove(pub usize);
 
-impl Model for NanOnLongest {
+impl Model for NanAbove {
     fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
-        let longest = batch.lengths().max();
-        let value = |length| {
-            if Some(length) == longest {
-                f32::NAN
-            } else {
-                length as f32
-            }
-        };
+        let value = |length| if length > self.0 { f32::NAN } else { length as f32 };
         Ok(batch
             .lengths()
             .map(|length| Reply::Embedding(vec![value(length)]))
