@@ -1,0 +1,247 @@
+//! Bounds, and when a partition is paused.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::millis;
+
+fn bounds(records_max: usize, bytes_max: usize, partition_records_max: usize) -> InFlightBounds {
+    InFlightBounds {
+        records_max,
+        bytes_max,
+        partition_records_max,
+        stall_max: Duration::from_secs(1),
+    }
+}
+
+/// Partitions 0 and 1.
+fn two(bounds: InFlightBounds) -> InFlight<u8> {
+    let mut in_flight = InFlight::new(bounds).unwrap();
+    in_flight.begin(0, millis(0));
+    in_flight.begin(1, millis(0));
+    in_flight
+}
+
+fn flow(pause: &[u8], resume: &[u8]) -> Flow<u8> {
+    Flow {
+        pause: pause.to_vec(),
+        resume: resume.to_vec(),
+    }
+}
+
+#[test]
+fn bounds_that_cannot_work_are_refused() {
+    assert_eq!(
+        InFlight::<u8>::new(bounds(0, 1, 1)).unwrap_err(),
+        BoundsError::Zero("records_max")
+    );
+    assert!(InFlight::<u8>::new(bounds(4, 0, 4)).is_err());
+    assert!(InFlight::<u8>::new(bounds(4, 1, 5)).is_err());
+}
+
+#[test]
+fn full_means_not_asking_and_one_free_place_means_asking() {
+    let mut in_flight = two(bounds(4, 1000, 4));
+    for _ in 0..2 {
+        assert!(in_flight.may_poll());
+        in_flight.start(&0, 10, millis(0));
+        in_flight.start(&1, 10, millis(0));
+    }
+    assert!(!in_flight.may_poll());
+    assert_eq!(
+        in_flight.flow(millis(999)),
+        flow(&[], &[]),
+        "no pause within the bound"
+    );
+    in_flight.finish(&1, 10, millis(999));
+    assert!(in_flight.may_poll());
+    in_flight.start(&1, 990, millis(999));
+    assert!(!in_flight.may_poll(), "bytes count too");
+    assert_eq!((in_flight.records(), in_flight.bytes()), (4, 1020));
+}
+
+#[test]
+fn a_house_that_stays_full_is_paused_until_half_of_it_is_free() {
+    let mut in_flight = two(bounds(4, 1000, 4));
+    for at in 0..4 {
+        in_flight.start(&0, 1, millis(at));
+    }
+    assert_eq!(in_flight.flow(millis(1003)), flow(&[0, 1], &[]));
+    assert!(
+        in_flight.may_poll(),
+        "nothing comes, and the consumer stays in its group"
+    );
+    assert_eq!(in_flight.flow(millis(1004)), flow(&[], &[]), "once");
+    // A partition that comes meanwhile is paused before it is asked.
+    in_flight.begin(2, millis(1005));
+    assert!(!in_flight.may_poll());
+    assert_eq!(in_flight.flow(millis(1005)), flow(&[2], &[]));
+    assert!(in_flight.may_poll());
+    in_flight.finish(&0, 1, millis(1010));
+    in_flight.finish(&0, 1, millis(1010));
+    assert_eq!(in_flight.flow(millis(1010)), flow(&[], &[]));
+    assert_eq!(in_flight.paused(), 3);
+    in_flight.finish(&0, 1, millis(1011));
+    assert_eq!(in_flight.flow(millis(1011)), flow(&[], &[0, 1, 2]));
+    assert_eq!(in_flight.paused(), 0);
+}
+
+#[test]
+fn what_finishes_half_of_its_bound_in_time_is_never_paused() {
+    let mut in_flight = two(bounds(10, 1000, 10));
+    let mut now = 0;
+    for _ in 0..10 {
+        in_flight.start(&0, 1, millis(now));
+    }
+    // Full all the time, and five records finish in each second.
+    for _ in 0..100 {
+        now += 199;
+        in_flight.finish(&0, 1, millis(now));
+        assert!(in_flight.may_poll());
+        in_flight.start(&0, 1, millis(now));
+        assert_eq!(in_flight.flow(millis(now)), flow(&[], &[]));
+    }
+    for _ in 0..5 {
+        now += 1;
+        in_flight.finish(&0, 1, millis(now));
+        in_flight.start(&0, 1, millis(now));
+    }
+    for _ in 0..3 {
+        now += 300;
+        in_flight.finish(&0, 1, millis(now));
+        in_flight.start(&0, 1, millis(now));
+    }
+    assert_eq!(in_flight.flow(millis(now)), flow(&[], &[]));
+    assert_eq!(
+        in_flight.flow(millis(now + 200)),
+        flow(&[0, 1], &[]),
+        "three in a second are few"
+    );
+}
+
+#[test]
+fn a_stuck_partition_holds_the_others_up_for_no_longer_than_the_bound() {
+    let mut in_flight = two(bounds(10, 1000, 2));
+    in_flight.start(&0, 1, millis(0));
+    in_flight.start(&0, 1, millis(0));
+    assert!(!in_flight.may_poll());
+    assert_eq!(in_flight.flow(millis(1000)), flow(&[0], &[]));
+    assert!(in_flight.may_poll());
+    in_flight.start(&1, 1, millis(1000));
+    in_flight.finish(&0, 1, millis(1001));
+    assert_eq!(
+        in_flight.flow(millis(1001)),
+        flow(&[], &[]),
+        "half is not less than half"
+    );
+    in_flight.finish(&0, 1, millis(1002));
+    assert_eq!(in_flight.flow(millis(1002)), flow(&[], &[0]));
+}
+
+#[test]
+fn a_revoked_partition_gives_up_what_it_had_inside() {
+    let mut in_flight = two(bounds(4, 1000, 2));
+    in_flight.start(&0, 7, millis(0));
+    in_flight.start(&0, 7, millis(0));
+    in_flight.start(&1, 5, millis(0));
+    assert!(!in_flight.may_poll());
+    in_flight.end(&0, millis(1));
+    assert!(in_flight.may_poll());
+    assert_eq!((in_flight.records(), in_flight.bytes()), (1, 5));
+    in_flight.begin(1, millis(2));
+    assert_eq!((in_flight.records(), in_flight.bytes()), (0, 0));
+}
+
+#[test]
+#[should_panic(expected = "finished of")]
+fn nothing_finishes_that_was_not_read() {
+    let mut in_flight = two(bounds(4, 1000, 2));
+    in_flight.start(&1, 7, millis(0));
+    in_flight.finish(&0, 7, millis(0));
+}
+
+/// What happens next: milliseconds pass, and then a partition is asked, finishes something, comes or goes.
+fn steps() -> impl Strategy<Value = Vec<(u64, u8, u8, usize)>> {
+    prop::collection::vec((0_u64..400, 0_u8..10, 0_u8..4, 0_usize..40), 1..300)
+}
+
+proptest! {
+    #[test]
+    fn bounds_hold_and_everything_resumes_in_the_end(
+        steps in steps(), records_max in 1_usize..20, share in 1_usize..4, bytes_max in 1_usize..200,
+    ) {
+        let partition_max = (records_max / share).max(1);
+        let mut in_flight = InFlight::new(bounds(records_max, bytes_max, partition_max)).unwrap();
+        let mut inside: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
+        let mut paused = std::collections::BTreeSet::new();
+        let mut now = 0;
+        for (passes, what, partition, bytes) in steps {
+            now += passes;
+            let at = millis(now);
+            match what {
+                0 => {
+                    in_flight.begin(partition, at);
+                    inside.insert(partition, Vec::new());
+                    paused.remove(&partition);
+                }
+                1 => {
+                    in_flight.end(&partition, at);
+                    inside.remove(&partition);
+                    paused.remove(&partition);
+                }
+                2..=5 => {
+                    if let Some(bytes) = inside.get_mut(&partition).and_then(Vec::pop) {
+                        in_flight.finish(&partition, bytes, at);
+                    }
+                }
+                _ => {
+                    if in_flight.may_poll() && !paused.contains(&partition)
+                        && let Some(list) = inside.get_mut(&partition)
+                    {
+                        let before: usize = list.len();
+                        prop_assert!(before < partition_max, "a partition passed its bound");
+                        list.push(bytes);
+                        in_flight.start(&partition, bytes, at);
+                    }
+                }
+            }
+            let flow = in_flight.flow(at);
+            for partition in flow.pause {
+                prop_assert!(paused.insert(partition), "paused twice");
+            }
+            for partition in flow.resume {
+                prop_assert!(paused.remove(&partition), "resumed without a pause");
+            }
+            let records = inside.values().map(Vec::len).sum::<usize>();
+            let bytes = inside.values().flatten().sum::<usize>();
+            prop_assert!(records <= records_max, "{records} records inside");
+            prop_assert!(bytes < bytes_max + 40, "{bytes} bytes inside");
+            prop_assert_eq!((in_flight.records(), in_flight.bytes()), (records, bytes));
+            prop_assert_eq!(in_flight.paused(), paused.len());
+        }
+        for (partition, list) in &mut inside {
+            for bytes in list.drain(..) {
+                in_flight.finish(partition, bytes, millis(now));
+            }
+        }
+        let flow = in_flight.flow(millis(now));
+        prop_assert!(flow.pause.is_empty());
+        prop_assert_eq!(flow.resume.len(), paused.len());
+        prop_assert!(in_flight.may_poll());
+    }
+
+    #[test]
+    fn whatever_stays_full_is_asked_again_within_the_bound(
+        fill in prop::collection::vec(0_u8..3, 1..40), partition_max in 1_usize..8,
+    ) {
+        let mut in_flight = InFlight::new(bounds(12, 1 << 20, partition_max)).unwrap();
+        (0..3).for_each(|partition| in_flight.begin(partition, millis(0)));
+        for partition in fill {
+            if in_flight.may_poll() {
+                in_flight.start(&partition, 1, millis(0));
+            }
+        }
+        in_flight.flow(millis(1000));
+        prop_assert!(in_flight.may_poll());
+    }
+}
