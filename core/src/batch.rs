@@ -38,6 +38,13 @@ impl PackedTokens {
         packed
     }
 
+    /// A run of its texts by themselves.
+    #[must_use]
+    pub fn part(&self, texts: std::ops::Range<usize>) -> PackedTokens {
+        let ends = self.cu_seqlens.windows(2).skip(texts.start).take(texts.len());
+        PackedTokens::from_texts(ends.map(|ends| &self.ids[ends[0] as usize..ends[1] as usize]))
+    }
+
     /// Appends one text.
     pub fn push(&mut self, text: &[u32]) {
         self.ids.extend_from_slice(text);

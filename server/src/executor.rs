@@ -40,7 +40,9 @@ impl Executor {
                 continue;
             }
             batch.started(started);
-            let rows = self.forward(model.as_mut(), &batch.tokens);
+            let whole = self.forward(model.as_mut(), &batch.tokens);
+            let failed = whole.is_err();
+            let rows = whole.unwrap_or_else(|why| self.halves(model.as_mut(), &batch.tokens, why));
             let finished = self.clock.now();
             let took = finished.since(started);
             let shape = batch.shape();
@@ -48,30 +50,56 @@ impl Executor {
             // means that the scheduler is gone; this batch is answered all the same.
             let _ = ran.send(Ran {
                 shape,
-                took: rows.is_ok().then_some(took),
+                took: (!failed).then_some(took),
             });
             self.busy.add(took);
             self.metrics
                 .batch_done(shape.texts, shape.tokens, self.tokens_max, took);
-            match rows {
-                Ok(rows) => batch.answer_rows(rows, finished),
-                Err(rejection) => batch.answer(Err(rejection), finished),
-            }
+            batch.answer_rows(rows, finished);
         }
+    }
+
+    /// The rows of a batch that failed as a whole: each half runs by itself, and again, until the text that
+    /// makes the model fail stands alone. One bad text costs some `2 log n` runs and spoils no neighbour; a
+    /// model that fails on everything costs `2 n`.
+    fn halves(&self, model: &mut dyn Model, tokens: &PackedTokens, why: Rejection) -> Vec<Outcome> {
+        let texts = tokens.sequences();
+        if texts < 2 {
+            return vec![Err(why); texts];
+        }
+        let mut rows = Vec::with_capacity(texts);
+        for half in [0..texts / 2, texts / 2..texts] {
+            let half = tokens.part(half);
+            let whole = self.forward(model, &half);
+            rows.extend(whole.unwrap_or_else(|why| self.halves(model, &half, why)));
+        }
+        rows
     }
 
     /// The rows of a batch, those that are not finite refused one by one: a NaN never spoils its neighbours.
     fn forward(&self, model: &mut dyn Model, tokens: &PackedTokens) -> Result<Vec<Outcome>, Rejection> {
+        let texts = tokens.sequences();
         match catch_unwind(AssertUnwindSafe(|| model.forward(tokens))) {
-            Ok(Ok(rows)) => Ok(rows.into_iter().map(|reply| self.finite(reply)).collect()),
+            Ok(Ok(rows)) if rows.len() == texts => {
+                Ok(rows.into_iter().map(|reply| self.finite(reply)).collect())
+            }
+            // Nobody can say whose row is whose.
+            Ok(Ok(rows)) => {
+                let rows = rows.len();
+                error!(model = self.name, rows, texts, "a batch came back with another number of rows");
+                Err(Rejection::Model(format!(
+                    "model {} answered {rows} rows for {texts} texts",
+                    self.name
+                )))
+            }
             Ok(Err(failed)) => {
-                error!(model = self.name, error = %failed, "a batch failed");
+                error!(model = self.name, error = %failed, texts, "a batch failed");
                 Err(Rejection::Model(format!("model {}: {failed}", self.name)))
             }
             Err(_) => {
-                error!(model = self.name, "the model panicked; its batch was refused");
+                error!(model = self.name, texts, "the model panicked on a batch");
                 Err(Rejection::Model(format!(
-                    "model {} failed on this batch",
+                    "model {} failed on this text",
                     self.name
                 )))
             }

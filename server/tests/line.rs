@@ -12,7 +12,7 @@ mod bench;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bench::{Gate, Poisoned, Rig, texts};
+use bench::{FailsAt, Gate, Poisoned, Rig, texts};
 use penstock::lane::Room;
 use penstock_core::{Rejection, Reply};
 
@@ -50,6 +50,30 @@ async fn a_model_that_panics_answers_its_batch_and_lives_on() {
     assert!(rows[0].is_ok(), "{rows:?}");
     assert!(rig.lane.is_alive());
     rig.close();
+}
+
+#[tokio::test]
+async fn a_text_that_makes_the_model_fail_spoils_no_neighbour() {
+    for panics in [true, false] {
+        let probe = Rig::with_gate(Gate::open(), |_| {});
+        let guilty = "a b c d e f g".to_owned();
+        let tokens = probe.tokens(&guilty);
+        probe.close();
+        let rig = Rig::with(Box::new(FailsAt { tokens, panics }), |_| {});
+        let mut batch = vec!["a b".to_owned(); 30];
+        batch[17] = guilty;
+        let rows = rig
+            .submit(batch, Room::Refuse, None)
+            .await
+            .expect("admitted")
+            .await
+            .rows;
+        for (row, outcome) in rows.iter().enumerate() {
+            assert_eq!(outcome.is_ok(), row != 17, "row {row}: {outcome:?}");
+        }
+        assert!(matches!(rows[17], Err(Rejection::Model(_))), "{:?}", rows[17]);
+        rig.close();
+    }
 }
 
 #[tokio::test]

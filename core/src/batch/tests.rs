@@ -36,6 +36,13 @@ fn texts_are_packed_back_to_back() {
 }
 
 #[test]
+fn a_part_holds_its_texts_alone() {
+    let packed = PackedTokens::from_texts([&[7, 8, 9][..], &[1], &[4, 5]]);
+    assert_eq!(packed.part(1..3), PackedTokens::from_texts([&[1][..], &[4, 5]]));
+    assert_eq!(packed.part(0..0), PackedTokens::default());
+}
+
+#[test]
 fn a_shape_loses_what_it_gained() {
     let shape = BatchShape::default().with(5).with(7);
     assert_eq!(shape.without(5), BatchShape::default().with(7));

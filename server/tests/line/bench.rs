@@ -117,6 +117,26 @@ impl Model for Poisoned {
     }
 }
 
+/// A model that fails on every batch with a text of so many tokens in it: it panics, or says so.
+pub struct FailsAt {
+    pub tokens: usize,
+    pub panics: bool,
+}
+
+impl Model for FailsAt {
+    fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+        if !batch.lengths().any(|length| length == self.tokens) {
+            return Ok(lengths(batch));
+        }
+        assert!(!self.panics, "failed on purpose");
+        Err(ModelError::Batch("failed on purpose".into()))
+    }
+
+    fn window(&self) -> usize {
+        usize::MAX
+    }
+}
+
 /// A model that computes a NaN for every text of more than so many tokens, in whichever batch it comes.
 pub struct NanAbove(pub usize);
 
