@@ -17,11 +17,13 @@ pub enum Source {
     Http,
     /// A file of `penstock score`.
     File,
+    /// The records of a Kafka topic.
+    Kafka,
 }
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 3] = [Source::Grpc, Source::Http, Source::File];
+    pub const ALL: [Source; 4] = [Source::Grpc, Source::Http, Source::File, Source::Kafka];
 
     /// The label value.
     pub fn name(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Source {
             Source::Grpc => "grpc",
             Source::Http => "http",
             Source::File => "file",
+            Source::Kafka => "kafka",
         }
     }
 }
