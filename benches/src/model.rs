@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use penstock_models::{LoadOptions, Loaded, load};
+use penstock_models::{LoadOptions, Loaded, Threads, load};
 
 /// Names another folder than the one that `./quickstart` fills.
 pub const FOLDER_VARIABLE: &str = "PENSTOCK_MINILM";
@@ -24,6 +24,13 @@ pub fn folder() -> PathBuf {
 #[allow(clippy::print_stderr, reason = "a bench that is skipped says so")]
 pub fn minilm(threads: usize) -> Option<Loaded> {
     let folder = folder();
+    let threads = match Threads::new(threads) {
+        Ok(threads) => Some(threads),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            return None;
+        }
+    };
     let options = LoadOptions {
         threads,
         check_parity: false,

@@ -30,7 +30,7 @@ pub use self::memory::{Buffer, Table};
 use self::embedding::Embed;
 use self::memory::Cells;
 use self::pool::Pool;
-use self::threads::Threads;
+pub use self::threads::Threads;
 use crate::check;
 use crate::dispatch::Path;
 use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens};
@@ -38,7 +38,7 @@ use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens}
 /// Rows that one task embeds.
 const EMBED_ROWS: usize = 64;
 
-/// The processor as a device, with compute threads of its own.
+/// The processor as a device.
 pub struct Cpu {
     path: Path,
     threads: Threads,
@@ -48,24 +48,28 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// A processor that computes with `threads` threads and its widest instructions.
+    /// A processor that computes with `threads` threads of its own and its widest instructions.
     pub fn new(threads: usize) -> Result<Self, KernelError> {
         Self::with_path(threads, Path::best())
     }
 
     /// The same on a chosen path.
     pub fn with_path(threads: usize, path: Path) -> Result<Self, KernelError> {
-        let threads = Threads::new(threads)?;
+        Ok(Self::on(Threads::new(threads)?, path))
+    }
+
+    /// A processor that computes with a team that others use too.
+    pub fn on(threads: Threads, path: Path) -> Self {
         let scratch = (0..threads.count())
             .map(|_| attention::Scratch::default())
             .collect();
-        Ok(Self {
+        Self {
             path,
             threads,
             scratch,
             attention_tasks: Vec::new(),
             strips_done: Vec::new(),
-        })
+        }
     }
 
     /// Threads that compute.

@@ -9,6 +9,6 @@ pub mod dispatch;
 pub mod ops;
 pub mod reference;
 
-pub use cpu::Cpu;
+pub use cpu::{Cpu, Threads};
 pub use dispatch::Path;
 pub use ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens, relative_bias};

@@ -190,10 +190,8 @@ pub trait Ops: Send {
     /// Replaces what `out` holds by the values of `x`, row-major.
     fn read(&mut self, x: &Self::Buffer, out: &mut Vec<f32>) -> Result<(), KernelError>;
 
-    /// Runs `work`, a whole forward, where the device's threads are at hand.
-    ///
-    /// Each operation works outside of it too, but then enters and leaves the threads by itself,
-    /// which a short text feels.
+    /// Runs `work`, a whole forward, when it is its turn on the device: models that share it do not
+    /// slow each other down half-way.
     fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R
     where
         Self: Sized;

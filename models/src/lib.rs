@@ -29,7 +29,7 @@ pub use error::ModelError;
 pub use load::{LoadOptions, Loaded, inspect, load};
 pub use locate::locate;
 pub use model::Model;
-pub use penstock_kernels::Pooling;
+pub use penstock_kernels::{Pooling, Threads};
 pub use pooling::normalize;
 pub use registry::Family;
 pub use spec::{ModelSpec, Problem, Task};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use penstock_kernels::{Cpu, Ops, Pooling};
+use penstock_kernels::{Cpu, Ops, Path as Instructions, Pooling, Threads};
 
 use crate::config::Config;
 use crate::model::PackedModel;
@@ -16,8 +16,9 @@ use crate::{Model, ModelError, ModelSpec, Task, TextTokenizer};
 /// What the caller decides about a model.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Compute threads on the CPU.
-    pub threads: usize,
+    /// Compute threads on the CPU, which models share; without them, a team for this model alone with a
+    /// thread for each core.
+    pub threads: Option<Threads>,
     /// Another task than the folder suggests.
     pub task: Option<Task>,
     /// Another maximum of tokens than the folder says, up to the model's window.
@@ -28,9 +29,8 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         LoadOptions {
-            threads,
+            threads: None,
             task: None,
             max_length: None,
             check_parity: true,
@@ -50,7 +50,11 @@ pub struct Loaded {
 
 /// Loads the model in `folder` for the CPU.
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Loaded, ModelError> {
-    load_on(folder, options, Cpu::new(options.threads)?)
+    let threads = match &options.threads {
+        Some(threads) => threads.clone(),
+        None => Threads::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))?,
+    };
+    load_on(folder, options, Cpu::on(threads, Instructions::best()))
 }
 
 fn load_on<O: Ops + 'static>(folder: &Path, options: &LoadOptions, ops: O) -> Result<Loaded, ModelError> {

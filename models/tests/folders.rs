@@ -13,14 +13,14 @@ mod support;
 use std::path::Path;
 
 use penstock_core::{PackedTokens, Reply};
-use penstock_models::{Family, LoadOptions, Task};
+use penstock_models::{Family, LoadOptions, Task, Threads};
 use safetensors::tensor::Dtype;
 use support::broken::{Copy, Tensor};
 use support::{difference, load, reference, run};
 
 fn options() -> LoadOptions {
     LoadOptions {
-        threads: 1,
+        threads: Some(Threads::new(1).unwrap()),
         check_parity: false,
         ..LoadOptions::default()
     }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use penstock_core::lifecycle::ServerState;
+use penstock_models::Threads;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -92,6 +93,7 @@ impl Engine {
                     source,
                 },
             )?;
+        let threads = Threads::new(config.threads).map_err(|e| AppError::Model(e.to_string()))?;
         let shared = Shared {
             pool: Arc::new(pool),
             limits: config.limits.clone(),
@@ -100,7 +102,7 @@ impl Engine {
         };
         let repository = Arc::new(Repository::new(
             &config.models,
-            config.threads,
+            threads,
             shared,
             Arc::clone(&metrics),
         ));

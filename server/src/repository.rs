@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use penstock_core::lifecycle::{LoadId, ModelLifecycle, TransitionError, VersionState};
 use penstock_core::{BatchPolicy, Rejection};
-use penstock_models::{LoadOptions, Loaded};
+use penstock_models::{LoadOptions, Loaded, Threads};
 use tracing::{error, info};
 
 use crate::config::ModelConfig;
@@ -59,7 +59,7 @@ pub struct IndexEntry {
 /// The configured models.
 pub struct Repository {
     entries: BTreeMap<String, Arc<Entry>>,
-    threads: usize,
+    threads: Threads,
     shared: Shared,
     metrics: Arc<Metrics>,
 }
@@ -81,7 +81,12 @@ struct Serving {
 
 impl Repository {
     /// The models of the configuration, none of them loaded.
-    pub fn new(models: &[ModelConfig], threads: usize, shared: Shared, metrics: Arc<Metrics>) -> Repository {
+    pub fn new(
+        models: &[ModelConfig],
+        threads: Threads,
+        shared: Shared,
+        metrics: Arc<Metrics>,
+    ) -> Repository {
         let entry = |config: &ModelConfig| {
             let lifecycle = ModelLifecycle::new(&config.name, SERVING_MAX);
             let serving = RwLock::new(Serving {
@@ -168,7 +173,11 @@ impl Repository {
     pub async fn load(&self, name: &str) -> Result<(), Rejection> {
         let entry = Arc::clone(self.entry(name)?);
         let turn = Arc::clone(&entry.turn).lock_owned().await;
-        let (threads, shared, metrics) = (self.threads, self.shared.clone(), Arc::clone(&self.metrics));
+        let (threads, shared, metrics) = (
+            self.threads.clone(),
+            self.shared.clone(),
+            Arc::clone(&self.metrics),
+        );
         // All of it on the blocking thread, the turn included: a caller that goes away meanwhile stops
         // nothing half-way.
         let loading = tokio::task::spawn_blocking(move || {
@@ -222,7 +231,7 @@ impl Repository {
 
 impl Entry {
     /// Reads, checks, warms and opens the newest version. Returns the loads whose place it took.
-    fn load(&self, threads: usize, shared: Shared, metrics: &Metrics) -> Result<Vec<LoadId>, Rejection> {
+    fn load(&self, threads: Threads, shared: Shared, metrics: &Metrics) -> Result<Vec<LoadId>, Rejection> {
         let name = &self.config.name;
         let started = Instant::now();
         let refuse = |e: &dyn std::fmt::Display| Rejection::NotReady(format!("model {name}: {e}"));
@@ -261,7 +270,7 @@ impl Entry {
         id: LoadId,
         version: u64,
         folder: &std::path::Path,
-        threads: usize,
+        threads: Threads,
         shared: Shared,
         metrics: &Metrics,
     ) -> Result<(Arc<Lane>, LaneThreads), Rejection> {
@@ -275,7 +284,7 @@ impl Entry {
         } = &self.config;
         let refuse = |e: &dyn std::fmt::Display| Rejection::NotReady(format!("model {name}: {e}"));
         let options = LoadOptions {
-            threads,
+            threads: Some(threads),
             task: *task,
             max_length: *max_length,
             check_parity: *check_parity,

@@ -116,7 +116,6 @@ fn count_tokens(arguments: &Arguments, texts: &[String]) -> Result<Vec<usize>> {
         return Ok(vec![0; texts.len()]);
     };
     let options = LoadOptions {
-        threads: 1,
         check_parity: false,
         ..LoadOptions::default()
     };

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use penstock_core::{PackedTokens, Reply};
-use penstock_models::{LoadOptions, Loaded, normalize};
+use penstock_models::{LoadOptions, Loaded, Threads, normalize};
 use serde::Deserialize;
 
 /// A reference file: `models/reference/README.md` says how it is made.
@@ -66,7 +66,7 @@ pub fn minilm() -> Option<PathBuf> {
 /// Loads without the check at load, at the length that the reference was made with.
 pub fn load(folder: &Path, max_length: usize) -> Loaded {
     let options = LoadOptions {
-        threads: 2,
+        threads: Some(Threads::new(2).unwrap()),
         max_length: Some(max_length),
         check_parity: false,
         ..LoadOptions::default()
