@@ -1,0 +1,124 @@
+"""Numbered records over the partitions of a topic: what goes in, so that what comes out can be compared."""
+
+import json
+import random
+import time
+from dataclasses import dataclass
+
+from confluent_kafka import Producer
+
+# Invented sentences: the lengths matter, a few words to more than a window holds.
+SUBJECTS = "the river|a small boat|my neighbour|the last train|an old song|every second page|the kitchen light".split(
+    "|"
+)
+VERBS = "turned|waited|was lovely|sounded wrong|came late|held on|fell apart|shone|cost too much".split("|")
+RESTS = "in the rain|without a word|for three days|as nobody had hoped|near the harbour|again and again|".split("|")
+
+# The first byte of what can never be UTF-8.
+NOT_UTF8 = b"\xff\xfe not a text"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One record that went in."""
+
+    id: int
+    partition: int
+    key: bytes
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp: int
+    # What is wrong with it, a name of `poisons`; empty for a good one.
+    poison: str = ""
+
+    def text(self) -> str:
+        return json.loads(self.value)["text"]
+
+
+def sentences(rng: random.Random, words: int) -> str:
+    made: list[str] = []
+    while sum(len(part.split()) for part in made) < words:
+        made.append(f"{rng.choice(SUBJECTS)} {rng.choice(VERBS)} {rng.choice(RESTS)}".strip().capitalize() + ".")
+    return " ".join(made)
+
+
+def texts(rng: random.Random, count: int = 1000) -> list[str]:
+    """Of mixed lengths: most short, some long."""
+    return [sentences(rng, min(120, int(rng.lognormvariate(2.2, 0.9)) + 1)) for _ in range(count)]
+
+
+def poisons(number: int) -> dict[str, bytes]:
+    """A value for each way in which a record's value can be wrong, told apart by `number`."""
+    return {
+        "not UTF-8": NOT_UTF8 + str(number).encode(),
+        "not JSON": b'{"id": %d, "text": "cut' % number,
+        "field missing": json.dumps({"id": number, "body": "elsewhere"}).encode(),
+        "field not a string": json.dumps({"id": number, "text": number}).encode(),
+    }
+
+
+def make(seed: int, count: int, partitions: int, poison_share: float = 0.0, timestamp: int = 0) -> list[Sent]:
+    """`count` records from a seed, a millisecond apart up to now; the same seed makes the same ones at another time."""
+    rng = random.Random(seed)
+    timestamp = timestamp or now_ms() - count
+    pool = texts(rng)
+    made = []
+    for number in range(count):
+        partition = rng.randrange(partitions)
+        poison = ""
+        value = json.dumps({"id": number, "text": rng.choice(pool)}).encode()
+        if rng.random() < poison_share:
+            poison, value = rng.choice(list(poisons(number).items()))
+        key = b"key-%d" % (number % 997)
+        headers = (("id", b"%d" % number), ("traceparent", traceparent(number)))
+        made.append(Sent(number, partition, key, value, headers, timestamp + number, poison))
+    return made
+
+
+def offsets(sent: list[Sent]) -> dict[int, tuple[int, int]]:
+    """Where each lies in a topic that was empty before: its partition and its offset there."""
+    ends: dict[int, int] = {}
+    found = {}
+    for one in sent:
+        found[one.id] = (one.partition, ends.get(one.partition, 0))
+        ends[one.partition] = found[one.id][1] + 1
+    return found
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def traceparent(number: int) -> bytes:
+    return b"00-%032x-%016x-01" % (number + 1, number + 1)
+
+
+def produce(client: dict[str, str], topic: str, sent: list[Sent]) -> None:
+    """Each into its partition, in order; returns when the broker has them all."""
+    options = {
+        "enable.idempotence": True,
+        "linger.ms": 20,
+        "queue.buffering.max.messages": 1_000_000,
+        "compression.type": "lz4",
+    }
+    producer = Producer(client | options)
+    failed: list[str] = []
+
+    def delivered(error, message):
+        if error is not None:
+            failed.append(f"{topic} [{message.partition()}]: {error}")
+
+    for one in sent:
+        producer.produce(
+            topic,
+            one.value,
+            one.key,
+            one.partition,
+            on_delivery=delivered,
+            timestamp=one.timestamp,
+            headers=list(one.headers),
+        )
+        producer.poll(0)
+    left = producer.flush(120)
+    if left or failed:
+        raise SystemExit(f"{left + len(failed)} of {len(sent)} records did not reach {topic}: {failed[:1]}")
