@@ -1,6 +1,6 @@
 //! The conditions on shapes that every device checks before it starts a kernel.
 
-use crate::ops::KernelError;
+use crate::ops::{KernelError, Tokens};
 
 /// Rows and columns of one operand.
 pub(crate) type Shape = (usize, usize);
@@ -132,4 +132,45 @@ pub(crate) fn bias_reach((rows, cols): Shape, heads: usize, longest: usize) -> R
         });
     }
     Ok(len_max)
+}
+
+/// The shapes of an embedding's tables and of its norm.
+pub(crate) struct EmbeddingShapes {
+    pub word: Shape,
+    pub position: Option<Shape>,
+    pub kind: Option<Shape>,
+    pub gamma: Shape,
+    pub beta: Shape,
+}
+
+/// The tables must be of one width, and every token must name a row of each.
+pub(crate) fn tokens(tokens: Tokens<'_>, tables: &EmbeddingShapes) -> Result<(), KernelError> {
+    const KERNEL: &str = "embed";
+    let (words, cols) = tables.word;
+    let count = tokens.ids.len();
+    not_empty(KERNEL, "ids", (count, cols))?;
+    indices(KERNEL, "token id", tokens.ids, words)?;
+    if let Some((rows, width)) = tables.position {
+        shape(KERNEL, "position table", (rows, width), (rows, cols))?;
+        length(KERNEL, "positions", tokens.positions.len(), count)?;
+        indices(KERNEL, "position", tokens.positions, rows)?;
+    }
+    if let Some((rows, width)) = tables.kind {
+        shape(KERNEL, "token type table", (rows, width), (rows, cols))?;
+        if !tokens.kinds.is_empty() {
+            length(KERNEL, "token types", tokens.kinds.len(), count)?;
+        }
+        indices(KERNEL, "token type", tokens.kinds, rows)?;
+    }
+    norm(KERNEL, (tables.gamma, tables.beta), cols)
+}
+
+/// Scale and shift of a norm must be one row of `cols`.
+pub(crate) fn norm(
+    kernel: &'static str,
+    (gamma, beta): (Shape, Shape),
+    cols: usize,
+) -> Result<(), KernelError> {
+    shape(kernel, "gamma", gamma, (1, cols))?;
+    shape(kernel, "beta", beta, (1, cols))
 }

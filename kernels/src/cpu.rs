@@ -22,6 +22,7 @@ pub(crate) mod vector_avx2;
 pub(crate) mod vector_avx512;
 pub(crate) mod vector_portable;
 
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
 
 pub use self::linear::Matrix;
@@ -45,6 +46,8 @@ pub struct Cpu {
     scratch: Vec<attention::Scratch>,
     attention_tasks: Vec<attention::Task>,
     strips_done: Vec<AtomicUsize>,
+    sent: VecDeque<Vec<f32>>,
+    spare: Vec<Vec<f32>>,
 }
 
 impl Cpu {
@@ -69,6 +72,8 @@ impl Cpu {
             scratch,
             attention_tasks: Vec::new(),
             strips_done: Vec::new(),
+            sent: VecDeque::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -84,6 +89,9 @@ impl Cpu {
 }
 
 impl Ops for Cpu {
+    /// What computes is what prepares.
+    const IN_FLIGHT: usize = 1;
+
     type Matrix = Matrix;
     type Table = Table;
     type Buffer = Buffer;
@@ -128,10 +136,21 @@ impl Ops for Cpu {
         Ok(())
     }
 
-    fn read(&mut self, x: &Buffer, out: &mut Vec<f32>) -> Result<(), KernelError> {
-        check::not_empty("read", "x", x.shape())?;
+    fn send(&mut self, x: &Buffer) -> Result<(), KernelError> {
+        check::not_empty("send", "x", x.shape())?;
+        let mut values = self.spare.pop().unwrap_or_default();
+        values.clear();
+        values.extend_from_slice(x.values());
+        self.sent.push_back(values);
+        Ok(())
+    }
+
+    fn receive(&mut self, out: &mut Vec<f32>) -> Result<(), KernelError> {
         out.clear();
-        out.extend_from_slice(x.values());
+        if let Some(mut values) = self.sent.pop_front() {
+            std::mem::swap(out, &mut values);
+            self.spare.push(values);
+        }
         Ok(())
     }
 
@@ -146,7 +165,7 @@ impl Ops for Cpu {
         tables: &Embedding<Table>,
         out: &mut Buffer,
     ) -> Result<(), KernelError> {
-        tokens_fit(tokens, tables)?;
+        check::tokens(tokens, &embedding_shapes(tables))?;
         let (rows, (_, cols)) = (tokens.ids.len(), tables.word.shape());
         out.reshape(rows, cols);
         let cells = Cells::new(out.values_mut());
@@ -198,7 +217,7 @@ impl Ops for Cpu {
         check::not_empty(KERNEL, "x", x.shape())?;
         check::shape(KERNEL, "x", x.shape(), (rows, w.inp()))?;
         check::shape(KERNEL, "residual", residual.shape(), (rows, w.out()))?;
-        norm_fits(KERNEL, norm, w.out())?;
+        check::norm(KERNEL, (norm.gamma.shape(), norm.beta.shape()), w.out())?;
         let device = (self.path, &self.threads);
         linear::linear_add_norm(
             device,
@@ -261,30 +280,12 @@ impl Ops for Cpu {
     }
 }
 
-fn tokens_fit(tokens: Tokens<'_>, tables: &Embedding<Table>) -> Result<(), KernelError> {
-    const KERNEL: &str = "embed";
-    let (words, cols) = tables.word.shape();
-    let count = tokens.ids.len();
-    check::not_empty(KERNEL, "ids", (count, cols))?;
-    check::indices(KERNEL, "token id", tokens.ids, words)?;
-    if let Some(position) = &tables.position {
-        let (rows, _) = position.shape();
-        check::shape(KERNEL, "position table", position.shape(), (rows, cols))?;
-        check::length(KERNEL, "positions", tokens.positions.len(), count)?;
-        check::indices(KERNEL, "position", tokens.positions, rows)?;
+fn embedding_shapes(tables: &Embedding<Table>) -> check::EmbeddingShapes {
+    check::EmbeddingShapes {
+        word: tables.word.shape(),
+        position: tables.position.as_ref().map(Table::shape),
+        kind: tables.kind.as_ref().map(Table::shape),
+        gamma: tables.norm.gamma.shape(),
+        beta: tables.norm.beta.shape(),
     }
-    if let Some(kind) = &tables.kind {
-        let (rows, _) = kind.shape();
-        check::shape(KERNEL, "token type table", kind.shape(), (rows, cols))?;
-        if !tokens.kinds.is_empty() {
-            check::length(KERNEL, "token types", tokens.kinds.len(), count)?;
-        }
-        check::indices(KERNEL, "token type", tokens.kinds, rows)?;
-    }
-    norm_fits(KERNEL, &tables.norm, cols)
-}
-
-fn norm_fits(kernel: &'static str, norm: &Norm<Table>, cols: usize) -> Result<(), KernelError> {
-    check::shape(kernel, "gamma", norm.gamma.shape(), (1, cols))?;
-    check::shape(kernel, "beta", norm.beta.shape(), (1, cols))
 }

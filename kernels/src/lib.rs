@@ -5,6 +5,8 @@
 
 mod check;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dispatch;
 pub mod ops;
 pub mod reference;

@@ -79,6 +79,46 @@ pub enum KernelError {
         /// Tokens of the longest text.
         len: usize,
     },
+    /// A size that this device has no kernel for.
+    #[error("{kernel}: {operand} is {value}; supported: {supported}")]
+    Unsupported {
+        /// The operation that refused.
+        kernel: &'static str,
+        /// What has that size.
+        operand: &'static str,
+        /// The size.
+        value: usize,
+        /// The sizes that it could be.
+        supported: &'static str,
+    },
+    /// The device has not enough memory left. It goes on with what it has; less work may fit.
+    #[error("{device} has no {bytes} bytes of memory left")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// The device refused a piece of work and goes on with the next.
+    #[error("{device}: {work} failed: {reason}")]
+    Device {
+        /// The device.
+        device: String,
+        /// The kernel and its shape, or another piece of work.
+        work: String,
+        /// The driver's reason.
+        reason: String,
+    },
+    /// The device can do no more work for this process: only a new process can.
+    #[error("{device} is lost: {work} failed: {reason}")]
+    DeviceLost {
+        /// The device.
+        device: String,
+        /// Where it was noticed, which may be later than where it happened.
+        work: String,
+        /// The driver's reason.
+        reason: String,
+    },
     /// The compute threads could not be started.
     #[error("cannot start {threads} compute threads: {reason}")]
     Threads {
@@ -153,6 +193,10 @@ pub struct Tokens<'a> {
 /// Every operation sizes its output itself. A row's result does not depend on the other rows of the
 /// batch, nor on where in the batch it stands.
 pub trait Ops: Send {
+    /// Batches that may be on the way at once, from their first operation to [`Ops::receive`]: two where the
+    /// device computes while the host prepares the next.
+    const IN_FLIGHT: usize;
+
     /// Weights `[out, in]` with an optional bias, packed once for this device.
     type Matrix: Send + Sync;
     /// Read-only rows: embedding tables, norm vectors, relative bias.
@@ -187,8 +231,13 @@ pub trait Ops: Send {
         out: &mut Self::Buffer,
     ) -> Result<(), KernelError>;
 
-    /// Replaces what `out` holds by the values of `x`, row-major.
-    fn read(&mut self, x: &Self::Buffer, out: &mut Vec<f32>) -> Result<(), KernelError>;
+    /// Starts to bring the values of `x` back, as all operations so far leave them. Operations that follow
+    /// may overwrite `x` meanwhile.
+    fn send(&mut self, x: &Self::Buffer) -> Result<(), KernelError>;
+
+    /// Waits for the oldest [`Ops::send`] that nobody has received yet, and replaces what `out` holds by its
+    /// values, row-major; by nothing where nothing was sent. Whatever the outcome, that one is received.
+    fn receive(&mut self, out: &mut Vec<f32>) -> Result<(), KernelError>;
 
     /// Runs `work`, a whole forward, when it is its turn on the device: models that share it do not
     /// slow each other down half-way.

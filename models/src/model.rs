@@ -114,14 +114,15 @@ impl<O: Ops> Model for PackedModel<O> {
         ops.enter(|ops| match head {
             Head::Embedding(pooling) => {
                 let pooled = encoder.pooled(ops, batch, *pooling)?;
-                ops.read(pooled, rows)
+                ops.send(pooled)
             }
             Head::Classifier(classifier) => {
                 let first = encoder.pooled(ops, batch, Pooling::Cls)?;
                 let logits = classifier.forward(ops, first)?;
-                ops.read(logits, rows)
+                ops.send(logits)
             }
         })?;
+        ops.receive(rows)?;
         let width = self.rows.len() / batch.sequences();
         Ok(self.rows.chunks_exact(width).map(|row| self.reply(row)).collect())
     }

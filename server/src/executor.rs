@@ -86,7 +86,10 @@ impl Executor {
             // Nobody can say whose row is whose.
             Ok(Ok(rows)) => {
                 let rows = rows.len();
-                error!(model = self.name, rows, texts, "a batch came back with another number of rows");
+                error!(
+                    model = self.name,
+                    rows, texts, "a batch came back with another number of rows"
+                );
                 Err(Rejection::Model(format!(
                     "model {} answered {rows} rows for {texts} texts",
                     self.name

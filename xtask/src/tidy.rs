@@ -1,6 +1,7 @@
 //! The rules of CONTRIBUTING.md that can be checked by reading: layers, walls, sizes, names, links.
 
 mod docs;
+mod kernels;
 mod layers;
 mod source;
 
@@ -18,12 +19,13 @@ pub fn check(root: &Path) -> Result<Vec<String>> {
             continue;
         };
         match file.extension().and_then(|e| e.to_str()) {
-            Some("rs" | "cu") => source::check(file, &text, &mut faults),
+            Some("rs" | "cu" | "cuh") => source::check(file, &text, &mut faults),
             Some("md") => docs::check_links(root, file, &text, &mut faults),
             _ => {}
         }
     }
     docs::check_metric_names(root, &files, &mut faults)?;
+    kernels::check(root, &files, &mut faults)?;
     faults.sort();
     Ok(faults)
 }

@@ -1,0 +1,263 @@
+//! The operations on a GPU: shapes checked here, once, then one launch or product for each.
+//!
+//! Every kernel is one file three times: `cu/X.cu` on the device, `cuda/X.rs` that plans its launch, and
+//! `cpu/X.rs`, the same on the processor. What a device does by itself is behind [`driver::Driver`].
+
+mod activation;
+mod attention;
+pub mod driver;
+mod embedding;
+mod layer_norm;
+mod linear;
+mod memory;
+pub mod nvidia;
+mod pool;
+
+use std::collections::VecDeque;
+
+pub use driver::Dtype;
+pub use memory::{Buffer, Matrix, Table};
+pub use nvidia::{Nvidia, Unavailable};
+
+use crate::check;
+use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens};
+use attention::{Sequences, check_head_dim};
+use driver::Driver;
+use layer_norm::check_cols;
+use memory::Inboxes;
+
+/// A GPU behind `D`, with what it keeps from batch to batch.
+pub struct Cuda<D: Driver> {
+    driver: D,
+    dtype: Dtype,
+    /// Token ids, positions and types.
+    tokens: Inboxes<D>,
+    /// `cu_seqlens` and the tiles of attention.
+    cuts: Inboxes<D>,
+    sequences: Sequences,
+    /// What [`Ops::linear_add_norm`] adds to its residual.
+    product: Buffer<D>,
+    sent: VecDeque<Sent<D>>,
+    spare: Vec<Outbox<D>>,
+}
+
+struct Outbox<D: Driver> {
+    outbox: D::Outbox,
+    capacity: usize,
+}
+
+/// Values on their way to the host.
+struct Sent<D: Driver> {
+    outbox: Outbox<D>,
+    cols: usize,
+    stride: usize,
+}
+
+impl<D: Driver> Cuda<D> {
+    /// Operations in `dtype` on `driver`.
+    pub fn new(driver: D, dtype: Dtype) -> Self {
+        Self {
+            driver,
+            dtype,
+            tokens: Inboxes::new(),
+            cuts: Inboxes::new(),
+            sequences: Sequences::default(),
+            product: Buffer::default(),
+            sent: VecDeque::new(),
+            spare: Vec::new(),
+        }
+    }
+}
+
+impl<D: Driver> Ops for Cuda<D> {
+    /// One computes, the next is prepared and copied meanwhile.
+    const IN_FLIGHT: usize = 2;
+
+    type Matrix = Matrix<D>;
+    type Table = Table<D>;
+    type Buffer = Buffer<D>;
+
+    fn matrix(
+        &self,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        out: usize,
+        inp: usize,
+    ) -> Result<Matrix<D>, KernelError> {
+        check::filled("matrix", "weight", weight, (out, inp))?;
+        if let Some(bias) = bias {
+            check::length("matrix", "bias", bias.len(), out)?;
+        }
+        Matrix::new(&self.driver, self.dtype, weight, bias, (out, inp))
+    }
+
+    fn table(&self, values: &[f32], rows: usize, cols: usize) -> Result<Table<D>, KernelError> {
+        check::filled("table", "values", values, (rows, cols))?;
+        Table::new(&self.driver, values, rows, cols)
+    }
+
+    fn buffer(&self) -> Buffer<D> {
+        Buffer::default()
+    }
+
+    fn shape(&self, buffer: &Buffer<D>) -> (usize, usize) {
+        buffer.shape()
+    }
+
+    fn write(
+        &mut self,
+        values: &[f32],
+        rows: usize,
+        cols: usize,
+        out: &mut Buffer<D>,
+    ) -> Result<(), KernelError> {
+        check::filled("write", "values", values, (rows, cols))?;
+        out.reshape(&self.driver, self.dtype, rows, cols)?;
+        let mut bytes = Vec::new();
+        for row in values.chunks_exact(cols) {
+            self.dtype.encode(row, &mut bytes);
+            let whole = bytes.len() + (out.stride() - cols) * self.dtype.bytes();
+            bytes.resize(whole, 0);
+        }
+        match out.memory() {
+            Some(memory) => self.driver.store(memory, &bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn send(&mut self, x: &Buffer<D>) -> Result<(), KernelError> {
+        check::not_empty("send", "x", x.shape())?;
+        let (rows, cols) = x.shape();
+        let bytes = rows * x.stride() * self.dtype.bytes();
+        let spare = self.spare.pop().filter(|spare| spare.capacity >= bytes);
+        let mut outbox = if let Some(spare) = spare {
+            spare
+        } else {
+            let capacity = bytes.next_power_of_two();
+            Outbox {
+                outbox: self.driver.outbox(capacity)?,
+                capacity,
+            }
+        };
+        if let Some(memory) = x.memory() {
+            self.driver.fetch(memory, bytes, &mut outbox.outbox)?;
+        }
+        self.sent.push_back(Sent {
+            outbox,
+            cols,
+            stride: x.stride(),
+        });
+        Ok(())
+    }
+
+    fn receive(&mut self, out: &mut Vec<f32>) -> Result<(), KernelError> {
+        out.clear();
+        let Some(mut sent) = self.sent.pop_front() else {
+            return Ok(());
+        };
+        let bytes = self.driver.wait(&mut sent.outbox.outbox)?;
+        let row = sent.stride * self.dtype.bytes();
+        for row in bytes.chunks_exact(row) {
+            self.dtype.decode(&row[..sent.cols * self.dtype.bytes()], out);
+        }
+        self.spare.push(sent.outbox);
+        Ok(())
+    }
+
+    fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R {
+        work(self)
+    }
+
+    fn embed(
+        &mut self,
+        tokens: Tokens<'_>,
+        tables: &Embedding<Table<D>>,
+        out: &mut Buffer<D>,
+    ) -> Result<(), KernelError> {
+        let (_, cols) = tables.word.shape();
+        let shapes = check::EmbeddingShapes {
+            word: tables.word.shape(),
+            position: tables.position.as_ref().map(Table::shape),
+            kind: tables.kind.as_ref().map(Table::shape),
+            gamma: tables.norm.gamma.shape(),
+            beta: tables.norm.beta.shape(),
+        };
+        check::tokens(tokens, &shapes)?;
+        check_cols("embed", cols)?;
+        out.reshape(&self.driver, self.dtype, tokens.ids.len(), cols)?;
+        self.launch_embedding(tokens, tables, out)
+    }
+
+    fn linear(
+        &mut self,
+        x: &Buffer<D>,
+        w: &Matrix<D>,
+        activation: Activation,
+        out: &mut Buffer<D>,
+    ) -> Result<(), KernelError> {
+        let (rows, _) = x.shape();
+        check::not_empty("linear", "x", x.shape())?;
+        check::shape("linear", "x", x.shape(), (rows, w.inp()))?;
+        out.reshape(&self.driver, self.dtype, rows, w.out())?;
+        self.multiply(x, w, activation, out)
+    }
+
+    fn linear_add_norm(
+        &mut self,
+        x: &Buffer<D>,
+        w: &Matrix<D>,
+        norm: &Norm<Table<D>>,
+        residual: &mut Buffer<D>,
+    ) -> Result<(), KernelError> {
+        const KERNEL: &str = "linear_add_norm";
+        let (rows, _) = x.shape();
+        check::not_empty(KERNEL, "x", x.shape())?;
+        check::shape(KERNEL, "x", x.shape(), (rows, w.inp()))?;
+        check::shape(KERNEL, "residual", residual.shape(), (rows, w.out()))?;
+        check::norm(KERNEL, (norm.gamma.shape(), norm.beta.shape()), w.out())?;
+        check_cols(KERNEL, w.out())?;
+        let mut product = std::mem::take(&mut self.product);
+        let done = product
+            .reshape(&self.driver, self.dtype, rows, w.out())
+            .and_then(|()| self.multiply(x, w, Activation::None, &product))
+            .and_then(|()| self.launch_layer_norm(&product, norm, residual));
+        self.product = product;
+        done
+    }
+
+    fn attention(
+        &mut self,
+        qkv: &Buffer<D>,
+        cu_seqlens: &[u32],
+        heads: usize,
+        bias: Option<&Table<D>>,
+        out: &mut Buffer<D>,
+    ) -> Result<(), KernelError> {
+        let (rows, cols) = qkv.shape();
+        let longest = check::sequences("attention", cu_seqlens, rows)?;
+        let head_dim = check::head_dim(cols, heads)?;
+        check_head_dim(head_dim)?;
+        let bias = match bias {
+            Some(bias) => Some((bias, check::bias_reach(bias.shape(), heads, longest)?)),
+            None => None,
+        };
+        out.reshape(&self.driver, self.dtype, rows, heads * head_dim)?;
+        self.sequences(cu_seqlens)?;
+        self.launch_attention(qkv, (heads, head_dim), bias, out)
+    }
+
+    fn pool(
+        &mut self,
+        x: &Buffer<D>,
+        cu_seqlens: &[u32],
+        pooling: Pooling,
+        out: &mut Buffer<D>,
+    ) -> Result<(), KernelError> {
+        let (rows, cols) = x.shape();
+        check::sequences("pool", cu_seqlens, rows)?;
+        check_cols("pool", cols)?;
+        out.reshape(&self.driver, self.dtype, cu_seqlens.len() - 1, cols)?;
+        self.sequences(cu_seqlens)?;
+        self.launch_pool(x, self.sequences.address(), pooling, out)
+    }
+}

@@ -1,0 +1,157 @@
+//! The least that a device must do for the operations: memory, copies, launches, products.
+//!
+//! There are two: the CUDA driver ([`super::nvidia`]), and in the tests a process that runs the same
+//! kernels on the processor.
+
+use crate::ops::KernelError;
+
+/// What activations and weights are kept in. Sums are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// 32 bits, for checking.
+    F32,
+    /// 16 bits, 11 of them precision.
+    F16,
+    /// 16 bits with the range of f32, 8 of them precision.
+    Bf16,
+}
+
+impl Dtype {
+    /// The name in kernels and in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes of one value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+        }
+    }
+
+    /// `values` as the device keeps them, appended to `out`.
+    pub fn encode(self, values: &[f32], out: &mut Vec<u8>) {
+        match self {
+            Dtype::F32 => out.extend(values.iter().flat_map(|v| v.to_ne_bytes())),
+            Dtype::F16 => out.extend(values.iter().flat_map(|&v| half::f16::from_f32(v).to_ne_bytes())),
+            Dtype::Bf16 => out.extend(values.iter().flat_map(|&v| half::bf16::from_f32(v).to_ne_bytes())),
+        }
+    }
+
+    /// What the device kept in `bytes`, appended to `out`.
+    pub fn decode(self, bytes: &[u8], out: &mut Vec<f32>) {
+        let (pairs, _) = bytes.as_chunks::<2>();
+        match self {
+            Dtype::F32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_ne_bytes(b))),
+            Dtype::F16 => out.extend(pairs.iter().map(|&b| half::f16::from_ne_bytes(b).to_f32())),
+            Dtype::Bf16 => out.extend(pairs.iter().map(|&b| half::bf16::from_ne_bytes(b).to_f32())),
+        }
+    }
+}
+
+/// One kernel over a grid of blocks.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// Its name in kernels/cu.
+    pub kernel: &'a str,
+    /// Blocks along x and y.
+    pub grid: (u32, u32),
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+    /// Its one operand, the bytes of a struct that mirrors the kernel's.
+    pub args: &'a [u8],
+    /// Rows and columns, for errors.
+    pub shape: (usize, usize),
+}
+
+/// What happens to a product before it is rounded and stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Epilogue {
+    /// Plus the bias.
+    Bias,
+    /// Plus the bias, negative ones to 0.
+    BiasRelu,
+    /// Plus the bias, then GELU in its tanh form.
+    BiasGeluTanh,
+}
+
+/// `out = epilogue(x · wᵀ + bias)`, addresses on the device, all rows dense.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// `[rows, inp]`.
+    pub x: u64,
+    /// `[out_cols, inp]`.
+    pub weight: u64,
+    /// `[out_cols]`.
+    pub bias: u64,
+    /// `[rows, out_cols]`.
+    pub out: u64,
+    /// Rows; the memory of `x` and `out` reaches to the next multiple of [`ROWS_STEP`].
+    pub rows: usize,
+    /// Inputs, a multiple of 8.
+    pub inp: usize,
+    /// Outputs, a multiple of 8.
+    pub out_cols: usize,
+    /// What follows the sum.
+    pub epilogue: Epilogue,
+}
+
+/// Activations have room for this many rows more than the last full step, so that products may be
+/// computed over whole steps: shapes repeat, and what stands in the rows behind the last is never read.
+pub const ROWS_STEP: usize = 16;
+
+/// A device. Everything but [`Driver::store`] and [`Driver::wait`] only starts its work, in order.
+pub trait Driver: Send {
+    /// Memory on the device, aligned to 256 bytes and given back when dropped.
+    type Memory: Send + Sync;
+    /// A place on the device that the host fills anew for each batch.
+    type Inbox: Send;
+    /// Values on their way back to the host.
+    type Outbox: Send;
+
+    /// New memory; what it holds is not said.
+    fn allocate(&self, bytes: usize) -> Result<Self::Memory, KernelError>;
+
+    /// Where `memory` begins.
+    fn address(&self, memory: &Self::Memory) -> u64;
+
+    /// Fills the beginning of `memory` and waits until it is there.
+    fn store(&self, memory: &Self::Memory, bytes: &[u8]) -> Result<(), KernelError>;
+
+    /// An inbox that can take `bytes`.
+    fn inbox(&self, bytes: usize) -> Result<Self::Inbox, KernelError>;
+
+    /// Puts `bytes` into `inbox` for the launches that follow, and says where they lie. Launches before the
+    /// last [`Driver::release`] of the inbox still see what it held.
+    fn post(&mut self, inbox: &mut Self::Inbox, bytes: &[u8]) -> Result<u64, KernelError>;
+
+    /// No launch that follows reads `inbox` before something new is posted.
+    fn release(&mut self, inbox: &mut Self::Inbox) -> Result<(), KernelError>;
+
+    /// Runs a kernel.
+    fn launch(&mut self, launch: &Launch<'_>) -> Result<(), KernelError>;
+
+    /// Multiplies matrices in the device's dtype.
+    fn multiply(&mut self, product: &Product) -> Result<(), KernelError>;
+
+    /// An outbox that can take `bytes`.
+    fn outbox(&self, bytes: usize) -> Result<Self::Outbox, KernelError>;
+
+    /// Brings the first `bytes` of `memory`, as all work so far leaves them, into `outbox`.
+    fn fetch(
+        &mut self,
+        memory: &Self::Memory,
+        bytes: usize,
+        outbox: &mut Self::Outbox,
+    ) -> Result<(), KernelError>;
+
+    /// Waits for what was fetched into `outbox` and shows it.
+    fn wait<'a>(&mut self, outbox: &'a mut Self::Outbox) -> Result<&'a [u8], KernelError>;
+}

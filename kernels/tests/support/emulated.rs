@@ -1,0 +1,246 @@
+//! A device that runs the CUDA kernels on the processor, in a process of its own: kernels/cu/emulate.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use penstock_kernels::cuda::Dtype;
+use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, Product};
+use penstock_kernels::{Activation, KernelError, reference};
+
+/// The sanitizers end the process with the place of the fault; a fault of the kernels fails the test.
+const FLAGS: [&str; 8] = [
+    "-std=c++17",
+    "-O1",
+    "-g1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+];
+
+/// Compiles the kernels for the processor, unless these very sources have been compiled before.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    PROGRAM
+        .get_or_init(compile)
+        .as_ref()
+        .unwrap_or_else(|reason| panic!("{reason}"))
+}
+
+fn compile() -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cu");
+    let mut sources: Vec<PathBuf> = [folder.clone(), folder.join("emulate")]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).expect("the sources are there"))
+        .map(|entry| entry.expect("the sources can be listed").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|e| ["cu", "cuh", "h", "cpp"].iter().any(|known| e == *known))
+        })
+        .collect();
+    sources.sort();
+    let mut hasher = DefaultHasher::new();
+    hasher.write(FLAGS.concat().as_bytes());
+    for source in &sources {
+        hasher.write(&std::fs::read(source).expect("a source can be read"));
+    }
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda-emulator-{:x}", hasher.finish()));
+    if !program.exists() {
+        let fresh = program.with_extension(std::process::id().to_string());
+        let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+        let made = Command::new(&compiler)
+            .args(FLAGS)
+            .args([
+                folder.join("emulate/device.cpp"),
+                folder.join("emulate/kernels.cpp"),
+            ])
+            .arg("-o")
+            .arg(&fresh)
+            .status();
+        match made {
+            Err(e) => return Err(format!("{compiler}, the C++ compiler, cannot be started: {e}")),
+            Ok(status) if !status.success() => {
+                return Err(format!("{compiler} did not compile the kernels"));
+            }
+            Ok(_) => {}
+        }
+        std::fs::rename(&fresh, &program).expect("the program can be renamed");
+    }
+    Ok(program)
+}
+
+struct Process {
+    child: Child,
+    to: BufWriter<ChildStdin>,
+    from: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn say(&mut self, parts: &[&[u8]]) {
+        for part in parts {
+            self.to
+                .write_all(part)
+                .expect("the emulated device ended; its reason is above");
+        }
+    }
+
+    fn hear(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.to
+            .flush()
+            .and_then(|()| self.from.read_exact(&mut bytes))
+            .expect("the emulated device ended; its reason is above");
+        bytes
+    }
+
+    fn read(&mut self, address: u64, bytes: usize) -> Vec<u8> {
+        self.say(&[b"r", &address.to_ne_bytes(), &(bytes as u64).to_ne_bytes()]);
+        self.hear(bytes)
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) {
+        let count = bytes.len() as u64;
+        self.say(&[b"w", &address.to_ne_bytes(), &count.to_ne_bytes(), bytes]);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub struct Emulated {
+    process: Arc<Mutex<Process>>,
+    dtype: Dtype,
+}
+
+impl Emulated {
+    pub fn new(dtype: Dtype) -> Self {
+        let mut child = Command::new(program())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the emulated device starts");
+        let to = BufWriter::new(child.stdin.take().expect("piped"));
+        let from = BufReader::new(child.stdout.take().expect("piped"));
+        let process = Arc::new(Mutex::new(Process { child, to, from }));
+        Self { process, dtype }
+    }
+
+    fn process(&self) -> std::sync::MutexGuard<'_, Process> {
+        self.process.lock().expect("no test has panicked with it")
+    }
+}
+
+pub struct Memory {
+    process: Arc<Mutex<Process>>,
+    address: u64,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Ok(mut process) = self.process.lock() {
+            let _ = process.to.write_all(b"f");
+            let _ = process.to.write_all(&self.address.to_ne_bytes());
+        }
+    }
+}
+
+impl Driver for Emulated {
+    type Memory = Memory;
+    type Inbox = Memory;
+    type Outbox = Vec<u8>;
+
+    fn allocate(&self, bytes: usize) -> Result<Memory, KernelError> {
+        let mut process = self.process();
+        process.say(&[b"a", &(bytes as u64).to_ne_bytes()]);
+        let answer = process.hear(8).try_into().expect("eight bytes");
+        Ok(Memory {
+            process: Arc::clone(&self.process),
+            address: u64::from_ne_bytes(answer),
+        })
+    }
+
+    fn address(&self, memory: &Memory) -> u64 {
+        memory.address
+    }
+
+    fn store(&self, memory: &Memory, bytes: &[u8]) -> Result<(), KernelError> {
+        self.process().write(memory.address, bytes);
+        Ok(())
+    }
+
+    fn inbox(&self, bytes: usize) -> Result<Memory, KernelError> {
+        self.allocate(bytes)
+    }
+
+    fn post(&mut self, inbox: &mut Memory, bytes: &[u8]) -> Result<u64, KernelError> {
+        self.process().write(inbox.address, bytes);
+        Ok(inbox.address)
+    }
+
+    fn release(&mut self, _: &mut Memory) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    fn launch(&mut self, launch: &Launch<'_>) -> Result<(), KernelError> {
+        let Launch {
+            kernel,
+            grid,
+            threads,
+            shared,
+            args,
+            ..
+        } = launch;
+        let mut process = self.process();
+        process.say(&[b"l", &(kernel.len() as u64).to_ne_bytes(), kernel.as_bytes()]);
+        for number in [grid.0, grid.1, *threads, *shared] {
+            process.say(&[&number.to_ne_bytes()]);
+        }
+        process.say(&[&(args.len() as u64).to_ne_bytes(), args]);
+        process.hear(1);
+        Ok(())
+    }
+
+    fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
+        let dtype = self.dtype;
+        let mut process = self.process();
+        let mut read = |address, count: usize| {
+            let mut values = Vec::new();
+            dtype.decode(&process.read(address, count * dtype.bytes()), &mut values);
+            values
+        };
+        let x = read(product.x, product.rows * product.inp);
+        let weight = read(product.weight, product.out_cols * product.inp);
+        let bias = read(product.bias, product.out_cols);
+        let activation = match product.epilogue {
+            Epilogue::Bias => Activation::None,
+            Epilogue::BiasRelu => Activation::Relu,
+            Epilogue::BiasGeluTanh => Activation::GeluTanh,
+        };
+        let out = reference::linear(&x, &weight, Some(&bias), product.inp, activation);
+        let mut bytes = Vec::new();
+        dtype.encode(&out, &mut bytes);
+        process.write(product.out, &bytes);
+        Ok(())
+    }
+
+    fn outbox(&self, bytes: usize) -> Result<Vec<u8>, KernelError> {
+        Ok(Vec::with_capacity(bytes))
+    }
+
+    fn fetch(&mut self, memory: &Memory, bytes: usize, outbox: &mut Vec<u8>) -> Result<(), KernelError> {
+        *outbox = self.process().read(memory.address, bytes);
+        Ok(())
+    }
+
+    fn wait<'a>(&mut self, outbox: &'a mut Vec<u8>) -> Result<&'a [u8], KernelError> {
+        Ok(outbox)
+    }
+}
