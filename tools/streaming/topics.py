@@ -102,12 +102,12 @@ class Topics:
         return sorted(self.admin.list_topics(timeout=10).topics)
 
     def deny_write(self, name: str) -> None:
-        """To whoever comes in by a secured listener."""
-        done = self.admin.create_acls([AclBinding(*rule(name), AclPermissionType.DENY)])
+        """To whoever comes in by a secured listener; to see the topic stays allowed."""
+        done = self.admin.create_acls([AclBinding(*rule) for rule in rules(name)])
         [future.result() for future in done.values()]
 
     def allow_write(self, name: str) -> None:
-        done = self.admin.delete_acls([AclBindingFilter(*rule(name), AclPermissionType.DENY)])
+        done = self.admin.delete_acls([AclBindingFilter(*rule) for rule in rules(name)])
         [future.result() for future in done.values()]
 
     def partitions(self, name: str) -> list[int]:
@@ -157,8 +157,12 @@ class Topics:
         return sorted((count for count in counts if count), reverse=True)
 
 
-def rule(name: str) -> tuple:
-    return ResourceType.TOPIC, name, ResourcePatternType.LITERAL, f"User:{USER}", "*", AclOperation.WRITE
+def rules(name: str) -> list[tuple]:
+    who = ResourceType.TOPIC, name, ResourcePatternType.LITERAL, f"User:{USER}", "*"
+    return [
+        (*who, AclOperation.WRITE, AclPermissionType.DENY),
+        (*who, AclOperation.DESCRIBE, AclPermissionType.ALLOW),
+    ]
 
 
 def read_to(consumer: Consumer, name: str, ends: dict[int, int]) -> list[Record]:

@@ -1,0 +1,151 @@
+"""One stream under test: its topics, its group, the instances that serve it, and the verdict at its end."""
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+from . import records, verify
+from .broker import Cluster
+from .instance import TINY, Instance, table
+from .records import Sent
+from .topics import PATIENCE, Group, TooLong, Topics, until
+
+PARTITIONS = 12
+MODEL = "tiny"
+FIELDS = frozenset({"label", "score"})
+# Short, so that a member that was killed is missed after seconds; three heartbeats fit into it all the same.
+SESSION = 6.0
+CLIENT = {"session.timeout.ms": f"{SESSION * 1000:.0f}", "heartbeat.interval.ms": "1500"}
+TRANSACTION = "5s"
+numbers = itertools.count(1)
+
+
+class Stream:
+    """Topics and group have names of their own, so that many can share a broker."""
+
+    def __init__(self, cluster: Cluster, folder: Path, name: str, seed: int = 1, output: bool = True, **route):
+        self.cluster, self.topics = cluster, Topics(cluster)
+        self.name, self.seed = f"{name}-{next(numbers)}", seed
+        self.folder = folder / self.name
+        self.input, self.output, self.dead = (f"{self.name}-{part}" for part in ("in", "out", "dead"))
+        self.rng = random.Random(f"{name} {seed}")
+        self.route = route
+        self.models = {MODEL: TINY}
+        self.sent: list[Sent] = []
+        self.instances: list[Instance] = []
+        for topic in [self.input, self.dead] + [self.output] * output:
+            self.topics.make(topic, PARTITIONS)
+        self.group = Group(self.topics, self.name, self.input)
+
+    # What goes in.
+
+    def make(self, count: int, poison_share: float = 0.0) -> list[Sent]:
+        self.sent = records.make(self.seed, count, PARTITIONS, poison_share)
+        return self.sent
+
+    def feed(self, sent: list[Sent] | None = None) -> None:
+        records.produce(self.topics.bootstrap, self.input, self.sent if sent is None else sent)
+
+    # Who serves it.
+
+    def config(self, instance: str, **route) -> str:
+        client = CLIENT | self.route.get("client", {}) | route.get("client", {})
+        made = (
+            {
+                "name": "route",
+                "brokers": self.cluster.bootstrap(),
+                "group": self.name,
+                "input": [self.input],
+                "output": self.output,
+                "dead_letter": self.dead,
+                "model": MODEL,
+                "field": "text",
+                "transaction_timeout": TRANSACTION,
+            }
+            | self.route
+            | route
+        )
+        made = {key: value for key, value in made.items() if key != "client" and value is not None}
+        # Two threads that compute would only take the second core from the broker.
+        server = {"threads": 1, "drain_timeout": "60s"} | ({"instance": instance} if instance else {})
+        parts = [table("[server]", server)]
+        parts += [table("[[model]]", {"name": name, "path": str(path)}) for name, path in self.models.items()]
+        parts += [
+            table("[[kafka]]", made),
+            table("[kafka.client]", {json.dumps(key): value for key, value in client.items()}),
+        ]
+        return "\n".join(parts)
+
+    def instance(self, named: bool = True, **route) -> Instance:
+        """A new one, started. A named one has its partitions back at once when it is started again; one without a
+        name has a new name each time, and its partitions wait until the old one is missed."""
+        number = len(self.instances) + 1
+        one = Instance(self.folder / f"instance-{number}", self.config(f"i{number}" if named else "", **route))
+        self.instances.append(one)
+        return one.start()
+
+    def running(self) -> list[Instance]:
+        return [one for one in self.instances if one.process is not None]
+
+    # How it goes.
+
+    def wait_committed(self, total: int, patience: float = PATIENCE) -> None:
+        """Until so many records are done with; who ended by itself is started again meanwhile."""
+
+        def so_far() -> bool:
+            self.keep_up()
+            return self.group.total() >= total
+
+        until(so_far, f"{total} of {len(self.sent)} records of {self.name} committed", patience, 0.01)
+
+    def wait_end(self, patience: float = PATIENCE) -> None:
+        """Until all are done with. Patience is for standing still, not for being slow."""
+        while left := self.left():
+            self.wait_committed(len(self.sent) - left + 1, patience)
+
+    def keep_up(self) -> None:
+        """Starts again who ended by itself."""
+        for one in self.instances:
+            one.keep_up()
+
+    def left(self) -> int:
+        """Records that are not done with."""
+        # A total of nothing is an answer too.
+        (total,) = until(lambda: (self.group.total(),), f"what {self.name} has committed")
+        return len(self.sent) - total
+
+    # What came of it.
+
+    def verdict(self, twice_allowed: bool = False) -> verify.Verdict:
+        outputs, dead = self.topics.read(self.output), self.topics.read(self.dead)
+        return verify.check(
+            self.sent,
+            outputs,
+            dead,
+            offsets=records.offsets(self.sent),
+            topic=self.input,
+            model=MODEL,
+            fields=FIELDS,
+            twice_allowed=twice_allowed,
+        )
+
+    def hidden(self) -> int:
+        """Outputs of transactions that were aborted: readers of committed records never see them."""
+        return len(self.topics.read(self.output, committed=False)) - len(self.topics.read(self.output))
+
+    def gave_up(self) -> int:
+        """Times that an instance ended by itself and was started again."""
+        return sum(one.gave_up for one in self.instances)
+
+    def stop(self) -> None:
+        """SIGTERM to all, each of which must drain."""
+        for one in self.running():
+            if code := one.stop():
+                raise TooLong(f"an instance ended with {code} after SIGTERM; its log is {one.log}")
+
+    def end(self) -> None:
+        """Every process gone, whatever it does."""
+        for one in self.instances:
+            one.end()
+        self.group.close()
