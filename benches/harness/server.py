@@ -11,14 +11,15 @@ from .place import RELEASE
 
 
 class Server:
-    """`penstock serve` with one model called minilm, on free ports, until closed."""
+    """`penstock serve` with one model, on free ports, until closed. `log` takes what it says on stderr."""
 
-    def __init__(self, model: Path, threads: int):
-        command = [RELEASE / "penstock", "serve", "--model", f"minilm={model}", "--threads", str(threads)]
+    def __init__(self, model: Path, threads: int, options: list = (), name: str = "minilm", log=subprocess.DEVNULL):
+        self.model = name
+        command = [RELEASE / "penstock", "serve", "--model", f"{name}={model}", "--threads", threads, *options]
         for port in ("grpc", "http", "metrics"):
             command += [f"--{port}-addr", "127.0.0.1:0"]
         self.process = subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=log, text=True
         )
         for line in self.process.stdout:
             if line.startswith("ready "):
@@ -30,10 +31,10 @@ class Server:
 
     def targets(self) -> dict[str, str]:
         return {
-            "kserve-grpc": f"kserve-grpc@{self.grpc}/minilm",
-            "penstock-stream": f"penstock-stream@{self.grpc}/minilm",
-            "tei-http": f"tei-http@{self.http}/minilm",
-            "v2-http": f"v2-http@{self.http}/minilm",
+            "kserve-grpc": f"kserve-grpc@{self.grpc}/{self.model}",
+            "penstock-stream": f"penstock-stream@{self.grpc}/{self.model}",
+            "tei-http": f"tei-http@{self.http}/{self.model}",
+            "v2-http": f"v2-http@{self.http}/{self.model}",
         }
 
     def counter(self, name: str) -> float:

@@ -1,0 +1,158 @@
+"""The bare forward of each model, type and workload, beside PyTorch on the same device in turn."""
+
+import json
+import statistics
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from harness import place
+from harness.contenders import Contender, interleave, median
+
+from .. import plan, roofline, workload
+from ..part import Part
+from .fidelity import cosine
+
+PEER = Path(__file__).resolve().parents[1] / "peer.py"
+CHECKED = 8
+FIGURE = "tokens_per_second"
+
+
+def run(part: Part) -> None:
+    texts = workload.write(part.work, "mixed", workload.mixed())
+    if not part.torch:
+        part.note("no torch: the peer is left out")
+    rows = []
+    for name, folder in benched(part).items():
+        for dtype in part.sizes.dtypes:
+            rows += one(part, name, folder, dtype, texts)
+            part.save(rows=rows)
+
+
+def benched(part: Part) -> dict[str, Path]:
+    folders = part.models()
+    return {name: folders[name] for name in plan.BENCHED if name in folders} or {"small": folders["small"]}
+
+
+def one(part: Part, name: str, folder: Path, dtype: str, texts: Path) -> list[dict]:
+    label = f"{name}, {dtype}"
+    with ExitStack() as closing:
+        bursts: dict[str, dict] = {}
+        if ours := started(part, closing, f"{label}, penstock", ours_command(part, folder, dtype, texts)):
+            bursts |= {f"penstock | {how}": partial(ours.burst, wanted) for how, wanted in ours_bursts(part).items()}
+        if part.torch and (peer := started(part, closing, f"{label}, torch", peer_command(part, folder, dtype, texts))):
+            ways = checked(part, label, name, peer, ["padded", "varlen", "nested"])
+            bursts |= {f"torch | {how}": partial(peer.burst, wanted) for how, wanted in peer_bursts(part, ways).items()}
+        if not ours:
+            part.check(f"{label}: penstock's forward", 0, "starts", False)
+        measured = interleave(bursts, part.sizes.rounds)
+    return [row(part, name, dtype, who, rounds) for who, rounds in measured.items()]
+
+
+def started(part: Part, closing: ExitStack, what: str, command: list) -> Contender | None:
+    try:
+        contender = Contender(command)
+    except (OSError, SystemExit) as error:
+        part.note(f"{what} did not start: {error}")
+        return None
+    closing.callback(contender.close)
+    part.save(versions={**part.data.get("versions", {}), what.rpartition(", ")[2]: contender.version})
+    return contender
+
+
+def ours_command(part: Part, folder: Path, dtype: str, texts: Path) -> list:
+    command = [place.RELEASE / "forward", "--model", folder, "--texts", texts]
+    return [*command, *(part.on_device(dtype) or ["--threads", 2])]
+
+
+def peer_command(part: Part, folder: Path, dtype: str, texts: Path, *options: str) -> list:
+    return [sys.executable, PEER, "--model", folder, "--texts", texts, "--device", part.device, "--dtype", dtype, *options]
+
+
+def ours_bursts(part: Part) -> dict[str, dict]:
+    sizes = part.sizes
+    bursts = {f"S={n}": equal(sizes, n) for n in sizes.lengths}
+    bursts["mixed, packed"] = {"order": "arrival", "tokens": sizes.batch_tokens, "seconds": sizes.seconds}
+    return bursts
+
+
+def equal(sizes: plan.Sizes, length: int) -> dict:
+    return {"order": "equal", "length": length, "texts": max(1, sizes.batch_tokens // length), "seconds": sizes.seconds}
+
+
+def peer_bursts(part: Part, ways: list[str]) -> dict[str, dict]:
+    sizes = part.sizes
+    bursts = {}
+    if "padded" in ways:
+        bursts = {f"S={n}": {"how": "padded", **equal(sizes, n)} for n in sizes.lengths}
+        mixed = {"how": "padded", "seconds": sizes.seconds}
+        bursts["mixed, padded, 32 in arrival order"] = {**mixed, "order": "arrival", "texts": 32}
+        bursts["mixed, padded, 32 sorted by length"] = {**mixed, "order": "sorted", "texts": 32}
+        bursts["mixed, padded, 256 sorted by length"] = {**mixed, "order": "sorted", "texts": 256}
+    packed = {"order": "arrival", "tokens": sizes.batch_tokens, "seconds": sizes.seconds}
+    return bursts | {f"mixed, packed, {how}": {"how": how, **packed} for how in ways if how != "padded"}
+
+
+def checked(part: Part, label: str, name: str, peer: Contender, tried: list[str]) -> list[str]:
+    """The ways of the peer that work here, after a look at what they compute."""
+    path = part.work / "reference" / f"{name}.json"
+    texts = part.work / "reference" / "texts.jsonl"
+    if not path.exists():
+        part.note(f"{label}: no reference outputs, so the peer's are not checked")
+    answers = peer.burst({"check": CHECKED, "ways": tried})
+    ways = []
+    for how, rows in answers.items():
+        if isinstance(rows, str):
+            part.note(f"{label}: torch, {how}, left out: {rows}")
+            continue
+        ways.append(how)
+        if path.exists():
+            # The reference's texts begin with two of their own, then come the workload's in order.
+            known = {text: row for text, row in zip(read_texts(texts), json.loads(path.read_text())["rows"], strict=True)}
+            pairs = [(row, known[text]) for row, text in zip(rows, workload.mixed()) if text in known]
+            least = min(cosine(a, b) for a, b in pairs)
+            part.check(f"{label}: torch, {how}, least cosine to the reference", least, f"≥ {plan.HALF_COSINE_MIN:g}", least >= plan.HALF_COSINE_MIN)
+    # Nested tensors are the second choice where attention over cu_seqlens is missing.
+    return [how for how in ways if how != "nested" or "varlen" not in ways]
+
+
+def read_texts(path: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def row(part: Part, name: str, dtype: str, who: str, rounds: list[dict]) -> dict:
+    """Medians over the rounds, the FLOPs a token, and the shares of the ceilings."""
+    contender, _, how = who.partition(" | ")
+    figures = {"model": name, "dtype": dtype, "who": contender, "how": how, "rounds": rounds}
+    figures |= {key: median(rounds, key) for key in ("tokens_per_second", "texts_per_second", "batch_ms_p50")}
+    if all("batch_ms_p99" in one for one in rounds):
+        figures["batch_ms_p99"] = median(rounds, "batch_ms_p99")
+    ceilings = part.other("ceilings")
+    if name in plan.SHAPES and not part.dry and "copy_tbps" in ceilings:
+        figures |= shares(part, plan.SHAPES[name], dtype, how, figures["tokens_per_second"], ceilings)
+    return figures
+
+
+def shares(part: Part, shape: plan.Shape, dtype: str, how: str, rate: float, ceilings: dict) -> dict:
+    if how.startswith("S="):
+        length = int(how[2:])
+        lengths = [length] * max(1, part.sizes.batch_tokens // length)
+        batches = 1
+    else:
+        lengths = part.data.get("mixed_lengths") or mixed_lengths(part)
+        batches = -(-sum(lengths) // part.sizes.batch_tokens)
+    matmul = ceilings["matmul_f16_tflops" if dtype == "f16" else "matmul_tflops"]
+    each = roofline.flops(shape, lengths) / sum(lengths)
+    bound = roofline.bound_seconds(shape, lengths, batches, {**ceilings, "matmul_tflops": matmul})
+    return {"flops_per_token": each, "matmul_share": rate * each / (matmul * 1e12), "bound_share": rate * bound / sum(lengths)}
+
+
+def mixed_lengths(part: Part) -> list[int]:
+    """Tokens of each text of the mixed workload."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(part.models()["small"] / "tokenizer.json"))
+    lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(workload.mixed())]
+    part.save(mixed_lengths=lengths, mixed_mean=statistics.mean(lengths))
+    return lengths
