@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# Seconds of the whole run, report included: a lent machine cuts a command off after ten minutes.
+# Seconds of the whole run, report included: with the start and the unpacking, under nine minutes.
 BUDGET = 525
 # What the last part must leave for the report.
 RESERVE = 10

@@ -1,0 +1,177 @@
+"""The suite's own promises: no part ends another, what was measured survives, and a wrong output is a failure."""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from gpu import kernel_tests, plan, report, roofline, run, workload
+from gpu.part import Part, read
+from gpu.parts import fidelity
+
+# Stands in for tools/gpu-check: each part does what its name says here.
+PARTS = """
+import json, os, pathlib, sys, time
+name, work = sys.argv[2], pathlib.Path(sys.argv[4])
+(work / "parts").mkdir(exist_ok=True)
+def write(status, **data):
+    (work / "parts" / f"{name}.json").write_text(json.dumps({"status": status, "reason": "", "data": data}))
+if name == "ceilings":
+    write("running", copy_tbps=4.0)
+    if os.fork() == 0:
+        (work / "grandchild").write_text(str(os.getpid()))
+    time.sleep(600)
+elif name == "kernels":
+    write("running", passed=3)
+    sys.exit("no such kernel")
+else:
+    write("ok")
+"""
+
+
+def suite(tmp_path: Path, monkeypatch, **changed) -> run.Run:
+    program = tmp_path / "parts.py"
+    program.write_text(PARTS)
+    monkeypatch.setattr(run, "PROGRAM", program)
+    options = {"dry_run": False, "no_torch": True, "only": None, "budget": 120.0, "results": tmp_path / "results"}
+    work = tmp_path / "work"
+    work.mkdir()
+    return run.Run(work, argparse.Namespace(**options | changed))
+
+
+class Hangs(subprocess.Popen):
+    """A part's process whose time runs out as soon as it hangs, however slow this machine is."""
+
+    def wait(self, timeout=None):
+        if timeout is None or "ceilings" not in self.args:
+            return super().wait(timeout)
+        hanging = Path(self.args[-1]) / "grandchild"
+        until = time.monotonic() + 60
+        while not (hanging.exists() and hanging.read_text()) and time.monotonic() < until:
+            time.sleep(0.05)
+        raise subprocess.TimeoutExpired(self.args, timeout)
+
+
+def part(tmp_path: Path, name: str = "fidelity", dry: bool = False) -> Part:
+    (tmp_path / "settings.json").write_text(json.dumps({"dry": dry, "torch": False}))
+    return Part(tmp_path, name)
+
+
+def test_parts_that_hang_or_die_end_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Hangs)
+    running = suite(tmp_path, monkeypatch)
+    running.all()
+    status = {name: outcome["status"] for name, outcome in running.outcomes.items()}
+    assert set(status) == {step.name for step in plan.STEPS}
+    assert {name for name, how in status.items() if how == "failed"} == {"ceilings", "kernels"}
+    assert "cut off after" in running.outcomes["ceilings"]["reason"]
+    assert "no such kernel" in running.outcomes["kernels"]["reason"]
+    written = json.loads(next((tmp_path / "results").glob("*-gpu.json")).read_text())
+    assert written["parts"]["ceilings"]["copy_tbps"] == 4.0, "what a part had measured survives it"
+    grandchild = int((running.work / "grandchild").read_text())
+    until = time.monotonic() + 60
+    while alive(grandchild) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not alive(grandchild), "what a part has started ends with it"
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_without_time_every_part_says_that_it_was_skipped(tmp_path, monkeypatch):
+    running = suite(tmp_path, monkeypatch, budget=float(plan.RESERVE))
+    running.all()
+    assert {(o["status"], o["reason"]) for o in running.outcomes.values()} == {("skipped", "no time was left")}
+
+
+def test_parts_asked_for_bring_what_they_need():
+    assert [step.name for step in run.wanted("forward")] == ["models", "reference", "forward"]
+    with pytest.raises(SystemExit, match="no such part: fowrard"):
+        run.wanted("fowrard")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "row", "labels", "broken"),
+    [
+        ("f32", [0.7, 0.2, 0.1], [0], 0),
+        ("f32", [0.7002, 0.1998, 0.1], [0], 1),
+        ("f32", [0.7, 0.2, 0.1], [1], 1),
+        ("bf16", [0.7002, 0.1998, 0.1], [0], 0),
+        ("bf16", [0.6, 0.3, 0.1], [0], 1),
+    ],
+)
+def test_a_wrong_output_is_not_held(tmp_path, dtype, row, labels, broken):
+    one = part(tmp_path)
+    fidelity.compare(one, "distilbert", dtype, ([row], labels), [[0.7, 0.2, 0.1]])
+    assert sum(not check["ok"] for check in read(tmp_path, "fidelity")["data"]["checks"]) == broken
+
+
+def test_labels_of_a_random_network_count_only_where_it_decides(tmp_path):
+    one = part(tmp_path)
+    undecided, decided = [0.34, 0.33, 0.33], [0.5, 0.3, 0.2]
+    fidelity.compare(one, "distilbert", "bf16", ([undecided, decided], [1, 0]), [undecided, decided])
+    assert "of 1 texts" in one.data["checks"][-1]["name"] and one.data["checks"][-1]["ok"]
+    # A trained model has no such excuse.
+    fidelity.compare(one, "sentiment", "bf16", ([undecided, decided], [1, 0]), [undecided, decided])
+    assert "of 2 texts" in one.data["checks"][-1]["name"] and not one.data["checks"][-1]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "ok"),
+    [
+        ("test gpu_pool ... ok\ntest result: ok. 9 passed; 0 failed; 0 ignored", 0, True),
+        ("test result: FAILED. 8 passed; 1 failed; 0 ignored", 101, False),
+        ("SKIPPED, this test needs a GPU\ntest result: ok. 9 passed; 0 failed", 0, False),
+        ("test result: ok. 9 passed; 0 failed\n========= ERROR SUMMARY: 2 errors", 86, False),
+        ("", 0, False),
+    ],
+)
+def test_kernel_tests_hold_only_where_they_ran_and_passed(tmp_path, said, code, ok):
+    one = part(tmp_path, "kernels")
+    kernel_tests.verdict(one, said, code)
+    assert all(check["ok"] for check in one.data["checks"]) == ok
+
+
+def test_equal_texts_have_exactly_so_many_tokens():
+    vocabulary = json.loads((workload.TOKENIZER / "tokenizer.json").read_text())["model"]["vocab"]
+    for text in workload.equal(50, 20):
+        words = text.split()
+        assert len(words) == 48 and all(word in vocabulary for word in words)
+
+
+def test_flops_of_one_layer_by_hand():
+    shape = plan.Shape("Bert", 4, 1, 1, 8, 10, 10)
+    # Per token 2 · (4·16 + 2·32) = 256; two texts of 3 and 1 tokens have 9 + 1 pairs of 4 · 4 each.
+    assert roofline.flops(shape, [3, 1]) == 4 * 256 + 10 * 16
+    # 128 weights, and per token 18 · 4 + 2 · 8 numbers, two bytes each.
+    assert roofline.bytes_moved(shape, 4, 1) == 2 * (128 + 4 * 88)
+
+
+def figures(rate: float, who: str, how: str, dtype: str = "bf16", **more) -> dict:
+    return {"model": "bert-base", "dtype": dtype, "who": who, "how": how, "tokens_per_second": rate, **more}
+
+
+def test_targets_are_what_was_measured():
+    parts = {step.name: {} for step in plan.STEPS}
+    missing = report.targets(parts)
+    assert all(goal["reached"] == "not measured" and goal["verdict"] == "" for goal in missing)
+    padded = "mixed, padded, 32 in arrival order"
+    forward = [figures(100.0, "penstock", "S=512", matmul_share=0.46), figures(100.0, "penstock", "S=50", matmul_share=0.2)]
+    forward += [figures(30.0, "penstock", "mixed, packed"), figures(10.0, "torch", padded)]
+    parts["forward"] = {"rows": forward}
+    parts["serving"] = {"rows": [{"model": "bert-base", "how": "S=512", "concurrency": 64, "tokens_per_second": 90.0, "p50_ms": 9.0}]}
+    said = {goal["name"]: (goal["reached"], goal["verdict"]) for goal in report.targets(parts)}
+    assert said["BERT-base, forward at S=512, of the matmul ceiling"] == ("46.0 %", "reached")
+    assert said["BERT-base, forward at S=50, of the matmul ceiling"] == ("20.0 %", "**missed**")
+    assert said["bert-base, over gRPC at S=512, of the forward"] == ("90.0 %", "reached")
+    assert said["bert-base, packed mixed lengths, times PyTorch's padded, 32 in arrival order"] == ("3.00", "reached")
+    assert said["BERT-base, one text of 128 tokens, p50 ms"] == ("not measured", "")
