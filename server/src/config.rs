@@ -4,7 +4,10 @@
 mod raw;
 
 mod resolve;
+mod secret;
 mod values;
+
+mod kafka;
 
 mod diagnose;
 mod show;
@@ -20,7 +23,9 @@ use std::time::Duration;
 use penstock_models::Task;
 
 pub use diagnose::ConfigError;
+pub use kafka::{ClientSource, Delivery, Honour, KafkaInput, KafkaRoute};
 pub use raw::{JobSettings, Settings};
+pub use secret::Secret;
 pub use values::{DeviceChoice, DtypeChoice, LogFormat, Size, Time};
 
 /// What the server runs with, from the file under the environment under the flags. clap has already laid
@@ -69,10 +74,14 @@ pub struct Config {
     pub io_threads: usize,
     /// How long a shutdown waits for the work that was accepted.
     pub drain_timeout: Duration,
+    /// Which of several processes this one is, where it was said; otherwise the routes have a name at random.
+    pub instance: Option<String>,
     /// The bounds.
     pub limits: Limits,
     /// The models; names are unique.
     pub models: Vec<ModelConfig>,
+    /// The Kafka routes; names are unique.
+    pub kafka: Vec<KafkaRoute>,
     /// Which log lines are written, as `tracing` filters are.
     pub log: String,
     /// How they look.

@@ -10,6 +10,7 @@ use clap::Args;
 use penstock_models::Task;
 use serde::Deserialize;
 
+use super::kafka::raw::Kafka;
 use super::values::{DeviceChoice, DtypeChoice, LogFormat, Size, Time};
 
 /// Everything that can be set. `None` means that nobody said it.
@@ -25,6 +26,9 @@ pub struct Settings {
     /// The `[[model]]` tables of the file.
     #[arg(skip)]
     pub(super) model: Vec<Model>,
+    /// The `[[kafka]]` tables of the file.
+    #[arg(skip)]
+    pub(super) kafka: Vec<Kafka>,
     /// Serve this model; repeat it for more. A folder, or a Hugging Face id with an optional revision
     #[arg(
         long = "model",
@@ -68,6 +72,9 @@ pub(super) struct Server {
     /// How long a shutdown waits for the work that was accepted [default: 30s]
     #[arg(long, env = "PENSTOCK_DRAIN_TIMEOUT", value_name = "TIME")]
     pub(super) drain_timeout: Option<Time>,
+    /// Which of several processes this one is, such as the name of its pod [default: random]
+    #[arg(long, env = "PENSTOCK_INSTANCE", value_name = "NAME")]
+    pub(super) instance: Option<String>,
     /// Which log lines are written, such as debug or warn,penstock=debug [default: info]
     #[arg(long, env = "PENSTOCK_LOG", value_name = "FILTER")]
     pub(super) log: Option<String>,
@@ -284,6 +291,7 @@ layered!(Server {
     tokenizer_threads,
     io_threads,
     drain_timeout,
+    instance,
     log,
     log_format
 });
@@ -323,6 +331,8 @@ impl Settings {
     pub(super) fn over(self, below: Settings) -> Settings {
         let mut model = below.model;
         model.extend(self.model);
+        let mut kafka = below.kafka;
+        kafka.extend(self.kafka);
         for NamedModel { name, path } in self.named {
             match model.iter_mut().find(|m| m.name == name) {
                 Some(known) => known.path = path,
@@ -334,6 +344,7 @@ impl Settings {
             limits: self.limits.over(below.limits),
             batching: self.batching.over(below.batching),
             model,
+            kafka,
             named: below.named,
         }
     }

@@ -1,10 +1,14 @@
 //! From what was written to what the server runs with: defaults, relations, and what this build can do.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use super::kafka::raw::Kafka;
+use super::kafka::{self, KafkaRoute};
 use super::raw::{self, Settings};
 use super::values::{DeviceChoice, DtypeChoice, LogFormat, Size, Time};
 use super::{Batching, Config, Limits, ModelConfig};
@@ -25,15 +29,17 @@ pub(super) struct Problem {
 }
 
 /// A step of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Key(&'static str),
     Index(usize),
+    /// A key that the file made up.
+    Name(String),
 }
 
 fn problem<const N: usize>(path: [Step; N], message: impl Into<String>) -> Problem {
     Problem {
-        path: path.to_vec(),
+        path: path.into(),
         message: message.into(),
     }
 }
@@ -49,6 +55,7 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
         limits,
         batching,
         model,
+        kafka,
         named: _,
     } = settings;
     let (device, dtype, device_reason) = compute(&server)?;
@@ -56,6 +63,8 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
     let log = server.log.clone().unwrap_or_else(|| "info".to_owned());
     logging::check(&log).map_err(|message| setting("server", "log", message))?;
     let limits = bounds(&limits);
+    let models = models(model, &batching, &limits)?;
+    let kafka = kafka_routes(kafka, &models, &limits, server.instance.as_deref())?;
     let quarter = |max: usize| (cpus / 4).clamp(1, max);
     let or = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
     Ok(Config {
@@ -69,7 +78,9 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
         tokenizer_threads: or(server.tokenizer_threads, quarter(16)),
         io_threads: or(server.io_threads, quarter(8)),
         drain_timeout: server.drain_timeout.map_or(Duration::from_secs(30), |t| t.0),
-        models: models(model, &batching, &limits)?,
+        instance: server.instance,
+        models,
+        kafka,
         limits,
         log,
         log_format: server.log_format.unwrap_or(LogFormat::Auto),
@@ -134,6 +145,28 @@ fn bounds(limits: &raw::Limits) -> Limits {
     }
 }
 
+/// The routes of this process, under the name that it was given or one of its own.
+fn kafka_routes(
+    tables: Vec<Kafka>,
+    models: &[ModelConfig],
+    limits: &Limits,
+    instance: Option<&str>,
+) -> Result<Vec<KafkaRoute>, Problem> {
+    if let Some(instance) = instance {
+        valid_name("an instance", instance).map_err(|message| setting("server", "instance", message))?;
+    }
+    let instance = instance.unwrap_or_else(|| at_random());
+    let env = |name: &str| std::env::var(name).ok();
+    kafka::resolve::routes(tables, models, limits, instance, env)
+}
+
+/// A name that no other process has. Drawn once, so that whoever resolves the same settings again, as a
+/// test does, has the same.
+fn at_random() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| format!("{:016x}", RandomState::new().build_hasher().finish()))
+}
+
 fn models(
     tables: Vec<raw::Model>,
     defaults: &raw::Batching,
@@ -152,7 +185,7 @@ fn models(
             check_parity,
             batching: own,
         } = table;
-        valid_name(&name).map_err(|message| at("name", message))?;
+        valid_name("a model", &name).map_err(|message| at("name", message))?;
         if !names.insert(name.clone()) {
             return Err(at(
                 "name",
@@ -198,20 +231,21 @@ fn models(
     Ok(models)
 }
 
-/// Names stand in URLs, metric labels and logs.
-fn valid_name(name: &str) -> Result<(), String> {
+/// Names stand in URLs, metric labels, logs and Kafka's ids.
+pub(super) fn valid_name(whose: &str, name: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let kind = whose.rsplit(' ').next().unwrap_or_default();
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return Err(format!(
-            "a model's name has 1 to {NAME_BYTES_MAX} characters, this one has {}",
+            "the name of {whose} has 1 to {NAME_BYTES_MAX} characters, this one has {}",
             name.len()
         ));
     }
     match name.chars().find(|c| !allowed(*c)) {
         Some(c) => Err(format!(
-            "model name `{name}` holds {c:?}; letters, digits, `-`, `_` and `.` are allowed"
+            "{kind} name `{name}` holds {c:?}; letters, digits, `-`, `_` and `.` are allowed"
         )),
-        None if name.starts_with('.') => Err(format!("model name `{name}` begins with a dot")),
+        None if name.starts_with('.') => Err(format!("{kind} name `{name}` begins with a dot")),
         None => Ok(()),
     }
 }

@@ -15,13 +15,16 @@ impl Config {
         for model in &self.models {
             let _ = writeln!(out, "[[model]]\n{}", model.settings());
         }
+        for route in &self.kafka {
+            let _ = writeln!(out, "[[kafka]]\n{}", route.settings());
+        }
         out.truncate(out.trim_end().len());
         out.push('\n');
         out
     }
 
     fn server(&self) -> String {
-        lines(&[
+        let mut settings = vec![
             ("grpc_addr", quoted(self.grpc_addr)),
             ("http_addr", quoted(self.http_addr)),
             ("metrics_addr", quoted(self.metrics_addr)),
@@ -33,7 +36,9 @@ impl Config {
             ("drain_timeout", quoted(Time(self.drain_timeout))),
             ("log", quoted(&self.log)),
             ("log_format", quoted(self.log_format)),
-        ])
+        ];
+        settings.extend(self.instance.as_ref().map(|name| ("instance", quoted(name))));
+        lines(&settings)
     }
 }
 
@@ -83,13 +88,13 @@ impl Batching {
     }
 }
 
-fn lines(settings: &[(&str, String)]) -> String {
+pub(super) fn lines(settings: &[(&str, String)]) -> String {
     settings.iter().fold(String::new(), |mut out, (key, value)| {
         let _ = writeln!(out, "{key} = {value}");
         out
     })
 }
 
-fn quoted(value: impl Display) -> String {
+pub(super) fn quoted(value: impl Display) -> String {
     toml::Value::String(format!("{value}")).to_string()
 }

@@ -18,7 +18,7 @@ fn given(flags: &[&str]) -> Settings {
         .settings
 }
 
-fn read(text: &str, flags: &[&str]) -> Result<Config, String> {
+pub(super) fn read(text: &str, flags: &[&str]) -> Result<Config, String> {
     parse(
         Path::new("penstock.toml"),
         text,
@@ -29,7 +29,7 @@ fn read(text: &str, flags: &[&str]) -> Result<Config, String> {
 }
 
 /// The whole message, as a user sees it.
-fn refused(text: &str, flags: &[&str], message: &str) {
+pub(super) fn refused(text: &str, flags: &[&str], message: &str) {
     assert_eq!(read(text, flags).unwrap_err(), message);
 }
 
@@ -244,9 +244,9 @@ fn unknown_keys_say_what_was_meant() {
         "penstock.toml:2:3: unknown key `tokens`; did you mean `tokens_max`?",
     );
     refused(
-        "[[kafka]]\nname = \"reviews\"",
+        "[[kafak]]\nname = \"reviews\"",
         &[],
-        "penstock.toml:1:3: unknown key `kafka`; known here are server, limits, batching, model",
+        "penstock.toml:1:3: unknown key `kafak`; did you mean `kafka`?",
     );
     refused(
         "[[model]]\nname = \"a\"\npath = \"b\"\n[model.batching]\nüprefetch = 1",
@@ -424,7 +424,14 @@ fn the_manual_has_every_setting_with_its_names_and_default() {
             );
             let line = manual.lines().find(|line| line.starts_with(&row));
             let line = line.unwrap_or_else(|| panic!("docs/configuration.md lacks the row {row}"));
-            let of_machine = ["device", "dtype", "threads", "tokenizer_threads", "io_threads"];
+            let of_machine = [
+                "device",
+                "dtype",
+                "threads",
+                "tokenizer_threads",
+                "io_threads",
+                "instance",
+            ];
             if of_machine.contains(&key.as_str()) {
                 continue;
             }
