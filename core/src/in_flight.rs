@@ -175,6 +175,11 @@ impl<P: Ord + Clone> InFlight<P> {
         })
     }
 
+    /// From now on no more records than this are to be inside.
+    pub fn limit(&mut self, records_max: usize) {
+        self.bounds.records_max = records_max.max(1);
+    }
+
     /// A partition is assigned, unpaused, with nothing inside. What it had inside before is given up.
     pub fn begin(&mut self, partition: P, now: Nanos) {
         self.end(&partition, now);

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::front::Front;
 use crate::ingest;
-use crate::lane::Shared;
+use crate::lane::{Shared, Wrap};
 use crate::metrics::{self, Metrics};
 use crate::repository::Repository;
 use crate::tokenize::TokenizerPool;
@@ -55,6 +55,17 @@ pub enum AppError {
         /// Why.
         reason: String,
     },
+    /// A Kafka route cannot go on.
+    #[error("{0}")]
+    Kafka(#[from] ingest::kafka::Ended),
+    /// A Kafka route had not committed when `drain_timeout` passed.
+    #[error(
+        "a kafka route had not committed when drain_timeout = {timeout:?} passed: its last records are read again"
+    )]
+    Uncommitted {
+        /// The limit.
+        timeout: Duration,
+    },
     /// Requests were still inside when `drain_timeout` passed.
     #[error("{inside} requests were still running when drain_timeout = {timeout:?} passed")]
     Drain {
@@ -64,6 +75,9 @@ pub enum AppError {
         timeout: Duration,
     },
 }
+
+/// The share of a drain in which records of streams that were read may still be scored.
+const SCORING_SHARE: f64 = 0.7;
 
 /// How long a shutdown waits for threads that have nothing left to do.
 const TOKENIZERS_END_MAX: Duration = Duration::from_secs(1);
@@ -77,13 +91,20 @@ pub struct Engine {
 impl Engine {
     /// Starts the threads and loads every configured model.
     pub async fn start(config: &Config) -> Result<Engine, AppError> {
-        let engine = Engine::prepare(config)?;
+        let engine = Engine::prepare(config, None)?;
+        engine.load().await?;
+        Ok(engine)
+    }
+
+    /// The same, with `wrap` around every model that is loaded.
+    pub async fn start_with(config: &Config, wrap: Wrap) -> Result<Engine, AppError> {
+        let engine = Engine::prepare(config, Some(wrap))?;
         engine.load().await?;
         Ok(engine)
     }
 
     /// Starts the threads; no model is loaded yet, so readiness is false.
-    fn prepare(config: &Config) -> Result<Engine, AppError> {
+    fn prepare(config: &Config, wrap: Option<Wrap>) -> Result<Engine, AppError> {
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new(clock));
         let (pool, tokenizers) =
@@ -99,6 +120,7 @@ impl Engine {
             limits: config.limits.clone(),
             clock,
             busy: metrics.device_busy("cpu"),
+            wrap,
         };
         let repository = Arc::new(Repository::new(
             &config.models,
@@ -184,8 +206,10 @@ async fn run(config: Config) -> Result<(), AppError> {
     let (grpc, grpc_addr) = bind("grpc", config.grpc_addr).await?;
     let (http, http_addr) = bind("http", config.http_addr).await?;
     let (scrape, metrics_addr) = bind("metrics", config.metrics_addr).await?;
-    let engine = Engine::prepare(&config)?;
+    let engine = Engine::prepare(&config, None)?;
     let front = engine.front();
+    // Until the routes hold a reason of their own, so that readiness does not come and go.
+    let unread = front.unready();
 
     let closing = watch::Sender::new(false);
     let mut listeners = JoinSet::new();
@@ -209,25 +233,41 @@ async fn run(config: Config) -> Result<(), AppError> {
         failed = first_failure(&mut listeners) => Err(failed),
         () = &mut stop => Ok(false),
     };
-    let outcome = match outcome {
+    let (mut routes, outcome) = match outcome {
         Ok(true) => {
+            let mut routes = streams(front, &config)?;
+            drop(unread);
             announce(grpc_addr, http_addr, metrics_addr);
-            tokio::select! {
+            let outcome = tokio::select! {
                 failed = first_failure(&mut listeners) => Err(failed),
+                ended = routes.ended() => Err(ended.into()),
                 () = &mut stop => Ok(()),
-            }
+            };
+            (Some(routes), outcome)
         }
-        Ok(false) => Ok(()),
-        Err(failed) => Err(failed),
+        Ok(false) => (None, Ok(())),
+        Err(failed) => (None, Err(failed)),
     };
     info!(drain_timeout = ?config.drain_timeout, "shutting down: taking no new requests");
-    drain(engine, closing, listeners, config.drain_timeout).await?;
+    drain(engine, routes.take(), closing, listeners, config.drain_timeout).await?;
     outcome
 }
 
-/// Downstream, in order: no new requests, the ones inside finish, the connections close, the threads end.
+/// The pumps of the Kafka routes. They begin when the models serve, so that no record waits for one.
+fn streams(front: &Arc<Front>, config: &Config) -> Result<ingest::kafka::Routes, AppError> {
+    ingest::kafka::Routes::start(front, &config.kafka, &tokio::runtime::Handle::current()).map_err(|source| {
+        AppError::Start {
+            what: "the Kafka pumps",
+            source,
+        }
+    })
+}
+
+/// Downstream, in order: no new requests, the ones inside finish, streams commit what they have, the
+/// connections close, the threads end.
 async fn drain(
     engine: Engine,
+    routes: Option<ingest::kafka::Routes>,
     closing: watch::Sender<bool>,
     mut listeners: JoinSet<Result<(), AppError>>,
     timeout: Duration,
@@ -235,8 +275,19 @@ async fn drain(
     let started = tokio::time::Instant::now();
     let drain = engine.front().drain();
     drain.go(ServerState::Draining);
+    if let Some(routes) = &routes {
+        // The rest is for the commit, and for leaving the groups.
+        routes.stop((started + timeout.mul_f64(SCORING_SHARE)).into_std());
+    }
     let emptied = drain.emptied(timeout).await;
     let inside = drain.inside();
+    let left = timeout
+        .saturating_sub(started.elapsed())
+        .max(Duration::from_secs(1));
+    let committed = match routes {
+        Some(routes) => tokio::time::timeout(left, routes.join()).await.is_ok(),
+        None => true,
+    };
     closing.send_replace(true);
     let left = timeout
         .saturating_sub(started.elapsed())
@@ -248,6 +299,9 @@ async fn drain(
     }
     if !emptied {
         return Err(AppError::Drain { inside, timeout });
+    }
+    if !committed {
+        return Err(AppError::Uncommitted { timeout });
     }
     let left = timeout.saturating_sub(started.elapsed());
     engine.stop(left.max(Duration::from_millis(100))).await?;

@@ -55,9 +55,11 @@ impl Failure {
         }
     }
 
-    /// 2 says that nothing was run, 1 that it ran and failed.
+    /// 2 says that nothing was run, 1 that it ran and failed, 75 that another process has taken its place.
     pub fn code(&self) -> ExitCode {
         match self {
+            // EX_TEMPFAIL: nothing is wrong that a new process, or the one that took its place, has not put right.
+            Failure::Serve(AppError::Kafka(_)) => ExitCode::from(75),
             Failure::Serve(_) => ExitCode::FAILURE,
             Failure::Config(_) | Failure::Model(_) | Failure::Engine(_) | Failure::Io { .. } => {
                 ExitCode::from(2)

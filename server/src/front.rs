@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use penstock_core::{Class, Nanos, Outcome, Rejection, Reply, Stages};
@@ -125,8 +126,18 @@ pub struct Front {
     metrics: Arc<Metrics>,
     drain: Drain,
     backlog: Arc<Backlog>,
+    unready: Arc<AtomicUsize>,
     limits: Limits,
     clock: Clock,
+}
+
+/// A reason why the server is not ready; dropping it takes the reason away.
+pub struct Unready(Arc<AtomicUsize>);
+
+impl Drop for Unready {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Front {
@@ -137,6 +148,7 @@ impl Front {
             metrics,
             drain: Drain::default(),
             backlog: Backlog::new(limits.queue_bytes_max),
+            unready: Arc::default(),
             limits,
             clock,
         }
@@ -268,9 +280,18 @@ impl Front {
         self.drain.state().is_live()
     }
 
-    /// True when every configured model serves and no shutdown has begun.
+    /// True when every configured model serves, nobody holds a reason against it and no shutdown has begun.
     pub fn is_ready(&self) -> bool {
-        self.drain.state().is_ready() && self.repository.is_ready()
+        self.drain.state().is_ready()
+            && self.unready.load(Ordering::SeqCst) == 0
+            && self.repository.is_ready()
+    }
+
+    /// A reason why the server is not ready, until it is dropped: a stream that it should read and cannot.
+    /// Requests are answered all the same.
+    pub fn unready(&self) -> Unready {
+        self.unready.fetch_add(1, Ordering::SeqCst);
+        Unready(Arc::clone(&self.unready))
     }
 
     /// Resolves when the shutdown begins: streams read no further, answer what they read, and end.

@@ -13,7 +13,7 @@ use penstock_core::{
     Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Permit, Rejection, Request,
     Responder, Sink,
 };
-use penstock_models::{Loaded, ModelSpec, TextTokenizer};
+use penstock_models::{Loaded, Model, ModelSpec, TextTokenizer};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -72,10 +72,16 @@ pub struct Lane {
     pub tokenizer: TextTokenizer,
     admission: Arc<Admission>,
     room: Arc<Notify>,
+    /// Who waits for room, one of each class at a time and in order: if all did, each permit that comes back
+    /// would wake them all.
+    turns: [tokio::sync::Mutex<()>; Class::ALL.len()],
     requests: Sender<Request>,
     pool: Arc<TokenizerPool>,
     alive: Arc<AtomicBool>,
 }
+
+/// Puts a model in the place of one that was loaded: tests and benches let it fail, or answer at once.
+pub type Wrap = Arc<dyn Fn(Box<dyn Model>) -> Box<dyn Model> + Send + Sync>;
 
 /// What a lane shares with the others.
 #[derive(Clone)]
@@ -88,6 +94,8 @@ pub struct Shared {
     pub clock: Clock,
     /// The device's busy time.
     pub busy: BusyMeter,
+    /// What stands in for the models.
+    pub wrap: Option<Wrap>,
 }
 
 /// The threads of a lane. They end by themselves once the last `Arc<Lane>` is gone and the queue is dry.
@@ -135,6 +143,7 @@ impl Lane {
             limits,
             clock,
             busy,
+            wrap: _,
         } = shared;
         let refuse = |e: &dyn std::fmt::Display| Rejection::Invalid(format!("model {name}: {e}"));
         let room = Arc::new(Notify::new());
@@ -189,6 +198,7 @@ impl Lane {
             tokenizer,
             admission,
             room,
+            turns: Default::default(),
             requests,
             pool,
             alive,
@@ -286,6 +296,7 @@ impl Lane {
     }
 
     async fn admit_waiting(&self, class: Class, bounds: &[TextBound]) -> Result<Vec<Permit>, Rejection> {
+        let _turn = self.turns[class as usize].lock().await;
         loop {
             let freed = self.room.notified();
             tokio::pin!(freed);

@@ -3,6 +3,7 @@
 mod names;
 
 mod device;
+mod kafka;
 mod labels;
 mod model;
 mod series;
@@ -25,6 +26,7 @@ use series::Series;
 
 pub use device::BusyMeter;
 pub use http::serve;
+pub use kafka::KafkaMetrics;
 pub use labels::{OutcomeLabel, Source};
 pub use model::{ModelMetrics, Statistics, Tally};
 
@@ -71,6 +73,11 @@ impl Metrics {
                 Outcomes::new(&self.series, UNKNOWN_MODEL, source, class)
             })
             .count(outcome);
+    }
+
+    /// The handles of a Kafka route.
+    pub fn kafka(&self, _: &str) -> Arc<KafkaMetrics> {
+        Arc::new(KafkaMetrics)
     }
 
     /// The handle of a device.

@@ -290,6 +290,9 @@ impl Entry {
             check_parity: *check_parity,
         };
         let mut loaded: Loaded = penstock_models::load(folder, &options).map_err(|e| refuse(&e))?;
+        if let Some(wrap) = &shared.wrap {
+            loaded.model = wrap(loaded.model);
+        }
         self.step(|lifecycle| lifecycle.loaded(id))?;
         let window = loaded.tokenizer.max_length();
         let policy = lane::policy(batching, window).map_err(|e| refuse(&e))?;

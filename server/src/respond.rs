@@ -7,3 +7,4 @@ pub mod v2;
 
 pub mod grpc;
 pub mod http;
+pub mod kafka;

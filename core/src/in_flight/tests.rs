@@ -40,6 +40,21 @@ fn bounds_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn a_lower_limit_is_felt_at_once() {
+    let mut in_flight = two(bounds(4, 1000, 4));
+    in_flight.start(&0, 1, millis(0));
+    in_flight.start(&0, 1, millis(0));
+    assert!(in_flight.may_poll());
+    in_flight.limit(2);
+    assert!(!in_flight.may_poll());
+    in_flight.limit(0);
+    in_flight.finish(&0, 1, millis(0));
+    assert!(!in_flight.may_poll(), "one may always be inside");
+    in_flight.finish(&0, 1, millis(0));
+    assert!(in_flight.may_poll());
+}
+
+#[test]
 fn full_means_not_asking_and_one_free_place_means_asking() {
     let mut in_flight = two(bounds(4, 1000, 4));
     for _ in 0..2 {

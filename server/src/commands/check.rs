@@ -9,6 +9,7 @@ use penstock_models::ModelError;
 use super::{Failure, print, summary};
 use crate::cli::CheckArgs;
 use crate::config::{self, ConfigError, ModelConfig, Settings};
+use crate::ingest::kafka;
 
 pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
     let config = config::load(Some(&args.file), Settings::default())?;
@@ -23,6 +24,9 @@ pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
         let _ = found
             .iter()
             .try_for_each(|line| writeln!(out, "# {}: {line}", model.name));
+    }
+    for (index, route) in config.kafka.iter().enumerate() {
+        kafka::check(route).map_err(|e| ConfigError::at_kafka(&args.file, index, "client", e))?;
     }
     if config.models.is_empty() {
         out.push_str("# no model: add a [[model]] table, or name one with --model\n");

@@ -42,7 +42,22 @@ impl ConfigError {
 
     /// What is wrong with a key of the model of that index in `file`.
     pub fn at_model(file: &Path, index: usize, key: &'static str, message: String) -> ConfigError {
-        let path = vec![Step::Key("model"), Step::Index(index), Step::Key(key)];
+        ConfigError::at_table(file, "model", index, key, message)
+    }
+
+    /// What a client of Kafka says of a route.
+    pub fn at_kafka(file: &Path, index: usize, key: &'static str, message: String) -> ConfigError {
+        ConfigError::at_table(file, "kafka", index, key, message)
+    }
+
+    fn at_table(
+        file: &Path,
+        table: &'static str,
+        index: usize,
+        key: &'static str,
+        message: String,
+    ) -> ConfigError {
+        let path = vec![Step::Key(table), Step::Index(index), Step::Key(key)];
         let text = std::fs::read_to_string(file).unwrap_or_default();
         ConfigError::from_problem(Some((file, &text)), Problem { path, message })
     }
@@ -101,14 +116,19 @@ fn position(text: &str, byte: usize) -> (usize, usize) {
 }
 
 /// The span of the value at `path`. A model's batching that the model does not state is looked for in the
-/// section that it comes from.
+/// section that it comes from; what a route leaves to its default, at the route.
 fn find(text: &str, path: &[Step]) -> Option<Range<usize>> {
     let table = DeTable::parse(text).ok()?;
     let inherited = path
         .iter()
         .position(|step| *step == Step::Key("batching"))
         .filter(|at| *at > 0);
-    value_at(table.get_ref(), path).or_else(|| value_at(table.get_ref(), &path[inherited?..]))
+    let at = |path: &[Step]| value_at(table.get_ref(), path);
+    let route = || {
+        path.starts_with(&[Step::Key("kafka")])
+            .then(|| at(path.get(..2)?))?
+    };
+    at(path).or_else(|| at(&path[inherited?..])).or_else(route)
 }
 
 fn value_at(table: &DeTable<'_>, path: &[Step]) -> Option<Range<usize>> {
@@ -119,6 +139,7 @@ fn value_at(table: &DeTable<'_>, path: &[Step]) -> Option<Range<usize>> {
     for step in rest {
         value = match (step, value.get_ref()) {
             (Step::Key(key), DeValue::Table(table)) => table.get(*key)?,
+            (Step::Name(key), DeValue::Table(table)) => table.get(key.as_str())?,
             (Step::Index(index), DeValue::Array(array)) => array.get(*index)?,
             _ => return None,
         };

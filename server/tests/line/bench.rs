@@ -190,6 +190,7 @@ impl Rig {
             limits,
             clock,
             busy,
+            wrap: None,
         };
         let policy = lane::policy(&batching(), loaded.tokenizer.max_length()).expect("a batch holds a text");
         // Nothing is prefetched: what comes while a batch runs stays with the batcher.

@@ -1,0 +1,260 @@
+//! Stage 1, for streams: the routes, each with its pumps. One record goes, file by file: `pump` polls it,
+//! `inside` counts it, `answers` decodes it, `scoring` has it scored through the front, `partition` keeps its
+//! place in the order, `respond/kafka` writes and commits it.
+
+mod client;
+mod events;
+mod statistics;
+
+mod pump;
+
+mod inside;
+mod partition;
+mod places;
+mod rebalance;
+
+mod answers;
+mod held;
+mod scoring;
+mod work;
+
+mod ready;
+mod stop;
+mod watch;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use penstock_core::{InFlightBounds, Pace};
+use rdkafka::consumer::Consumer;
+use tokio::runtime::Handle;
+use tokio::sync::watch as latest;
+use tracing::error;
+
+pub use client::check;
+
+use answers::Answers;
+use client::Clients;
+use held::Held;
+use inside::Inside;
+use pump::Pump;
+use ready::Ready;
+use scoring::Scorer;
+use stop::Stop;
+use work::Chunks;
+
+use crate::clock::Clock;
+use crate::config::{KafkaInput, KafkaRoute};
+use crate::front::Front;
+use crate::respond::kafka::{Trouble, Writer};
+
+/// Between two attempts to begin: the first wait, and the longest.
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+const AGAIN_LAST: Duration = Duration::from_secs(30);
+
+/// How long a partition, or all, may be full before they are paused.
+const STALL_MAX: Duration = Duration::from_secs(1);
+
+/// What is inside should be finished in this share of the time that a revoked partition has.
+const AHEAD_SHARE: f64 = 0.5;
+
+/// However slow the model is, two calls should be ahead of it: one at work, one waiting.
+const AHEAD_RECORDS_MIN: usize = 128;
+
+/// How long one step of a transaction may take at least, a broker's restart included.
+const PATIENCE_MIN: Duration = Duration::from_secs(30);
+
+/// Chunks that may be out beside those of the records in flight: those that were given up and still run.
+const CHUNKS_BESIDE: usize = 2048;
+
+/// A route that cannot go on, because somebody else has taken its place: the process should end and let
+/// its orchestrator decide.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("kafka route {route}: {reason}")]
+pub struct Ended {
+    /// The route.
+    pub route: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The pumps of all routes.
+pub struct Routes {
+    stop: Arc<Stop>,
+    pumps: Vec<JoinHandle<()>>,
+    ended: latest::Receiver<Option<Ended>>,
+}
+
+impl Routes {
+    /// Starts the pumps. The server is not ready before each of them reads.
+    pub fn start(front: &Arc<Front>, routes: &[KafkaRoute], runtime: &Handle) -> std::io::Result<Routes> {
+        let stop = Arc::new(Stop::default());
+        let (tell, ended) = latest::channel(None);
+        let tell = Arc::new(tell);
+        let mut pumps = Vec::new();
+        for route in routes {
+            let route = Arc::new(route.clone());
+            for thread in 0..route.consumers {
+                let seat = Seat {
+                    route: Arc::clone(&route),
+                    thread,
+                    front: Arc::clone(front),
+                    runtime: runtime.clone(),
+                    stop: Arc::clone(&stop),
+                };
+                let tell = Arc::clone(&tell);
+                let name = format!("kafka-{}-{thread}", route.name);
+                let keep = move || {
+                    if let Err(ended) = seat.keep() {
+                        error!(route = ended.route, reason = ended.reason, "a route has ended");
+                        tell.send_replace(Some(ended));
+                    }
+                };
+                pumps.push(std::thread::Builder::new().name(name).spawn(keep)?);
+            }
+        }
+        Ok(Routes { stop, pumps, ended })
+    }
+
+    /// Resolves when a route has ended by itself.
+    pub async fn ended(&mut self) -> Ended {
+        match self.ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or_else(Ended::unknown),
+            // Without routes nothing holds the sender.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Reads no more, and lets what is inside leave until `by`.
+    pub fn stop(&self, by: Instant) {
+        self.stop.say(by);
+    }
+
+    /// Waits for the pumps.
+    pub async fn join(self) {
+        let joined = tokio::task::spawn_blocking(move || {
+            // A pump that panicked has said so on stderr.
+            self.pumps.into_iter().for_each(|pump| drop(pump.join()));
+        });
+        let _ = joined.await;
+    }
+}
+
+impl Ended {
+    fn unknown() -> Ended {
+        Ended {
+            route: String::new(),
+            reason: "it ended without a reason".into(),
+        }
+    }
+}
+
+/// What one pump is made of, again and again.
+struct Seat {
+    route: Arc<KafkaRoute>,
+    thread: usize,
+    front: Arc<Front>,
+    runtime: Handle,
+    stop: Arc<Stop>,
+}
+
+impl Seat {
+    /// Keeps a pump running until the stop. What it cannot recover from, a new one begins after: at what is
+    /// committed.
+    fn keep(&self) -> Result<(), Ended> {
+        let mut down = Some(self.front.unready());
+        let mut attempt = 0;
+        while self.stop.by().is_none() {
+            let why = match self.open() {
+                Ok(mut pump) => {
+                    down = None;
+                    attempt = 0;
+                    let ran = catch_unwind(AssertUnwindSafe(|| pump.run()));
+                    down.get_or_insert_with(|| self.front.unready());
+                    match ran {
+                        Ok(Ok(())) => return Ok(()),
+                        Ok(Err(Trouble::Fatal(reason))) => return Err(self.ended(reason)),
+                        Ok(Err(Trouble::Abort(why) | Trouble::Restart(why))) => why,
+                        Err(_) => "the pump panicked".into(),
+                    }
+                }
+                Err(why) => why,
+            };
+            let wait = AGAIN_FIRST.saturating_mul(1 << attempt.min(16)).min(AGAIN_LAST);
+            attempt += 1;
+            error!(route = self.route.name, reason = why, retry_in = ?wait, "not reading");
+            self.stop.wait(Instant::now() + wait);
+        }
+        drop(down);
+        Ok(())
+    }
+
+    fn open(&self) -> Result<Pump, String> {
+        let route = &self.route;
+        let Clients {
+            consumer,
+            producer,
+            partitions,
+        } = Clients::connect(route, self.thread)?;
+        // The broker lets the transaction time out; to wait longer for its end than for that is idle.
+        let patience = route.transaction_timeout.max(PATIENCE_MIN);
+        let writer = Writer::open(producer, partitions, route.delivery, patience)
+            .map_err(|e| format!("{e}; output topic {}", route.output))?;
+        let names: Vec<&str> = match &route.input {
+            KafkaInput::Topics(topics) => topics.iter().map(String::as_str).collect(),
+            KafkaInput::Pattern(pattern) => vec![pattern],
+        };
+        consumer
+            .subscribe(&names)
+            .map_err(|e| format!("group {} cannot subscribe to {names:?}: {e}", route.group))?;
+        let bounds = InFlightBounds {
+            records_max: route.in_flight_records_max,
+            bytes_max: route.in_flight_bytes_max,
+            partition_records_max: route.partition_in_flight_records_max,
+            stall_max: STALL_MAX,
+        };
+        let clock = self.front.clock();
+        let answers = Arc::new(Answers::new(Arc::clone(route)));
+        let chunks_max = 2 * route.in_flight_records_max + CHUNKS_BESIDE;
+        Ok(Pump {
+            inside: Inside::new(bounds, self.pace(clock), clock).map_err(|e| e.to_string())?,
+            chunks: Chunks::new(self.front.limits()),
+            scorer: Scorer::new(
+                Arc::clone(&self.front),
+                Arc::clone(&answers),
+                self.runtime.clone(),
+                chunks_max,
+            ),
+            held: Held::default(),
+            ready: Ready::new(Arc::clone(&self.front), &route.name),
+            metrics: self.front.metrics().kafka(&route.name),
+            stop: Arc::clone(&self.stop),
+            route: Arc::clone(route),
+            consumer,
+            writer,
+            answers,
+            clock,
+            aborts: 0,
+            times: Vec::new(),
+        })
+    }
+
+    fn pace(&self, clock: Clock) -> Pace {
+        let ahead = self.route.revoke_timeout.mul_f64(AHEAD_SHARE);
+        Pace::new(
+            ahead,
+            AHEAD_RECORDS_MIN,
+            self.route.in_flight_records_max,
+            clock.now(),
+        )
+    }
+
+    fn ended(&self, reason: String) -> Ended {
+        Ended {
+            route: self.route.name.clone(),
+            reason,
+        }
+    }
+}

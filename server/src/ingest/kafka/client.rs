@@ -1,0 +1,247 @@
+//! The two clients of a pump: how they are set up, and whether what they need is there.
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{IsError, KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::BaseProducer;
+
+use super::events::{Change, Events, answer};
+use crate::config::{Delivery, KafkaInput, KafkaRoute};
+use crate::respond::kafka::{Deliveries, Partitions};
+
+/// One look at the cluster.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+
+/// Fetched records that wait in the client, beside those in flight.
+const PREFETCHED_KIB_MAX: usize = 32 << 10;
+
+/// Records that wait in the producer: at most those of one transaction, which is bounded by itself.
+const UNSENT_KIB_MAX: usize = 64 << 10;
+
+/// What a dead letter's headers add to the record it holds.
+const HEADERS_BYTES_MAX: usize = 64 << 10;
+
+/// Events of the client that are looked at for the reason of a failure.
+const EVENTS_MAX: usize = 32;
+
+/// The properties that no route may set otherwise, and the defaults that it may.
+fn common(route: &KafkaRoute, thread: usize) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &route.brokers)
+        .set("client.id", format!("penstock-{}-{thread}", route.name))
+        .set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+fn own(config: &mut ClientConfig, route: &KafkaRoute) {
+    for (name, value) in &route.client {
+        config.set(name, value.expose());
+    }
+}
+
+/// The consumer's properties.
+pub fn consumer_config(route: &KafkaRoute, thread: usize) -> ClientConfig {
+    let mut config = common(route, thread);
+    config
+        .set("auto.offset.reset", "earliest")
+        .set("statistics.interval.ms", "1000")
+        // The default of a second would hold the stream whenever the client's queue had been full.
+        .set("fetch.queue.backoff.ms", "10")
+        .set("queued.min.messages", (2 * route.in_flight_records_max).clamp(1_000, 100_000).to_string())
+        .set("queued.max.messages.kbytes", PREFETCHED_KIB_MAX.to_string());
+    if matches!(route.input, KafkaInput::Pattern(_)) {
+        // How soon a new topic that fits is found.
+        config.set("topic.metadata.refresh.interval.ms", "30000");
+    }
+    own(&mut config, route);
+    config
+        .set("group.id", &route.group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "false")
+        .set("isolation.level", "read_committed")
+        .set("partition.assignment.strategy", "cooperative-sticky");
+    config
+}
+
+/// The producer's properties.
+pub fn producer_config(route: &KafkaRoute, thread: usize) -> ClientConfig {
+    let mut config = common(route, thread);
+    config
+        .set("linger.ms", "5")
+        .set("queue.buffering.max.kbytes", UNSENT_KIB_MAX.to_string())
+        .set(
+            "message.max.bytes",
+            (route.record_bytes_max + HEADERS_BYTES_MAX)
+                .max(1_000_000)
+                .to_string(),
+        );
+    if route.delivery == Delivery::AtLeastOnce {
+        // A transaction bounds it otherwise.
+        config.set("message.timeout.ms", "30000");
+    }
+    own(&mut config, route);
+    config
+        .set("enable.idempotence", "true")
+        // Success is what a commit says; a report for each record would cost as much as sending it.
+        .set("delivery.report.only.error", "true");
+    if route.delivery == Delivery::ExactlyOnce {
+        let id = format!("{}-{}-{}-{thread}", route.group, route.name, route.instance);
+        let timeout = route.transaction_timeout.as_millis().to_string();
+        config
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", timeout);
+    }
+    config
+}
+
+/// Whether both clients take their properties; nothing is connected.
+pub fn check(route: &KafkaRoute) -> Result<(), String> {
+    for config in [consumer_config(route, 0), producer_config(route, 0)] {
+        config.create_native_config().map_err(|e| refused_property(&e))?;
+    }
+    Ok(())
+}
+
+/// A client with its context.
+pub fn make<C, T>(config: &ClientConfig, context: C) -> Result<T, String>
+where
+    C: ClientContext,
+    T: FromClientConfigAndContext<C>,
+{
+    config
+        .create_with_context(context)
+        .map_err(|e| refused_property(&e))
+}
+
+/// The value stays out of it: it may be a secret.
+fn refused_property(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, _, name, _) => {
+            format!("the client refuses the property {name} or its value; see librdkafka's CONFIGURATION.md")
+        }
+        KafkaError::ClientCreation(reason) => format!("the client cannot be made: {reason}"),
+        other => format!("the client cannot be made: {other}"),
+    }
+}
+
+/// Checks that the broker answers and the topics are there. Returns how many partitions those have that are
+/// written to.
+pub fn look(consumer: &BaseConsumer<Events>, route: &KafkaRoute) -> Result<Partitions, String> {
+    if let KafkaInput::Topics(topics) = &route.input {
+        for topic in topics {
+            partitions(consumer, route, "input", topic)?;
+        }
+    }
+    let written = [("output", &route.output), ("dead_letter", &route.dead_letter)];
+    written
+        .into_iter()
+        .map(|(role, topic)| Ok((topic.clone(), partitions(consumer, route, role, topic)?)))
+        .collect()
+}
+
+fn partitions(
+    consumer: &BaseConsumer<Events>,
+    route: &KafkaRoute,
+    role: &str,
+    topic: &str,
+) -> Result<i32, String> {
+    // The consumer's client asks, because the broker makes no topic for it.
+    let metadata = consumer
+        .fetch_metadata(Some(topic), LOOK_MAX)
+        .map_err(|e| unreachable_broker(&e, route, consumer))?;
+    let known = metadata.topics().iter().find(|known| known.name() == topic);
+    let code = known.map_or(Some(RDKafkaErrorCode::UnknownTopicOrPartition), |known| {
+        known
+            .error()
+            .filter(IsError::is_error)
+            .map(RDKafkaErrorCode::from)
+    });
+    match code {
+        None => Ok(known.map_or(0, |known| known.partitions().len() as i32)),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Err(format!(
+            "{role} topic {topic} does not exist at {}; create it",
+            route.brokers
+        )),
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(format!(
+            "this user may not see {role} topic {topic} at {}; allow it in the broker's ACLs",
+            route.brokers
+        )),
+        Some(code) => Err(format!("{role} topic {topic} at {}: {code}", route.brokers)),
+    }
+}
+
+fn unreachable_broker(error: &KafkaError, route: &KafkaRoute, consumer: &BaseConsumer<Events>) -> String {
+    // What happened to the connections is told by polling alone.
+    for _ in 0..EVENTS_MAX {
+        if consumer.poll(Duration::from_millis(10)).is_none() {
+            break;
+        }
+    }
+    let trouble = consumer
+        .context()
+        .told
+        .last_trouble()
+        .unwrap_or_else(|| error.to_string());
+    let right = if trouble.contains("uthentication") {
+        "check sasl.mechanism, sasl.username and sasl.password under [kafka.client]"
+    } else {
+        "check brokers, and security.protocol under [kafka.client]"
+    };
+    format!("no broker of {} answers: {trouble}; {right}", route.brokers)
+}
+
+/// A consumer that leaves its group when it is dropped, whatever the group asks of it meanwhile.
+pub struct Reader(BaseConsumer<Events>);
+
+impl Deref for Reader {
+    type Target = BaseConsumer<Events>;
+
+    fn deref(&self) -> &BaseConsumer<Events> {
+        &self.0
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // The client's own drop polls until the group has let it go, and that it does only when every
+        // change of the assignment has its answer.
+        self.0.context().close();
+        while let Some(change) = self.0.context().next_change() {
+            let (assign, partitions) = match &change {
+                Change::Assign(partitions) => (true, partitions),
+                Change::Revoke { partitions, .. } => (false, partitions),
+            };
+            let _ = answer(&self.0, assign, partitions);
+        }
+    }
+}
+
+/// Both clients, and what they can write to.
+pub struct Clients {
+    /// Reads.
+    pub consumer: Reader,
+    /// Writes.
+    pub producer: BaseProducer<Deliveries>,
+    /// Of the topics that are written to.
+    pub partitions: Partitions,
+}
+
+impl Clients {
+    /// Makes both and looks whether what they need is there.
+    pub fn connect(route: &KafkaRoute, thread: usize) -> Result<Clients, String> {
+        let consumer = Reader(make(&consumer_config(route, thread), Events::new(&route.name))?);
+        let producer = make(&producer_config(route, thread), Deliveries::new(&route.name))?;
+        let partitions = look(&consumer, route)?;
+        Ok(Clients {
+            consumer,
+            producer,
+            partitions,
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! What a pump has read and not let go: the partitions that are ours, their records, and how much that is.
+
+use std::collections::BTreeMap;
+
+use penstock_core::{Assignment, BoundsError, Epoch, Flow, InFlight, InFlightBounds, OffsetError, Pace};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::partition::{Leaving, Partition};
+use super::places::{Place, Places, Source};
+use super::work::{Answer, Taken};
+use crate::clock::Clock;
+
+/// Records of one partition that may be open beside those in flight: what slips through while it is paused.
+const SLACK: usize = 1024;
+
+/// A safe position of one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    /// The partition.
+    pub place: Place,
+    /// The assignment that it belongs to.
+    pub epoch: Epoch,
+    /// The next record to be read by whoever comes after.
+    pub offset: i64,
+}
+
+/// All records of a pump.
+pub struct Inside {
+    /// What the partitions are called.
+    pub places: Places,
+    partitions: BTreeMap<Place, Partition>,
+    assignment: Assignment<Place>,
+    in_flight: InFlight<Place>,
+    pace: Pace,
+    limit: usize,
+    /// Partitions whose first record may leave.
+    ready: Vec<Place>,
+    clock: Clock,
+}
+
+impl Inside {
+    /// Nothing inside.
+    pub fn new(bounds: InFlightBounds, pace: Pace, clock: Clock) -> Result<Inside, BoundsError> {
+        Ok(Inside {
+            places: Places::default(),
+            partitions: BTreeMap::new(),
+            assignment: Assignment::new(bounds.partition_records_max + SLACK),
+            in_flight: InFlight::new(bounds)?,
+            pace,
+            limit: 1,
+            ready: Vec::new(),
+            clock,
+        })
+    }
+
+    /// A partition is ours, or begins anew: what it had inside is given up.
+    pub fn begin(&mut self, place: Place) {
+        let epoch = self.assignment.begin(place);
+        self.in_flight.begin(place, self.clock.now());
+        self.partitions.insert(place, Partition::new(epoch));
+    }
+
+    /// A partition is no longer ours.
+    pub fn end(&mut self, place: Place) {
+        self.assignment.end(&place);
+        self.in_flight.end(&place, self.clock.now());
+        self.partitions.remove(&place);
+    }
+
+    /// Copies what is needed of a record. `None` where it belongs to no partition of ours or was read
+    /// before: whoever has it reads it.
+    pub fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Option<Taken>, String> {
+        let Some(place) = self.places.find(message.topic(), message.partition()) else {
+            return Ok(None);
+        };
+        let epoch = match self.assignment.start(&place, message.offset()) {
+            Ok(epoch) => epoch,
+            Err(OffsetError::NotAssigned | OffsetError::OutOfOrder { .. } | OffsetError::Negative(_)) => {
+                return Ok(None);
+            }
+            // To skip it would be to lose it.
+            Err(full @ OffsetError::Full { .. }) => return Err(full.to_string()),
+        };
+        let taken = Taken::copy(message, place, epoch, self.places.source(place));
+        self.in_flight.start(&place, taken.bytes, self.clock.now());
+        if let Some(partition) = self.partitions.get_mut(&place) {
+            partition.push(taken.offset, taken.bytes);
+        }
+        Ok(Some(taken))
+    }
+
+    /// What becomes of a record. One of an earlier epoch is forgotten: it is read again.
+    pub fn answer(&mut self, place: Place, epoch: Epoch, offset: i64, answer: Answer) {
+        let current = self.partitions.get_mut(&place).filter(|p| p.epoch == epoch);
+        if let Some(partition) = current {
+            partition.answer(offset, answer);
+            if self.assignment.finish(&place, epoch, offset).is_some() {
+                self.ready.push(place);
+            }
+        }
+    }
+
+    /// Whether a record that is at work is still ours.
+    pub fn is_current(&self, place: Place, epoch: Epoch) -> bool {
+        self.assignment.epoch(&place) == Some(epoch)
+    }
+
+    /// Lets records go, each partition's in order, as far as they have answers.
+    pub fn leave<E>(&mut self, mut each: impl FnMut(&Source, Answer) -> Result<(), E>) -> Result<(), E> {
+        while let Some(place) = self.ready.pop() {
+            let Some(partition) = self.partitions.get_mut(&place) else {
+                continue;
+            };
+            while let Some(Leaving { bytes, answer }) = partition.pop() {
+                self.in_flight.finish(&place, bytes, self.clock.now());
+                self.pace.finished(1);
+                each(self.places.source(place), answer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The positions that are safe and not committed.
+    pub fn uncommitted(&self) -> Vec<Position> {
+        let uncommitted = self.assignment.uncommitted();
+        let position = |(place, epoch, offset): (&Place, _, _)| Position {
+            place: *place,
+            epoch,
+            offset,
+        };
+        uncommitted.map(position).collect()
+    }
+
+    /// The broker has them.
+    pub fn committed(&mut self, positions: &[Position]) {
+        for position in positions {
+            self.assignment
+                .committed(&position.place, position.epoch, position.offset);
+            if let Some(partition) = self.partitions.get_mut(&position.place) {
+                partition.committed = Some(position.offset);
+            }
+        }
+    }
+
+    /// Positions as the client wants them.
+    pub fn list(&self, positions: &[Position]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for position in positions {
+            let source = self.places.source(position.place);
+            // It fails for offsets below zero alone, which a position never is.
+            let _ =
+                list.add_partition_offset(&source.topic, source.partition, Offset::Offset(position.offset));
+        }
+        list
+    }
+
+    /// The partitions that are ours.
+    pub fn assigned(&self) -> Vec<Place> {
+        self.partitions.keys().copied().collect()
+    }
+
+    /// One of them.
+    pub fn partition(&self, place: Place) -> Option<&Partition> {
+        self.partitions.get(&place)
+    }
+
+    /// True when nothing of these partitions is inside.
+    pub fn is_empty(&self, places: &[Place]) -> bool {
+        let of = |place: &Place| self.partitions.get(place);
+        places.iter().filter_map(of).all(Partition::is_empty)
+    }
+
+    /// Records inside.
+    pub fn records(&self) -> usize {
+        self.in_flight.records()
+    }
+
+    /// Whether to ask for a record.
+    pub fn may_poll(&mut self) -> bool {
+        let may = self.in_flight.may_poll();
+        if !may {
+            self.pace.felt();
+        }
+        may
+    }
+
+    /// Partitions to pause and to resume. To be asked for in every round.
+    pub fn flow(&mut self) -> Flow<Place> {
+        let now = self.clock.now();
+        self.limit = self.pace.limit(now);
+        self.in_flight.limit(self.limit);
+        self.in_flight.flow(now)
+    }
+
+    /// How many records may be inside now.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Partitions that are paused.
+    pub fn paused(&self) -> usize {
+        self.in_flight.paused()
+    }
+}

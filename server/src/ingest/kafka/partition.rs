@@ -1,0 +1,77 @@
+//! The records of one partition between reading and leaving: their answers come in any order, they leave in theirs.
+
+use std::collections::VecDeque;
+
+use penstock_core::Epoch;
+
+use super::work::Answer;
+
+/// A partition of this consumer.
+pub struct Partition {
+    /// This assignment of it.
+    pub epoch: Epoch,
+    /// The first record that was read under it: where reading begins anew when nothing was ever committed.
+    pub first: Option<i64>,
+    /// What was committed under it.
+    pub committed: Option<i64>,
+    slots: VecDeque<Slot>,
+}
+
+/// One record.
+struct Slot {
+    offset: i64,
+    bytes: usize,
+    answer: Option<Answer>,
+}
+
+/// A record whose turn it is.
+pub struct Leaving {
+    /// Its bytes while it was inside.
+    pub bytes: usize,
+    /// What becomes of it.
+    pub answer: Answer,
+}
+
+impl Partition {
+    /// Nothing inside.
+    pub fn new(epoch: Epoch) -> Partition {
+        Partition {
+            epoch,
+            first: None,
+            committed: None,
+            slots: VecDeque::new(),
+        }
+    }
+
+    /// A record that was read. Its offset is above all before it.
+    pub fn push(&mut self, offset: i64, bytes: usize) {
+        self.first.get_or_insert(offset);
+        self.slots.push_back(Slot {
+            offset,
+            bytes,
+            answer: None,
+        });
+    }
+
+    /// What becomes of the record at `offset`.
+    pub fn answer(&mut self, offset: i64, answer: Answer) {
+        let found = self.slots.binary_search_by_key(&offset, |slot| slot.offset);
+        if let Some(slot) = found.ok().and_then(|at| self.slots.get_mut(at)) {
+            slot.answer = Some(answer);
+        }
+    }
+
+    /// The next record to leave, when nothing before it is without an answer.
+    pub fn pop(&mut self) -> Option<Leaving> {
+        let first = self.slots.pop_front_if(|slot| slot.answer.is_some())?;
+        first.answer.map(|answer| Leaving {
+            bytes: first.bytes,
+            answer,
+        })
+    }
+
+    /// True when nothing is inside.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+}

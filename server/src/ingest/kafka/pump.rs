@@ -1,0 +1,315 @@
+//! The pump: one thread that reads records, has them scored and lets them leave in order. Every call to
+//! Kafka is made on it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use penstock_core::{Flow, Rejection};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use tracing::{info, warn};
+
+use super::answers::{Answers, Read};
+use super::client::Reader;
+use super::held::Held;
+use super::inside::Inside;
+use super::ready::Ready;
+use super::scoring::{Finished, Scorer};
+use super::stop::Stop;
+use super::work::{Chunks, Fate};
+use crate::clock::Clock;
+use crate::config::KafkaRoute;
+use crate::metrics::KafkaMetrics;
+use crate::respond::kafka::{Trouble, Writer};
+
+/// Records of one look into the client's queue, before what has finished is looked at.
+const ROUND_MAX: usize = 512;
+
+/// A look into the client's queue, or at what has finished: while something is inside, and while nothing is.
+const LOOK_BUSY: Duration = Duration::from_millis(1);
+const LOOK_IDLE: Duration = Duration::from_millis(100);
+
+/// After an abort: the first wait before reading on, and the longest.
+const AGAIN_FIRST: Duration = Duration::from_millis(50);
+const AGAIN_LAST: Duration = Duration::from_secs(5);
+
+/// A consumer and a producer at work.
+pub struct Pump {
+    pub(super) route: Arc<KafkaRoute>,
+    pub(super) consumer: Reader,
+    pub(super) writer: Writer,
+    pub(super) inside: Inside,
+    pub(super) answers: Arc<Answers>,
+    pub(super) chunks: Chunks,
+    pub(super) scorer: Scorer,
+    pub(super) held: Held,
+    pub(super) ready: Ready,
+    pub(super) metrics: Arc<KafkaMetrics>,
+    pub(super) clock: Clock,
+    pub(super) stop: Arc<Stop>,
+    /// Aborts since the last commit.
+    pub(super) aborts: u32,
+    /// The times of the records that were written since the last commit.
+    pub(super) times: Vec<i64>,
+}
+
+impl Pump {
+    /// Runs until it is stopped, and then lets go what is inside. An error is no abort: those it recovers
+    /// from by itself.
+    pub fn run(&mut self) -> Result<(), Trouble> {
+        while self.stop.by().is_none() {
+            match self.turn() {
+                Err(Trouble::Abort(why)) => self.begin_anew(&why)?,
+                turned => turned?,
+            }
+        }
+        self.finish()
+    }
+
+    /// From poll to commit.
+    fn turn(&mut self) -> Result<(), Trouble> {
+        self.read()?;
+        self.rebalance()?;
+        self.score();
+        self.collect(Duration::ZERO)?;
+        self.write()?;
+        if self
+            .writer
+            .due(self.route.commit_interval, self.route.commit_records_max)
+        {
+            self.commit()?;
+        }
+        self.watch();
+        Ok(())
+    }
+
+    /// Takes records while there is room for them.
+    fn read(&mut self) -> Result<(), Trouble> {
+        self.steer()?;
+        if !self.inside.may_poll() || !self.scorer.has_room(2 * ROUND_MAX) {
+            return self.collect(LOOK_BUSY);
+        }
+        let busy = self.inside.records() > 0 || self.writer.is_open();
+        let mut patience = if busy { LOOK_BUSY } else { LOOK_IDLE };
+        for _ in 0..ROUND_MAX {
+            match self.consumer.poll(patience) {
+                None => break,
+                Some(Err(e)) => consumer_error(&e, &self.route)?,
+                Some(Ok(message)) => {
+                    let read = Reading {
+                        inside: &mut self.inside,
+                        answers: &self.answers,
+                        chunks: &mut self.chunks,
+                        scorer: &mut self.scorer,
+                        clock: self.clock,
+                    };
+                    read.take(&message)?;
+                }
+            }
+            if !self.inside.may_poll() {
+                break;
+            }
+            patience = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    /// Pauses what has been full for too long, and resumes it.
+    fn steer(&mut self) -> Result<(), Trouble> {
+        let Flow { pause, resume } = self.inside.flow();
+        self.chunks.size(self.inside.limit());
+        let failed = |e: KafkaError| Trouble::Restart(format!("partitions could not be paused: {e}"));
+        if !pause.is_empty() {
+            self.consumer
+                .pause(&self.inside.places.list(pause))
+                .map_err(failed)?;
+        }
+        if !resume.is_empty() {
+            self.consumer
+                .resume(&self.inside.places.list(resume))
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Hands over what was read, and what is to be tried again.
+    pub(super) fn score(&mut self) {
+        for chunk in self.chunks.take() {
+            self.scorer.submit(chunk);
+        }
+        for mut chunk in self.held.due(|| self.scorer.has_room(ROUND_MAX)) {
+            chunk
+                .records
+                .retain(|record| self.inside.is_current(record.place, record.epoch));
+            chunk.texts = chunk
+                .records
+                .iter()
+                .map(|record| self.answers.text_again(record))
+                .collect();
+            if !chunk.records.is_empty() {
+                self.scorer.submit(chunk);
+            }
+        }
+    }
+
+    /// Takes back the chunks that have finished, waiting for the first until `timeout` has passed.
+    pub(super) fn collect(&mut self, timeout: Duration) -> Result<(), Trouble> {
+        let mut next = self.scorer.next(timeout);
+        while let Some(Finished { judged, held, lost }) = next {
+            let scored = judged.iter().any(|judged| judged.answer.fate == Fate::Scored);
+            for record in judged {
+                self.inside
+                    .answer(record.place, record.epoch, record.offset, record.answer);
+            }
+            if scored {
+                self.held.succeeded(&self.route.name);
+            }
+            if let Some((chunk, why)) = held
+                && why != Rejection::ShuttingDown
+            {
+                self.held.hold(chunk, &why, &self.route.name);
+            }
+            if lost > 0 {
+                return Err(Trouble::Abort(format!(
+                    "{lost} records were lost inside the server"
+                )));
+            }
+            next = self.scorer.next(Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    /// Lets records leave, each partition's in order.
+    pub(super) fn write(&mut self) -> Result<(), Trouble> {
+        let (writer, times) = (&mut self.writer, &mut self.times);
+        let inside = &mut self.inside;
+        inside.leave(|source, answer| {
+            times.extend(answer.record.timestamp);
+            writer.send(answer.record, source.partition)
+        })
+    }
+
+    /// Makes what has left visible, and with it how far the input is done.
+    pub(super) fn commit(&mut self) -> Result<(), Trouble> {
+        let positions = self.inside.uncommitted();
+        if positions.is_empty() && !self.writer.is_open() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        self.writer
+            .commit(&self.consumer, &self.inside.list(&positions))?;
+        self.inside.committed(&positions);
+        self.metrics.committed(started.elapsed(), &mut self.times);
+        if std::mem::take(&mut self.aborts) > 0 {
+            info!(route = self.route.name, "committed again");
+        }
+        self.ready.writes(true);
+        Ok(())
+    }
+
+    /// Gives up everything since the last commit, and reads it again.
+    fn begin_anew(&mut self, why: &str) -> Result<(), Trouble> {
+        warn!(
+            route = self.route.name,
+            reason = why,
+            attempt = self.aborts,
+            "aborting: what was not committed is read again"
+        );
+        self.abort()?;
+        self.rewind(&self.inside.assigned())?;
+        // A rebalance is no sign of trouble; what fails twice in a row is.
+        if self.aborts > 1 {
+            self.ready.writes(false);
+        }
+        let wait = AGAIN_FIRST
+            .saturating_mul(1 << self.aborts.min(16))
+            .min(AGAIN_LAST);
+        self.stop.wait(Instant::now() + wait);
+        Ok(())
+    }
+
+    /// Undoes the open transaction.
+    pub(super) fn abort(&mut self) -> Result<(), Trouble> {
+        self.aborts += 1;
+        let started = Instant::now();
+        self.times.clear();
+        self.writer.abort()?;
+        self.metrics.aborted(started.elapsed());
+        Ok(())
+    }
+
+    /// Lets what is inside leave, as far as the time goes that the stop allows, and leaves the group.
+    fn finish(&mut self) -> Result<(), Trouble> {
+        let by = self.stop.by().unwrap_or_else(Instant::now);
+        let mut left = Ok(());
+        self.score();
+        while left.is_ok() && self.scorer.out() > 0 && Instant::now() < by {
+            left = self.collect(LOOK_BUSY).and_then(|()| self.write());
+        }
+        self.scorer.give_up();
+        let left = left.and_then(|()| self.commit());
+        if let Err(Trouble::Abort(why)) = left {
+            warn!(
+                route = self.route.name,
+                reason = why,
+                "aborting: what was not committed is read again"
+            );
+            self.abort()?;
+        } else {
+            left?;
+        }
+        let unfinished = self.inside.records();
+        info!(route = self.route.name, unfinished, "leaving the group");
+        Ok(())
+    }
+}
+
+/// What taking a record changes; the consumer itself is borrowed by the record.
+struct Reading<'a> {
+    inside: &'a mut Inside,
+    answers: &'a Answers,
+    chunks: &'a mut Chunks,
+    scorer: &'a mut Scorer,
+    clock: Clock,
+}
+
+impl Reading<'_> {
+    fn take(self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
+        let Some(record) = self.inside.take(message).map_err(Trouble::Restart)? else {
+            return Ok(());
+        };
+        match self.answers.read(message, record) {
+            Read::Text(wish, text, record) => {
+                if let Some(full) = self.chunks.add(&wish, record, text, self.clock.now()) {
+                    self.scorer.submit(full);
+                }
+            }
+            Read::Answer(record, answer) => {
+                self.inside
+                    .answer(record.place, record.epoch, record.offset, answer);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Most of them the client recovers from by itself, and has said so in the log.
+fn consumer_error(error: &KafkaError, route: &KafkaRoute) -> Result<(), Trouble> {
+    use RDKafkaErrorCode as Code;
+    match error {
+        KafkaError::MessageConsumptionFatal(code) => {
+            Err(Trouble::Fatal(format!("the consumer cannot go on: {code}")))
+        }
+        KafkaError::MessageConsumption(
+            code @ (Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed),
+        ) => Err(Trouble::Restart(format!(
+            "group {} cannot read its topics: {code}",
+            route.group
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,149 @@
+//! Partitions that come and go. The group waits while what is inside of those that go is finished.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tracing::{info, warn};
+
+use super::events::{Change, answer};
+use super::places::Place;
+use super::pump::Pump;
+use crate::respond::kafka::Trouble;
+
+/// One question to the group's coordinator.
+const ASK_MAX: Duration = Duration::from_secs(10);
+
+/// One look at what has finished.
+const LOOK: Duration = Duration::from_millis(5);
+
+impl Pump {
+    /// Carries out what the group has decided.
+    pub(super) fn rebalance(&mut self) -> Result<(), Trouble> {
+        while let Some(change) = self.consumer.context().next_change() {
+            let failed = |e| Trouble::Restart(format!("the assignment could not be changed: {e}"));
+            match change {
+                Change::Assign(partitions) => {
+                    let places = self.inside.places.of(&partitions);
+                    for place in places {
+                        self.inside.begin(place);
+                    }
+                    self.metrics.assigned();
+                    info!(route = self.route.name, partitions = %names(&partitions), "assigned");
+                    answer(&self.consumer, true, &partitions).map_err(failed)?;
+                }
+                Change::Revoke { partitions, lost } => {
+                    let places = self.inside.places.of(&partitions);
+                    info!(route = self.route.name, partitions = %names(&partitions), lost, "revoked");
+                    let clean = self.let_go(&places, lost)?;
+                    answer(&self.consumer, false, &partitions).map_err(failed)?;
+                    self.metrics.revoked(lost);
+                    if !clean {
+                        self.rewind(&self.inside.assigned())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes what is inside of these partitions, as far as `revoke_timeout` goes, and gives up the rest.
+    /// False where the open transaction had to be aborted, so that the others must begin anew.
+    fn let_go(&mut self, places: &[Place], lost: bool) -> Result<bool, Trouble> {
+        let kept = if lost && self.writer.is_open() {
+            Err(Trouble::Abort("partitions were lost".into()))
+        } else if lost {
+            Ok(())
+        } else {
+            self.finish_partitions(places).and_then(|()| self.commit())
+        };
+        let clean = match kept {
+            Ok(()) => true,
+            Err(Trouble::Abort(why)) => {
+                warn!(
+                    route = self.route.name,
+                    reason = why,
+                    "aborting: what was not committed is read again"
+                );
+                self.abort()?;
+                false
+            }
+            Err(other) => return Err(other),
+        };
+        for place in places {
+            self.inside.end(*place);
+        }
+        Ok(clean)
+    }
+
+    fn finish_partitions(&mut self, places: &[Place]) -> Result<(), Trouble> {
+        let by = Instant::now() + self.route.revoke_timeout;
+        self.score();
+        self.collect(Duration::ZERO)?;
+        self.write()?;
+        while !self.inside.is_empty(places) && Instant::now() < by {
+            self.collect(LOOK)?;
+            self.score();
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    /// Begins these partitions anew at what is committed: what is inside of them is given up.
+    pub(super) fn rewind(&mut self, places: &[Place]) -> Result<(), Trouble> {
+        self.chunks.take();
+        self.held.clear();
+        self.scorer.give_up();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let failed = |e| Trouble::Restart(format!("the partitions could not be sought back: {e}"));
+        let committed = self
+            .consumer
+            .committed_offsets(self.inside.places.list(places.iter().copied()), ASK_MAX)
+            .map_err(failed)?;
+        let mut targets = TopicPartitionList::new();
+        for place in places {
+            // Where nothing was read there is nothing to seek back from.
+            let Some(first) = self.inside.partition(*place).and_then(|known| known.first) else {
+                continue;
+            };
+            let source = self.inside.places.source(*place);
+            let known = committed
+                .find_partition(&source.topic, source.partition)
+                .map(|element| element.offset());
+            let target = match known {
+                Some(Offset::Offset(offset)) => offset,
+                // Nothing was ever committed: the first record that was read is the first not written.
+                _ => first,
+            };
+            // It fails for offsets below zero alone.
+            let _ = targets.add_partition_offset(&source.topic, source.partition, Offset::Offset(target));
+        }
+        for place in places {
+            self.inside.begin(*place);
+        }
+        let all = self.inside.places.list(places.iter().copied());
+        self.consumer.resume(&all).map_err(failed)?;
+        if targets.count() > 0 {
+            let sought = self.consumer.seek_partitions(targets, ASK_MAX).map_err(failed)?;
+            for element in sought.elements() {
+                element.error().map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// For the log: `reviews[0,1,2]`.
+fn names(partitions: &TopicPartitionList) -> String {
+    let mut topics: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    for element in partitions.elements() {
+        let numbers = topics.entry(element.topic().to_owned()).or_default();
+        numbers.push(element.partition().to_string());
+    }
+    let topics = topics
+        .iter()
+        .map(|(topic, numbers)| format!("{topic}[{}]", numbers.join(",")));
+    topics.collect::<Vec<_>>().join(" ")
+}

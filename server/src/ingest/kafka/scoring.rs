@@ -1,0 +1,230 @@
+//! Has chunks of records scored through the front, like any other request, and tells what became of each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use penstock_core::{Class, Epoch, Outcome, Rejection};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::answers::Answers;
+use super::places::Place;
+use super::work::{Answer, Chunk, Wish};
+use crate::front::{Call, Front};
+use crate::lane::{Lane, Room};
+use crate::metrics::Source;
+
+/// The text that shows whether a model works at all.
+const PROBE: &str = "penstock";
+
+/// What became of one record.
+pub struct Judged {
+    /// Its partition.
+    pub place: Place,
+    /// The assignment under which it was read.
+    pub epoch: Epoch,
+    /// Its offset.
+    pub offset: i64,
+    /// What it becomes.
+    pub answer: Answer,
+}
+
+/// What became of a chunk.
+pub struct Finished {
+    /// The records with an answer.
+    pub judged: Vec<Judged>,
+    /// Those to be tried again, and why they could not be scored.
+    pub held: Option<(Chunk, Rejection)>,
+    /// Those of which nothing is known, because their task died.
+    pub lost: usize,
+}
+
+/// Where a pump hands chunks over, and gets them back.
+pub struct Scorer {
+    front: Arc<Front>,
+    answers: Arc<Answers>,
+    runtime: Handle,
+    done: Sender<Finished>,
+    finished: Receiver<Finished>,
+    out: usize,
+    chunks_max: usize,
+    /// Counts how often everything that is out was given up.
+    given_up: watch::Sender<u64>,
+}
+
+impl Scorer {
+    /// At most `chunks_max` chunks are out at once.
+    pub fn new(front: Arc<Front>, answers: Arc<Answers>, runtime: Handle, chunks_max: usize) -> Scorer {
+        let (done, finished) = bounded(chunks_max);
+        Scorer {
+            front,
+            answers,
+            runtime,
+            done,
+            finished,
+            out: 0,
+            chunks_max,
+            given_up: watch::Sender::new(0),
+        }
+    }
+
+    /// Hands a chunk over. It comes back whatever happens to it.
+    pub fn submit(&mut self, chunk: Chunk) {
+        self.out += 1;
+        let (front, answers) = (Arc::clone(&self.front), Arc::clone(&self.answers));
+        let mut duty = Duty {
+            count: chunk.records.len(),
+            chunk,
+            judged: Vec::new(),
+            why: Rejection::Lost,
+            done: self.done.clone(),
+        };
+        let mut given_up = self.given_up.subscribe();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                // An error means that the pump is gone.
+                _ = given_up.changed() => {}
+                () = duty.fulfil(&front, &answers) => {}
+            }
+        });
+    }
+
+    /// Chunks that are not back.
+    pub fn out(&self) -> usize {
+        self.out
+    }
+
+    /// Whether so many more may go out.
+    pub fn has_room(&self, chunks: usize) -> bool {
+        self.out + chunks <= self.chunks_max
+    }
+
+    /// Nobody waits any more for what is out: it comes back without having cost any more compute.
+    pub fn give_up(&self) {
+        self.given_up.send_modify(|times| *times += 1);
+    }
+
+    /// A chunk that is back; waits for one until `timeout` has passed.
+    pub fn next(&mut self, timeout: Duration) -> Option<Finished> {
+        let finished = if timeout.is_zero() {
+            self.finished.try_recv().ok()
+        } else {
+            self.finished.recv_timeout(timeout).ok()
+        };
+        self.out -= usize::from(finished.is_some());
+        finished
+    }
+}
+
+/// The duty to give a chunk back. It is done even where the task dies, or goes with its runtime.
+struct Duty {
+    count: usize,
+    chunk: Chunk,
+    judged: Vec<Judged>,
+    why: Rejection,
+    done: Sender<Finished>,
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        let lost = self.count - self.judged.len() - self.chunk.records.len();
+        let held = (!self.chunk.records.is_empty()).then(|| (self.chunk.take(), self.why.clone()));
+        let judged = std::mem::take(&mut self.judged);
+        // There is a place for every chunk that is out; an error means that the pump is gone.
+        let _ = self.done.try_send(Finished { judged, held, lost });
+    }
+}
+
+impl Duty {
+    async fn fulfil(&mut self, front: &Front, answers: &Answers) {
+        let texts = std::mem::take(&mut self.chunk.texts);
+        let (lane, rows) = score(front, answers, &self.chunk, texts).await;
+        let failed = |row: &Outcome| matches!(row, Err(Rejection::Model(_) | Rejection::NotFinite { .. }));
+        // A model that fails on some texts is right to be doubted about those; one that fails on all may be
+        // what is broken, and then no record is to blame.
+        let works = rows.iter().any(Result::is_ok)
+            || (rows.iter().any(failed) && probe(front, answers, &self.chunk).await);
+        self.judged.reserve(rows.len());
+        let mut held = Vec::new();
+        let mut records = std::mem::take(&mut self.chunk.records).into_iter();
+        for (row, record) in rows.into_iter().zip(records.by_ref()) {
+            let (place, epoch, offset) = (record.place, record.epoch, record.offset);
+            let answer = match (row, &lane) {
+                (Ok(reply), Some(lane)) => answers.scored(lane, &reply, &record),
+                (Ok(_), None) => {
+                    held.push(record);
+                    continue;
+                }
+                (Err(why), _) if is_final(&why, works) => answers.rejected(lane.as_deref(), &why, &record),
+                (Err(why), _) => {
+                    self.why = why;
+                    held.push(record);
+                    continue;
+                }
+            };
+            self.judged.push(Judged {
+                place,
+                epoch,
+                offset,
+                answer,
+            });
+        }
+        self.chunk.records = held;
+    }
+}
+
+/// Whether a rejected record is a dead letter; otherwise it is held and tried again.
+fn is_final(why: &Rejection, works: bool) -> bool {
+    match why {
+        Rejection::Invalid(_) | Rejection::DeadlineExceeded(_) => true,
+        Rejection::Model(_) | Rejection::NotFinite { .. } => works,
+        Rejection::NotFound(_)
+        | Rejection::NotReady(_)
+        | Rejection::Overloaded { .. }
+        | Rejection::Cancelled
+        | Rejection::ShuttingDown
+        | Rejection::Lost => false,
+    }
+}
+
+async fn score(
+    front: &Front,
+    answers: &Answers,
+    chunk: &Chunk,
+    texts: Vec<String>,
+) -> (Option<Arc<Lane>>, Vec<Outcome>) {
+    let count = texts.len();
+    let Wish {
+        model,
+        class,
+        timeout,
+    } = &chunk.wish;
+    let call = Call {
+        model: model.to_string(),
+        version: answers.version(model).to_owned(),
+        texts,
+        class: *class,
+        source: Source::Kafka,
+        timeout: *timeout,
+        truncate: answers.route().truncate,
+        room: Room::Wait,
+        received: chunk.received,
+    };
+    match front.score(call).await {
+        Ok(mut scored) => (Some(Arc::clone(&scored.lane)), std::mem::take(&mut scored.rows)),
+        Err(why) => (None, vec![Err(why); count]),
+    }
+}
+
+/// Whether the model scores anything at all.
+async fn probe(front: &Front, answers: &Answers, chunk: &Chunk) -> bool {
+    let mut probe = Chunk::empty(Wish {
+        class: Class::Bulk,
+        timeout: None,
+        ..chunk.wish.clone()
+    });
+    probe.received = front.clock().now();
+    let (_, rows) = score(front, answers, &probe, vec![PROBE.to_owned()]).await;
+    rows.iter().all(Result::is_ok)
+}

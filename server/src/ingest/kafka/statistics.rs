@@ -1,0 +1,122 @@
+//! What is read of librdkafka's statistics: how far each partition goes, and whether a broker is there.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+/// The part of the statistics that a route uses.
+#[derive(Debug, Default, Deserialize)]
+pub struct Statistics {
+    #[serde(default)]
+    topics: HashMap<String, Topic>,
+    #[serde(default)]
+    brokers: HashMap<String, Broker>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Topic {
+    #[serde(default)]
+    partitions: HashMap<String, Partition>,
+}
+
+/// One partition, as the consumer sees it.
+#[derive(Debug, Deserialize)]
+pub struct Partition {
+    /// −1 stands for none in particular.
+    #[serde(rename = "partition")]
+    pub number: i32,
+    /// Records that were fetched and not polled.
+    #[serde(default)]
+    pub fetchq_cnt: i64,
+    /// What will be fetched next.
+    #[serde(default)]
+    pub next_offset: i64,
+    /// Where committed transactions end; negative while unknown.
+    #[serde(default)]
+    pub ls_offset: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Broker {
+    #[serde(default)]
+    nodeid: i32,
+    #[serde(default)]
+    state: String,
+}
+
+impl Statistics {
+    /// Reads the JSON that the client makes.
+    pub fn read(json: &[u8]) -> Result<Statistics, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
+
+    /// Every partition with its topic.
+    pub fn partitions(&self) -> impl Iterator<Item = (&str, &Partition)> {
+        self.topics.iter().flat_map(|(topic, known)| {
+            let real = known.partitions.values().filter(|p| p.number >= 0);
+            real.map(move |partition| (topic.as_str(), partition))
+        })
+    }
+
+    /// True when a broker of the cluster is connected, or none was ever needed.
+    pub fn connected(&self) -> bool {
+        let mut members = self
+            .brokers
+            .values()
+            .filter(|broker| broker.nodeid >= 0)
+            .peekable();
+        members.peek().is_none() || members.any(|broker| broker.state == "UP")
+    }
+}
+
+impl Partition {
+    /// Records that are not committed, of a partition whose own commits stand at `committed`. With nothing
+    /// in flight and nothing fetched the distance is what transaction markers take: no record is behind them.
+    pub fn lag(&self, committed: Option<i64>, idle: bool) -> Option<i64> {
+        if self.ls_offset < 0 {
+            return None;
+        }
+        let read = (idle && self.fetchq_cnt == 0 && self.next_offset >= 0).then_some(self.next_offset);
+        let behind = read.max(committed)?;
+        Some((self.ls_offset - behind).max(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(ls_offset: i64, next_offset: i64, fetchq_cnt: i64) -> Partition {
+        Partition {
+            number: 0,
+            fetchq_cnt,
+            next_offset,
+            ls_offset,
+        }
+    }
+
+    #[test]
+    fn the_lag_counts_from_what_is_committed() {
+        assert_eq!(partition(100, 90, 5).lag(Some(40), false), Some(60));
+        assert_eq!(partition(100, 90, 5).lag(None, false), None);
+        assert_eq!(partition(-1001, 0, 0).lag(Some(40), true), None);
+    }
+
+    #[test]
+    fn a_marker_at_the_end_is_no_lag() {
+        assert_eq!(partition(101, 101, 0).lag(Some(100), true), Some(0));
+        assert_eq!(partition(101, 101, 0).lag(Some(90), false), Some(11));
+    }
+
+    #[test]
+    fn the_json_of_the_client_is_read() {
+        let json = br#"{"brokers":{"a:1/1":{"nodeid":1,"state":"UP","x":2},"a:1/bootstrap":{"nodeid":-1,"state":"DOWN"}},
+            "topics":{"t":{"partitions":{"3":{"partition":3,"fetchq_cnt":1,"next_offset":7,"ls_offset":9},
+            "-1":{"partition":-1}}}}}"#;
+        let statistics = Statistics::read(json).unwrap();
+        assert!(statistics.connected());
+        let partitions: Vec<_> = statistics.partitions().collect();
+        assert_eq!(partitions.len(), 1);
+        assert_eq!((partitions[0].0, partitions[0].1.number), ("t", 3));
+    }
+}

@@ -1,0 +1,180 @@
+//! Records on their way to a score: what is copied of each, and how they are put together to calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_core::{Class, Epoch, Nanos};
+use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
+
+use super::places::{Place, Source};
+use crate::config::Limits;
+use crate::respond::kafka::{Outgoing, Reason};
+
+/// Texts of one call: this share of what may be inside. Its records have their answers when the last of its
+/// texts has, so a few of many that are large would leave the model idle between them; and a call has its cost.
+const TEXTS_SHARE: usize = 8;
+const TEXTS_MIN: usize = 8;
+const TEXTS_MAX: usize = 256;
+
+/// Bytes of text of one call. A single text may be larger.
+const BYTES_MAX: usize = 1 << 20;
+
+/// What is kept of a record until it leaves.
+pub struct Taken {
+    /// Its partition.
+    pub place: Place,
+    /// The assignment under which it was read.
+    pub epoch: Epoch,
+    /// Its offset.
+    pub offset: i64,
+    /// What it counts as while it is inside.
+    pub bytes: usize,
+    /// Where it comes from.
+    pub source: Arc<Source>,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: Option<OwnedHeaders>,
+    /// Its time, in milliseconds since 1970.
+    pub timestamp: Option<i64>,
+}
+
+/// What a record costs beside its key and value: its place in the queues, its headers.
+const OVERHEAD_BYTES: usize = 256;
+
+impl Taken {
+    /// Copies a record.
+    pub fn copy(message: &BorrowedMessage<'_>, place: Place, epoch: Epoch, source: &Arc<Source>) -> Taken {
+        Taken {
+            place,
+            epoch,
+            offset: message.offset(),
+            bytes: OVERHEAD_BYTES + message.key_len() + message.payload_len(),
+            source: Arc::clone(source),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: message.headers().map(rdkafka::message::BorrowedHeaders::detach),
+            timestamp: message.timestamp().to_millis(),
+        }
+    }
+}
+
+/// What becomes of a record.
+pub struct Answer {
+    /// What is written.
+    pub record: Outgoing,
+    /// What it is counted as.
+    pub fate: Fate,
+}
+
+/// How a record's time here ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was scored.
+    Scored,
+    /// It had no value, and is passed on.
+    Tombstone,
+    /// It cannot be scored, for this reason.
+    Dead(Reason),
+}
+
+/// What texts must share to stand in one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The model.
+    pub model: Arc<str>,
+    /// Who waits.
+    pub class: Class,
+    /// How long.
+    pub timeout: Option<Duration>,
+}
+
+/// Records that are scored together.
+pub struct Chunk {
+    /// As all of them wish.
+    pub wish: Wish,
+    /// The records.
+    pub records: Vec<Taken>,
+    /// Their texts.
+    pub texts: Vec<String>,
+    /// When the first of them was read.
+    pub received: Nanos,
+    /// How often they were held.
+    pub attempt: u32,
+    bytes: usize,
+}
+
+impl Chunk {
+    /// Nothing in it.
+    pub fn empty(wish: Wish) -> Chunk {
+        Chunk {
+            wish,
+            records: Vec::new(),
+            texts: Vec::new(),
+            received: Nanos(0),
+            attempt: 0,
+            bytes: 0,
+        }
+    }
+
+    /// All of it, an empty one staying behind.
+    pub fn take(&mut self) -> Chunk {
+        let empty = Chunk::empty(self.wish.clone());
+        std::mem::replace(self, empty)
+    }
+}
+
+/// Chunks that are being filled, one a wish.
+pub struct Chunks {
+    open: Vec<Chunk>,
+    request_texts_max: usize,
+    texts_max: usize,
+    bytes_max: usize,
+}
+
+impl Chunks {
+    /// Chunks that the front takes whole.
+    pub fn new(limits: &Limits) -> Chunks {
+        Chunks {
+            open: Vec::new(),
+            request_texts_max: limits.max_request_texts,
+            texts_max: TEXTS_MIN.min(limits.max_request_texts),
+            // A text above it stands alone, so that what is refused for its size takes no other with it.
+            bytes_max: BYTES_MAX
+                .min(limits.max_request_bytes)
+                .min(limits.queue_bytes_max),
+        }
+    }
+
+    /// So many records may be inside: the chunks are sized to it.
+    pub fn size(&mut self, inside_max: usize) {
+        let texts = (inside_max / TEXTS_SHARE).clamp(TEXTS_MIN, TEXTS_MAX);
+        self.texts_max = texts.min(self.request_texts_max);
+    }
+
+    /// Adds a record. Returns the chunk that had no room for it.
+    pub fn add(&mut self, wish: &Wish, record: Taken, text: String, now: Nanos) -> Option<Chunk> {
+        let at = self.open.iter().position(|chunk| chunk.wish == *wish);
+        let at = at.unwrap_or_else(|| {
+            self.open.push(Chunk::empty(wish.clone()));
+            self.open.len() - 1
+        });
+        let chunk = &mut self.open[at];
+        let full = chunk.texts.len() >= self.texts_max || chunk.bytes + text.len() > self.bytes_max;
+        let full = (full && !chunk.texts.is_empty()).then(|| chunk.take());
+        if chunk.texts.is_empty() {
+            chunk.received = now;
+        }
+        chunk.bytes += text.len();
+        chunk.records.push(record);
+        chunk.texts.push(text);
+        full
+    }
+
+    /// What is left, full or not.
+    pub fn take(&mut self) -> Vec<Chunk> {
+        std::mem::take(&mut self.open)
+    }
+}

@@ -1,0 +1,56 @@
+//! One record into the producer's queue.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::BaseRecord;
+
+use super::deliveries::Undelivered;
+use super::transaction::{LOOK, Writer, refused};
+use super::{Outgoing, Trouble};
+
+/// How many partitions each topic that is written to has.
+pub type Partitions = HashMap<String, i32>;
+
+impl Writer {
+    /// Sends a record that was read from partition `from`. Whatever its key, it goes to the partition of the
+    /// same number, so that what was in order stays so; where the topic has fewer, to the remainder.
+    pub fn send(&mut self, outgoing: Outgoing, from: i32) -> Result<(), Trouble> {
+        self.begin()?;
+        let Outgoing {
+            topic,
+            key,
+            payload,
+            headers,
+            timestamp,
+        } = outgoing;
+        let count = self.partitions.get(&*topic).copied().unwrap_or(1).max(1);
+        let mut record = BaseRecord::<[u8], [u8]>::to(&topic).partition(from % count);
+        record.key = key.as_deref();
+        record.payload = payload.as_deref();
+        record.timestamp = timestamp;
+        record.headers = Some(headers);
+        let since = Instant::now();
+        loop {
+            let Err((error, back)) = self.producer.send(record) else {
+                return Ok(());
+            };
+            match error {
+                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)
+                    if since.elapsed() < self.patience =>
+                {
+                    self.producer.poll(LOOK);
+                    record = back;
+                }
+                KafkaError::MessageProduction(code) => {
+                    let told = self.producer_trouble();
+                    let topic = topic.clone();
+                    let undelivered = told.unwrap_or(Undelivered { topic, code });
+                    return Err(Trouble::Abort(refused(&undelivered)));
+                }
+                other => return Err(Trouble::Restart(format!("topic {topic}: {other}"))),
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What leaves together: outputs, dead letters and the input's positions, all of them or none.
+//!
+//! Exactly once, they are one transaction. At least once, the positions are committed when every record
+//! before them has been acknowledged. Every wait has a bound; what exceeds it begins anew.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use super::Trouble;
+use super::deliveries::{Deliveries, Undelivered};
+use super::produce::Partitions;
+use crate::config::Delivery;
+
+/// One call of the client, which goes on where it was when it is called again.
+const CALL_MAX: Duration = Duration::from_secs(5);
+
+/// Between two calls that fail at once.
+const CALL_AGAIN: Duration = Duration::from_millis(50);
+
+/// One look at the acknowledgements.
+pub(super) const LOOK: Duration = Duration::from_millis(1);
+
+/// The producer's end of a route.
+pub struct Writer {
+    pub(super) producer: BaseProducer<Deliveries>,
+    pub(super) partitions: Partitions,
+    delivery: Delivery,
+    /// How long the same call is repeated, and acknowledgements are waited for.
+    pub(super) patience: Duration,
+    open: Option<Open>,
+}
+
+/// What was sent since the last commit.
+#[derive(Clone, Copy)]
+struct Open {
+    since: Instant,
+    records: usize,
+}
+
+impl Writer {
+    /// Takes the place of whoever wrote under the same transactional id before; what that one left open is
+    /// undone.
+    pub fn open(
+        producer: BaseProducer<Deliveries>,
+        partitions: Partitions,
+        delivery: Delivery,
+        patience: Duration,
+    ) -> Result<Writer, Trouble> {
+        let writer = Writer {
+            producer,
+            partitions,
+            delivery,
+            patience,
+            open: None,
+        };
+        if delivery == Delivery::ExactlyOnce {
+            writer.again("init_transactions", || {
+                writer.producer.init_transactions(CALL_MAX)
+            })?;
+        }
+        Ok(writer)
+    }
+
+    /// True when what was sent should be committed: by its age, or its number.
+    pub fn due(&self, interval: Duration, records_max: usize) -> bool {
+        self.open
+            .is_some_and(|open| open.records >= records_max || open.since.elapsed() >= interval)
+    }
+
+    /// True when something was sent and not committed.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// A record is about to be sent.
+    pub(super) fn begin(&mut self) -> Result<(), Trouble> {
+        let open = if let Some(open) = &mut self.open {
+            open
+        } else {
+            if self.delivery == Delivery::ExactlyOnce {
+                self.again("begin_transaction", || self.producer.begin_transaction())?;
+            }
+            self.open.insert(Open {
+                since: Instant::now(),
+                records: 0,
+            })
+        };
+        open.records += 1;
+        Ok(())
+    }
+
+    /// Makes everything that was sent visible, and with it the positions of the input.
+    pub fn commit<C: ConsumerContext>(
+        &mut self,
+        consumer: &BaseConsumer<C>,
+        positions: &TopicPartitionList,
+    ) -> Result<(), Trouble> {
+        match self.delivery {
+            Delivery::ExactlyOnce => {
+                let lost = || Trouble::Restart("the consumer has left its group".into());
+                // Read anew each time: the broker refuses the positions of an earlier generation, which is
+                // what keeps a consumer that slept through a rebalance from committing.
+                let group = consumer.group_metadata().ok_or_else(lost)?;
+                self.again("send_offsets_to_transaction", || {
+                    self.producer
+                        .send_offsets_to_transaction(positions, &group, CALL_MAX)
+                })?;
+                self.acknowledged()?;
+                self.again("commit_transaction", || {
+                    self.producer.commit_transaction(CALL_MAX)
+                })?;
+            }
+            Delivery::AtLeastOnce => {
+                self.acknowledged()?;
+                consumer
+                    .commit(positions, CommitMode::Sync)
+                    .map_err(|e| Trouble::Abort(format!("the offsets could not be committed: {e}")))?;
+            }
+        }
+        self.open = None;
+        Ok(())
+    }
+
+    /// Undoes what was sent since the last commit, as far as it can be.
+    pub fn abort(&mut self) -> Result<(), Trouble> {
+        if self.delivery == Delivery::AtLeastOnce {
+            // Sent is sent. What is still under way is waited for, so that its failure is not taken for
+            // that of a record sent later.
+            let settled = self.emptied();
+            self.producer.context().take_undelivered();
+            self.open = None;
+            return settled;
+        }
+        if self.open.is_none() {
+            return Ok(());
+        }
+        // The client's own abort never serves delivery reports, and cannot end while any is outstanding.
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        self.emptied()?;
+        self.producer.context().take_undelivered();
+        self.again("abort_transaction", || self.producer.abort_transaction(CALL_MAX))?;
+        self.open = None;
+        Ok(())
+    }
+
+    /// Waits until the broker has all that was sent. The client's commit waits for that as well, but looks
+    /// every 100 ms.
+    fn acknowledged(&self) -> Result<(), Trouble> {
+        self.emptied()?;
+        self.producer
+            .context()
+            .take_undelivered()
+            .map_or(Ok(()), |undelivered| Err(Trouble::Abort(refused(&undelivered))))
+    }
+
+    /// A record that the broker did not take, as far as that is known by now.
+    pub(super) fn producer_trouble(&self) -> Option<Undelivered> {
+        self.producer.poll(Duration::ZERO);
+        self.producer.context().take_undelivered()
+    }
+
+    fn emptied(&self) -> Result<(), Trouble> {
+        let since = Instant::now();
+        while self.producer.in_flight_count() > 0 {
+            if since.elapsed() > self.patience {
+                let left = self.producer.in_flight_count();
+                return Err(Trouble::Restart(format!(
+                    "{left} records were not acknowledged within {:?}",
+                    self.patience
+                )));
+            }
+            self.producer.poll(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Calls until it succeeds, fails for good, or `patience` is over.
+    fn again(&self, name: &str, call: impl Fn() -> KafkaResult<()>) -> Result<(), Trouble> {
+        let since = Instant::now();
+        loop {
+            let failed = match call() {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(failed)) => failed,
+                Err(KafkaError::Flush(code)) => {
+                    return Err(Trouble::Abort(format!("{name} failed: {code}")));
+                }
+                Err(other) => return Err(Trouble::Restart(format!("{name} failed: {other}"))),
+            };
+            let why = || format!("{name} failed: {failed}");
+            if failed.is_fatal() {
+                return Err(Trouble::Fatal(why()));
+            }
+            if failed.txn_requires_abort() {
+                let cause = self.producer.context().take_undelivered();
+                return Err(Trouble::Abort(cause.as_ref().map_or_else(why, refused)));
+            }
+            if !failed.is_retriable() || since.elapsed() > self.patience {
+                return Err(Trouble::Restart(why()));
+            }
+            self.producer.poll(CALL_AGAIN);
+        }
+    }
+}
+
+/// What to tell of a record that the broker did not take.
+pub(super) fn refused(undelivered: &Undelivered) -> String {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    let Undelivered { topic, code } = undelivered;
+    let right = match code {
+        Code::TopicAuthorizationFailed => "; allow this user to write it",
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => "; create it",
+        Code::MessageSizeTooLarge => "; raise its max.message.bytes",
+        _ => "",
+    };
+    format!("topic {topic} does not take records: {code}{right}")
+}
