@@ -250,20 +250,21 @@ fn figures_are_what_was_reported() {
         &format!(r#"penstock_request_latency_seconds{{{origin},quantile="0.99"}}"#),
         0.01,
     );
-    // The stages are those of the three answered requests, and sum to their durations.
+    // The stages are those of the answered requests, one a source, and sum to their durations.
+    let answered = Source::ALL.len() as f64;
     for (stage, seconds) in [
-        ("tokenize", 0.003),
-        ("queue", 0.006),
-        ("execute", 0.012),
-        ("respond", 0.009),
+        ("tokenize", 0.001),
+        ("queue", 0.002),
+        ("execute", 0.004),
+        ("respond", 0.003),
     ] {
         near(
             &format!(r#"penstock_stage_duration_seconds_sum{{model="m",stage="{stage}"}}"#),
-            seconds,
+            answered * seconds,
         );
         near(
             &format!(r#"penstock_stage_duration_seconds_count{{model="m",stage="{stage}"}}"#),
-            3.0,
+            answered,
         );
     }
 }
@@ -281,29 +282,36 @@ fn queues_batches_and_triton_say_the_same() {
     near(r#"penstock_batch_fill_ratio_sum{model="m"}"#, 0.25);
     near(r#"penstock_padding_tokens_total{model="m"}"#, 0.0);
     let version = r#"{model="m",version="1"}"#;
-    near(&format!("nv_inference_request_success{version}"), 3.0);
-    near(&format!("nv_inference_request_failure{version}"), 21.0);
-    near(&format!("nv_inference_count{version}"), 9.0);
-    near(&format!("nv_inference_exec_count{version}"), 1.0);
-    near(&format!("nv_inference_request_duration_us{version}"), 30_000.0);
-    near(&format!("nv_inference_queue_duration_us{version}"), 6_000.0);
+    // Of each source one request was answered, and one failed with each of the other outcomes.
+    let answered = Source::ALL.len() as u64;
+    let failed = answered * (OutcomeLabel::ALL.len() as u64 - 1);
+    let is = |name: &str, value: u64| near(&format!("{name}{version}"), value as f64);
+    is("nv_inference_request_success", answered);
+    is("nv_inference_request_failure", failed);
+    is("nv_inference_count", answered * 3);
+    is("nv_inference_exec_count", 1);
+    is("nv_inference_request_duration_us", answered * 10_000);
+    is("nv_inference_queue_duration_us", answered * 2_000);
     near(&format!("nv_inference_pending_request_count{version}"), 7.0);
     let statistics = metrics.model("m", "1").statistics();
     assert_eq!(
         statistics.success,
         Tally {
-            count: 3,
-            ns: 30_000_000
+            count: answered,
+            ns: answered * 10_000_000
         }
     );
     assert_eq!(
         statistics.compute_input,
         Tally {
-            count: 3,
-            ns: 3_000_000
+            count: answered,
+            ns: answered * 1_000_000
         }
     );
-    assert_eq!((statistics.inference_count, statistics.execution_count), (9, 1));
+    assert_eq!(
+        (statistics.inference_count, statistics.execution_count),
+        (answered * 3, 1)
+    );
     assert!(statistics.last_inference_ms > 1_700_000_000_000);
 }
 
