@@ -127,7 +127,12 @@ def test_a_message_larger_than_the_limit(launch):
 
 
 def test_a_deadline_that_has_passed(stub):
-    for message, options in ((with_parameter("timeout", int64_param=1), {}), (request(), {"timeout": 0.0001})):
+    # Enough texts that no machine has scored them before a timer can tell that time is over.
+    message = request(shape=[2000], texts=[b"a word or two " * 40] * 2000)
+    timed = service_pb2.ModelInferRequest()
+    timed.CopyFrom(message)
+    timed.parameters["timeout"].int64_param = 1
+    for message, options in ((timed, {}), (message, {"timeout": 0.0001})):
         with pytest.raises(grpc.RpcError) as late:
             stub.ModelInfer(message, **options)
         assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
