@@ -117,10 +117,12 @@ pub(super) fn latency_bounds() -> Vec<f64> {
     seconds(50_000, 1.048)
 }
 
-/// Stages and batches in seconds, 10 µs to 60 s, each bound half as large again: they say where the time
-/// goes, not what the p99 is.
+/// Stages and batches in seconds, 10 µs to 60 s, each bound a tenth above the one before: 165 buckets.
+///
+/// A stage's p99 is read from them within 2 % where latencies spread, within 10 % where they crowd. Wider
+/// buckets gave stages a p99 above that of the whole request.
 fn stage_bounds() -> Vec<f64> {
-    seconds(10_000, 1.5)
+    seconds(10_000, 1.1)
 }
 
 /// Texts or tokens of a batch: powers of two.
