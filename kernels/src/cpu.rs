@@ -7,8 +7,16 @@
 
 mod activation;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod bf16;
 mod embedding;
 pub(crate) mod gemm;
+pub(crate) mod int8;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod int8_avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod int8_avx512;
+pub(crate) mod int8_portable;
 mod layer_norm;
 mod linear;
 mod memory;
@@ -35,6 +43,7 @@ pub use self::threads::Threads;
 use crate::check;
 use crate::dispatch::Path;
 use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens};
+use crate::precision::Precision;
 
 /// Rows that one task embeds.
 const EMBED_ROWS: usize = 64;
@@ -42,7 +51,9 @@ const EMBED_ROWS: usize = 64;
 /// The processor as a device.
 pub struct Cpu {
     path: Path,
+    precision: Precision,
     threads: Threads,
+    packed: linear::Packed,
     scratch: Vec<attention::Scratch>,
     attention_tasks: Vec<attention::Task>,
     strips_done: Vec<AtomicUsize>,
@@ -51,24 +62,26 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// A processor that computes with `threads` threads of its own and its widest instructions.
+    /// A processor that computes in f32 with `threads` threads of its own and its widest instructions.
     pub fn new(threads: usize) -> Result<Self, KernelError> {
         Self::with_path(threads, Path::best())
     }
 
     /// The same on a chosen path.
     pub fn with_path(threads: usize, path: Path) -> Result<Self, KernelError> {
-        Ok(Self::on(Threads::new(threads)?, path))
+        Ok(Self::on(Threads::new(threads)?, path, Precision::F32))
     }
 
-    /// A processor that computes with a team that others use too.
-    pub fn on(threads: Threads, path: Path) -> Self {
+    /// A processor that computes with a team that others use too, its linear layers in `precision`.
+    pub fn on(threads: Threads, path: Path, precision: Precision) -> Self {
         let scratch = (0..threads.count())
             .map(|_| attention::Scratch::default())
             .collect();
         Self {
             path,
+            precision,
             threads,
+            packed: linear::Packed::default(),
             scratch,
             attention_tasks: Vec::new(),
             strips_done: Vec::new(),
@@ -85,6 +98,11 @@ impl Cpu {
     /// The instructions in use.
     pub fn path(&self) -> Path {
         self.path
+    }
+
+    /// What the matrices that this device packs are multiplied in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 }
 
@@ -107,7 +125,7 @@ impl Ops for Cpu {
         if let Some(bias) = bias {
             check::length("matrix", "bias", bias.len(), out)?;
         }
-        Ok(Matrix::new(weight, bias, out, inp))
+        Matrix::new(self.precision.0, weight, bias, out, inp)
     }
 
     fn table(&self, values: &[f32], rows: usize, cols: usize) -> Result<Table, KernelError> {
@@ -196,7 +214,7 @@ impl Ops for Cpu {
         check::shape("linear", "x", x.shape(), (rows, w.inp()))?;
         out.reshape(rows, w.out());
         linear::linear(
-            (self.path, &self.threads),
+            (self.path, &self.threads, &mut self.packed),
             x.values(),
             w,
             activation,
@@ -218,7 +236,7 @@ impl Ops for Cpu {
         check::shape(KERNEL, "x", x.shape(), (rows, w.inp()))?;
         check::shape(KERNEL, "residual", residual.shape(), (rows, w.out()))?;
         check::norm(KERNEL, (norm.gamma.shape(), norm.beta.shape()), w.out())?;
-        let device = (self.path, &self.threads);
+        let device = (self.path, &self.threads, &mut self.packed);
         linear::linear_add_norm(
             device,
             x.values(),

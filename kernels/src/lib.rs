@@ -9,8 +9,10 @@ pub mod cpu;
 pub mod cuda;
 pub mod dispatch;
 pub mod ops;
+pub mod precision;
 pub mod reference;
 
 pub use cpu::{Cpu, Threads};
 pub use dispatch::Path;
 pub use ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens, relative_bias};
+pub use precision::Precision;

@@ -91,6 +91,14 @@ pub enum KernelError {
         /// The sizes that it could be.
         supported: &'static str,
     },
+    /// The processor lacks the instructions that a form of numbers needs.
+    #[error("{dtype} needs the instructions {missing}, which this processor does not have")]
+    Instructions {
+        /// The form asked for.
+        dtype: &'static str,
+        /// The processor's feature, as Linux names it.
+        missing: &'static str,
+    },
     /// The device has not enough memory left. It goes on with what it has; less work may fit.
     #[error("{device} has no {bytes} bytes of memory left")]
     OutOfMemory {

@@ -10,7 +10,7 @@ mod support;
 
 use penstock_kernels::cpu::{Buffer, Matrix, Table};
 use penstock_kernels::{Activation, Cpu, Embedding, KernelError, Norm, Ops, Pooling, Tokens};
-use support::{check, cu_seqlens, devices, filled, norm, random};
+use support::{bf16_devices, check, cu_seqlens, devices, filled, int8_devices, norm, random};
 
 const HEADS: usize = 3;
 const HIDDEN: usize = 96;
@@ -70,7 +70,10 @@ fn a_text_alone_equals_bit_by_bit_the_text_in_any_batch_with_any_threads() {
         .zip(0..)
         .map(|(len, seed)| random(seed, len * HIDDEN, 1.0))
         .collect();
-    for cpus in devices().chunks_exact_mut(2) {
+    let mut all = devices();
+    all.extend(int8_devices());
+    all.extend(bf16_devices());
+    for cpus in all.chunks_exact_mut(2) {
         let layer = Layer::new(&cpus[0]);
         let alone: Vec<Vec<f32>> = texts
             .iter()
@@ -106,7 +109,8 @@ fn paths_agree() {
 #[test]
 fn nan_stays_nan_and_stays_in_its_row_and_text() {
     let lens = [5, 9, 3];
-    for mut cpu in devices() {
+    let all = devices().into_iter().chain(int8_devices()).chain(bf16_devices());
+    for mut cpu in all {
         let layer = Layer::new(&cpu);
         let mut texts: Vec<Vec<f32>> = lens.iter().map(|len| random(9, len * HIDDEN, 1.0)).collect();
         let clean = layer.forward(&mut cpu, &texts);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use penstock_kernels::{Cpu, Ops, Path as Instructions, Pooling, Threads};
+use penstock_kernels::{Cpu, Ops, Path as Instructions, Pooling, Precision, Threads};
 
 use crate::config::Config;
 use crate::model::PackedModel;
@@ -54,7 +54,11 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Loaded, ModelError> 
         Some(threads) => threads.clone(),
         None => Threads::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))?,
     };
-    load_on(folder, options, Cpu::on(threads, Instructions::best()))
+    load_on(
+        folder,
+        options,
+        Cpu::on(threads, Instructions::best(), Precision::F32),
+    )
 }
 
 fn load_on<O: Ops + 'static>(folder: &Path, options: &LoadOptions, ops: O) -> Result<Loaded, ModelError> {

@@ -5,7 +5,7 @@
 //! longer than one block carry the running maximum and sum on (online softmax), so scratch grows with
 //! the length of a text, never with its square.
 
-use super::gemm::{PANEL, TILE_ROWS_MAX, Tile, pack_panel, tile, tiles};
+use super::gemm::{PANEL, Singles, TILE_ROWS_MAX, Tile, pack_panel, tile, tiles};
 use super::memory::{Cells, Lines};
 use super::threads::Threads;
 use super::vector::Vector;
@@ -260,6 +260,7 @@ impl Queries {
                 a_stride: operands.stride(),
                 b: panel.as_ptr(),
                 k: head_dim,
+                row: 0,
                 c: scores[index * PANEL..].as_mut_ptr(),
                 c_stride: width,
                 bias: ZEROS.as_ptr(),
@@ -268,7 +269,7 @@ impl Queries {
             // SAFETY: `a` reaches from the first query's values to the end of the last's; the panel holds
             // 32 · head_dim values; `scores` holds `rows` rows of `width`, of which this panel's 32 columns
             // are a part, and is borrowed here alone.
-            unsafe { tile(v, self.rows, at) };
+            unsafe { tile(Singles(v), self.rows, at) };
         }
     }
 
@@ -314,6 +315,7 @@ impl Queries {
                 a_stride: width,
                 b: b.as_ptr(),
                 k: keys,
+                row: 0,
                 c: mixed.as_mut_ptr(),
                 c_stride: PANEL,
                 bias: ZEROS.as_ptr(),
@@ -321,7 +323,7 @@ impl Queries {
             };
             // SAFETY: `weights` holds `rows` rows of `width` ≥ keys values, `b` 32 · keys, `mixed` 12 rows
             // of 32 results, borrowed here alone.
-            unsafe { tile(v, self.rows, at) };
+            unsafe { tile(Singles(v), self.rows, at) };
             let cols = PANEL.min(head_dim - column);
             for (row, mixed) in mixed.chunks_exact(PANEL).take(self.rows).enumerate() {
                 let token = self.task.start + self.first + row;

@@ -3,105 +3,236 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::activation::activate;
-use super::gemm::{PANEL, Panels, TILE_ROWS_MAX, Tile, tile, tiles};
+#[cfg(target_arch = "x86_64")]
+use super::bf16::{self, Avx512Bf16, Bf16Kernel};
+use super::gemm::{PANEL, Panels, Product, Singles, TILE_ROWS_MAX, Tile, tile, tiles};
+use super::int8::{self, ByteMatrix, Dot, DotKernel};
 use super::layer_norm::LayerNorm;
-use super::memory::{Cells, Lines, Table};
+use super::memory::{Cells, Lines, Table, Word};
 use super::threads::Threads;
 use super::vector::Vector;
 use crate::dispatch::{Kernel, Path};
-use crate::ops::{Activation, Norm};
+use crate::ops::{Activation, KernelError, Norm};
+use crate::precision::Form;
 
 /// Weights as panels, with their bias.
 pub struct Matrix {
-    panels: Panels,
+    weights: Weights,
     /// Zeros where there is no bias, so that the tile need not ask.
     bias: Lines,
+    out: usize,
+    inp: usize,
+}
+
+/// The panels, and the proof that the processor can multiply them.
+enum Weights {
+    Singles(Panels<f32>),
+    #[cfg(target_arch = "x86_64")]
+    Bf16(Avx512Bf16, Panels<u32>),
+    Bytes(ByteMatrix),
 }
 
 impl Matrix {
-    pub(crate) fn new(weight: &[f32], bias: Option<&[f32]>, out: usize, inp: usize) -> Self {
+    pub(crate) fn new(
+        form: Form,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        out: usize,
+        inp: usize,
+    ) -> Result<Self, KernelError> {
         let mut padded = Lines::zeroed(out.next_multiple_of(PANEL));
         if let Some(bias) = bias {
             padded[..out].copy_from_slice(bias);
         }
-        Self {
-            panels: Panels::pack(weight, out, inp),
+        let weights = match form {
+            Form::Singles => Weights::Singles(Panels::pack(weight, out, inp)),
+            #[cfg(target_arch = "x86_64")]
+            Form::Bf16(proof) => {
+                let words = bf16::rounded(proof, weight, out, inp);
+                Weights::Bf16(proof, Panels::pack(&words, out, bf16::words(inp)))
+            }
+            Form::Bytes(bytes) => Weights::Bytes(ByteMatrix::new(bytes, weight, out, inp)?),
+        };
+        Ok(Self {
+            weights,
             bias: padded,
-        }
+            out,
+            inp,
+        })
     }
 
     /// Outputs.
     pub fn out(&self) -> usize {
-        self.panels.n()
+        self.out
     }
 
     /// Inputs.
     pub fn inp(&self) -> usize {
-        self.panels.k()
+        self.inp
+    }
+
+    /// Words of a row of inputs.
+    fn words(&self) -> usize {
+        match &self.weights {
+            Weights::Singles(panels) => panels.k(),
+            #[cfg(target_arch = "x86_64")]
+            Weights::Bf16(_, panels) => panels.k(),
+            Weights::Bytes(matrix) => matrix.panels.k(),
+        }
+    }
+}
+
+/// Rows in the words that a matrix is multiplied with, where those are not f32. Kept between calls.
+#[derive(Default)]
+pub(crate) struct Packed {
+    words: Lines<u32>,
+    /// One for each row, where the form has such.
+    scales: Lines,
+}
+
+impl Packed {
+    /// Rows that one task packs.
+    const ROWS: usize = 64;
+
+    /// Makes room for `rows` rows and fills it: `pack` is given values, words and scales of some of them.
+    fn fill(
+        &mut self,
+        threads: &Threads,
+        (x, rows): (&[f32], usize),
+        width: usize,
+        pack: impl Fn(&[f32], &mut [u32], &mut [f32]) + Sync,
+    ) {
+        self.words.resize(rows * width);
+        self.scales.resize(rows);
+        let inp = x.len() / rows;
+        let (words, scales) = (Cells::new(&mut self.words), Cells::new(&mut self.scales));
+        threads.each(rows.div_ceil(Self::ROWS), |task| {
+            let first = task * Self::ROWS;
+            let rows = Self::ROWS.min(rows - first);
+            // SAFETY: both are borrowed for this whole call; no other task has these rows.
+            let (words, scales) = unsafe {
+                (
+                    words.slice(first * width, rows * width),
+                    scales.slice(first, rows),
+                )
+            };
+            pack(&x[first * inp..(first + rows) * inp], words, scales);
+        });
     }
 }
 
 /// `out = activation(x · wᵀ + bias)`; `out` holds as many rows as `x`.
 pub(crate) fn linear(
-    (path, threads): (Path, &Threads),
+    device: (Path, &Threads, &mut Packed),
     x: &[f32],
     w: &Matrix,
     activation: Activation,
     out: &mut [f32],
 ) {
-    let plan = Plan::new(x.len() / w.inp(), w, threads.count());
-    let out = Cells::new(out);
-    threads.each(plan.tasks(), |task| {
-        let (block, panel) = plan.task(task);
-        let (first, rows) = plan.rows(block);
-        path.run(Strip {
-            x,
-            w,
-            panel,
-            first,
-            rows,
-            activation,
-            add: false,
-            out,
-        });
-    });
+    let plan = Plan::new(x.len() / w.inp(), w, device.1.count());
+    let after = After {
+        w,
+        activation,
+        add: false,
+        out: Cells::new(out),
+    };
+    multiply(device, x, &plan, after, |_| {});
 }
 
 /// `sum = norm(sum + x · wᵀ + bias)`. `counts` is the caller's to keep between calls.
 pub(crate) fn linear_add_norm(
-    (path, threads): (Path, &Threads),
+    device: (Path, &Threads, &mut Packed),
     x: &[f32],
     w: &Matrix,
     norm: &Norm<Table>,
     sum: &mut [f32],
     counts: &mut Vec<AtomicUsize>,
 ) {
+    let (path, threads, _) = device;
     let plan = Plan::new(x.len() / w.inp(), w, threads.count());
     counts.clear();
     counts.resize_with(plan.blocks, AtomicUsize::default);
     let sum = Cells::new(sum);
-    threads.each(plan.tasks(), |task| {
-        let (block, panel) = plan.task(task);
-        let (first, rows) = plan.rows(block);
-        path.run(Strip {
-            x,
-            w,
-            panel,
-            first,
-            rows,
-            activation: Activation::None,
-            add: true,
-            out: sum,
-        });
+    let after = After {
+        w,
+        activation: Activation::None,
+        add: true,
+        out: sum,
+    };
+    multiply(device, x, &plan, after, |area| {
         // The thread that completes a block's rows normalises them; acquiring what the others released
         // lets it see their cells.
-        if counts[block].fetch_add(1, Ordering::AcqRel) + 1 == plan.panels {
+        if counts[area.block].fetch_add(1, Ordering::AcqRel) + 1 == plan.panels {
             // SAFETY: `sum` is borrowed for this whole call. All strips of the block are done, and no
             // other block touches its rows.
-            let rows = unsafe { sum.slice(first * w.out(), rows * w.out()) };
+            let rows = unsafe { sum.slice(area.first * w.out(), area.rows * w.out()) };
             path.run(LayerNorm { rows, norm });
         }
     });
+}
+
+/// Computes every strip of `plan`, and `done` after each.
+fn multiply(
+    (path, threads, packed): (Path, &Threads, &mut Packed),
+    x: &[f32],
+    plan: &Plan,
+    after: After<'_>,
+    done: impl Fn(Area) + Sync,
+) {
+    let w = after.w;
+    let each = |strip: &(dyn Fn(Area) + Sync)| {
+        threads.each(plan.tasks(), |task| {
+            let area = plan.area(task);
+            strip(area);
+            done(area);
+        });
+    };
+    match &w.weights {
+        Weights::Singles(panels) => each(&|area| {
+            path.run(Strip {
+                after,
+                area,
+                a: x,
+                panels,
+            });
+        }),
+        #[cfg(target_arch = "x86_64")]
+        Weights::Bf16(proof, panels) => {
+            packed.fill(threads, (x, plan.rows), panels.k(), |x, words, _| {
+                let inp = w.inp();
+                proof.enter(bf16::Round { x, words, inp });
+            });
+            let a = &packed.words;
+            each(&|area| {
+                proof.enter(Strip {
+                    after,
+                    area,
+                    a,
+                    panels,
+                });
+            });
+        }
+        Weights::Bytes(matrix) => {
+            let panels = &matrix.panels;
+            packed.fill(threads, (x, plan.rows), panels.k(), |x, words, scales| {
+                path.run(int8::Quantise { x, words, scales });
+            });
+            let Packed { words: a, scales } = packed;
+            each(&|area| {
+                let strip = Strip {
+                    after,
+                    area,
+                    a,
+                    panels,
+                };
+                matrix.bytes.run(ByteStrip {
+                    strip,
+                    matrix,
+                    scales,
+                });
+            });
+        }
+    }
 }
 
 /// How a product is cut: blocks of rows times single panels.
@@ -112,12 +243,12 @@ struct Plan {
 }
 
 impl Plan {
-    /// Values of `x` in one block at most: half of a 512 KiB second-level cache.
-    const BLOCK_VALUES: usize = 64 * 1024;
+    /// Words of `x` in one block at most: half of a 512 KiB second-level cache.
+    const BLOCK_WORDS: usize = 64 * 1024;
 
     fn new(rows: usize, w: &Matrix, threads: usize) -> Self {
-        let panels = w.panels.count();
-        let fit = (Self::BLOCK_VALUES / w.inp()).max(TILE_ROWS_MAX);
+        let panels = w.out().div_ceil(PANEL);
+        let fit = (Self::BLOCK_WORDS / w.words()).max(TILE_ROWS_MAX);
         // Three tasks a thread at least, so that one that starts late finds less to do than the others,
         // but no block lower than one tile.
         let wanted = if threads > 1 {
@@ -133,56 +264,107 @@ impl Plan {
         self.blocks * self.panels
     }
 
-    /// Block and panel of a task: all panels of one block, then the next block.
-    fn task(&self, task: usize) -> (usize, usize) {
-        (task / self.panels, task % self.panels)
-    }
-
-    /// First row and number of rows of a block.
-    fn rows(&self, block: usize) -> (usize, usize) {
+    /// What a task computes: all panels of one block, then the next block.
+    fn area(&self, task: usize) -> Area {
+        let block = task / self.panels;
         let (height, taller) = (self.rows / self.blocks, self.rows % self.blocks);
-        (
-            block * height + block.min(taller),
-            height + usize::from(block < taller),
-        )
+        Area {
+            block,
+            first: block * height + block.min(taller),
+            rows: height + usize::from(block < taller),
+            panel: task % self.panels,
+        }
     }
 }
 
 /// One panel's columns of one block's rows.
-struct Strip<'a> {
-    x: &'a [f32],
-    w: &'a Matrix,
-    panel: usize,
+#[derive(Clone, Copy)]
+struct Area {
+    block: usize,
     first: usize,
     rows: usize,
+    panel: usize,
+}
+
+/// What follows a product, and where its results go.
+#[derive(Clone, Copy)]
+struct After<'a> {
+    w: &'a Matrix,
     activation: Activation,
     add: bool,
     out: Cells,
 }
 
-impl Kernel for Strip<'_> {
+/// The work of one task.
+struct Strip<'a, W> {
+    after: After<'a>,
+    area: Area,
+    /// All rows of words.
+    a: &'a [W],
+    panels: &'a Panels<W>,
+}
+
+impl Kernel for Strip<'_, f32> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        let (n, k) = (self.w.out(), self.w.inp());
-        let column = self.panel * PANEL;
+        self.compute(Singles(v));
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bf16Kernel for Strip<'_, u32> {
+    #[inline(always)]
+    fn run(self, proof: Avx512Bf16) {
+        self.compute(proof);
+    }
+}
+
+/// A strip of bytes, with the scales of all rows.
+struct ByteStrip<'a> {
+    strip: Strip<'a, u32>,
+    matrix: &'a ByteMatrix,
+    scales: &'a [f32],
+}
+
+impl DotKernel for ByteStrip<'_> {
+    #[inline(always)]
+    fn run<D: Dot>(self, dot: D) {
+        let column = self.strip.area.panel * PANEL;
+        self.strip.compute(self.matrix.product(dot, self.scales, column));
+    }
+}
+
+impl<W: Word> Strip<'_, W> {
+    #[inline(always)]
+    fn compute<P: Product<Word = W>>(self, p: P) {
+        let v = p.vector();
+        let After {
+            w,
+            activation,
+            add,
+            out,
+        } = self.after;
+        let (n, k) = (w.out(), self.panels.k());
+        let column = self.area.panel * PANEL;
         let cols = PANEL.min(n - column);
-        let b = self.w.panels.panel(self.panel);
-        let bias = &self.w.bias[column..column + PANEL];
-        for (start, rows) in tiles(self.rows, V::TILE_ROWS) {
-            let row = self.first + start;
-            let a = &self.x[row * k..(row + rows) * k];
+        let b = self.panels.panel(self.area.panel);
+        let bias = &w.bias[column..column + PANEL];
+        for (start, rows) in tiles(self.area.rows, P::TILE_ROWS) {
+            let row = self.area.first + start;
+            let a = &self.a[row * k..(row + rows) * k];
             let span = (rows - 1) * n + cols;
             let at = Tile {
                 a: a.as_ptr(),
                 a_stride: k,
                 b: b.as_ptr(),
                 k,
-                c: self.out.at(row * n + column, span),
+                row,
+                c: out.at(row * n + column, span),
                 c_stride: n,
                 bias: bias.as_ptr(),
-                add: self.add,
+                add,
             };
             // The results' lines travel while the tile computes; otherwise what follows waits for them.
             for row in 0..rows {
@@ -191,9 +373,9 @@ impl Kernel for Strip<'_> {
                 }
             }
             if cols == PANEL {
-                // SAFETY: `a` holds `rows` rows of k values, `b` 32 · k, `bias` 32; `at` checked that the
+                // SAFETY: `a` holds `rows` rows of k words, `b` 32 · k, `bias` 32 values; `at` checked that the
                 // last result lies within `out`. No other strip has this panel's columns of these rows.
-                unsafe { tile(v, rows, at) };
+                unsafe { tile(p, rows, at) };
             } else {
                 let mut whole = [0.0; TILE_ROWS_MAX * PANEL];
                 let aside = Tile {
@@ -203,20 +385,20 @@ impl Kernel for Strip<'_> {
                     ..at
                 };
                 // SAFETY: as above; `whole` holds 12 rows of 32 results and is this strip's own.
-                unsafe { tile(v, rows, aside) };
-                for (row, whole) in whole.chunks_exact(PANEL).take(rows).enumerate() {
+                unsafe { tile(p, rows, aside) };
+                for (whole, row) in whole.chunks_exact(PANEL).zip(row..row + rows) {
                     // SAFETY: `out` is borrowed while strips run; no other strip has these cells.
-                    let cells = unsafe { self.out.slice((self.first + start + row) * n + column, cols) };
+                    let cells = unsafe { out.slice(row * n + column, cols) };
                     for (cell, value) in cells.iter_mut().zip(whole) {
-                        *cell = if self.add { *cell + value } else { *value };
+                        *cell = if add { *cell + value } else { *value };
                     }
                 }
             }
-            if self.activation != Activation::None {
+            if activation != Activation::None {
                 for row in row..row + rows {
                     // SAFETY: `out` is borrowed while strips run; no other strip has these cells.
-                    let cells = unsafe { self.out.slice(row * n + column, cols) };
-                    activate(v, self.activation, cells);
+                    let cells = unsafe { out.slice(row * n + column, cols) };
+                    activate(v, activation, cells);
                 }
             }
         }

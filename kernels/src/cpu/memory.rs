@@ -1,23 +1,30 @@
-//! Memory of f32 that starts on a cache line, and the three kinds of operand kept in it.
+//! Memory that starts on a cache line, and the three kinds of operand kept in it.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+/// What lines hold: values of four bytes.
+pub(crate) trait Word: Copy + Default + Send + Sync + 'static {}
+
+impl Word for f32 {}
+impl Word for i32 {}
+impl Word for u32 {}
+
 /// One cache line, the width of the widest register.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; LINE]);
+struct Line<W>([W; LINE]);
 
 const LINE: usize = 16;
 
-/// A run of f32 whose first value starts a cache line, so that no aligned vector straddles two.
+/// A run of words whose first starts a cache line, so that no aligned vector straddles two.
 #[derive(Default)]
-pub(crate) struct Lines {
-    lines: Vec<Line>,
+pub(crate) struct Lines<W = f32> {
+    lines: Vec<Line<W>>,
     len: usize,
 }
 
-impl Lines {
+impl<W: Word> Lines<W> {
     pub(crate) fn zeroed(len: usize) -> Self {
         let mut lines = Self::default();
         lines.resize(len);
@@ -30,27 +37,33 @@ impl Lines {
         if lines > self.lines.len() {
             // The old values are not wanted: without them there is nothing to copy while growing.
             self.lines.clear();
-            self.lines.resize(lines, Line([0.0; LINE]));
+            self.lines.resize(lines, Line([W::default(); LINE]));
         }
         self.len = len;
     }
 }
 
-impl Deref for Lines {
-    type Target = [f32];
+impl<W: Word> Deref for Lines<W> {
+    type Target = [W];
 
-    fn deref(&self) -> &[f32] {
-        // SAFETY: `Line` is `repr(C)` over f32 without padding (16 · 4 = 64 bytes, its alignment), and
+    fn deref(&self) -> &[W] {
+        // SAFETY: `Line` is `repr(C)` over words without padding (16 · 4 = 64 bytes, its alignment), and
         // `resize` keeps `len` within the lines that `lines` holds, all of them initialised.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 }
 
-impl DerefMut for Lines {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<W: Word> DerefMut for Lines<W> {
+    fn deref_mut(&mut self) -> &mut [W] {
         // SAFETY: as in `deref`; the borrow of `self` is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
+}
+
+/// The bytes of `words`, in the order in which they lie in memory.
+pub(crate) fn bytes_mut(words: &mut [u32]) -> &mut [u8] {
+    // SAFETY: the slice is as many bytes long, bytes need no alignment, and any bits are a byte and a word.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
 }
 
 /// Activations, row-major, in memory that only grows.
@@ -116,19 +129,19 @@ impl Table {
 
 /// Cells of an output that several threads fill at once, each its own.
 #[derive(Clone, Copy)]
-pub(crate) struct Cells {
-    start: *mut f32,
+pub(crate) struct Cells<W = f32> {
+    start: *mut W,
     len: usize,
 }
 
 // SAFETY: the pointer is only turned into references by `slice`, whose callers vouch for cells that no
 // other thread touches meanwhile.
-unsafe impl Send for Cells {}
+unsafe impl<W: Word> Send for Cells<W> {}
 // SAFETY: as for `Send`.
-unsafe impl Sync for Cells {}
+unsafe impl<W: Word> Sync for Cells<W> {}
 
-impl Cells {
-    pub(crate) fn new(values: &mut [f32]) -> Self {
+impl<W: Word> Cells<W> {
+    pub(crate) fn new(values: &mut [W]) -> Self {
         Self {
             start: values.as_mut_ptr(),
             len: values.len(),
@@ -136,7 +149,7 @@ impl Cells {
     }
 
     /// The pointer to cell `at`, from where `len` cells follow. Panics where they would not.
-    pub(crate) fn at(self, at: usize, len: usize) -> *mut f32 {
+    pub(crate) fn at(self, at: usize, len: usize) -> *mut W {
         assert!(
             at <= self.len && len <= self.len - at,
             "{at} + {len} cells of {}",
@@ -149,7 +162,7 @@ impl Cells {
     /// # Safety
     /// The slice that [`Cells::new`] was given is still borrowed for the cells' user, and no other
     /// thread reads or writes these `len` cells while the result lives.
-    pub(crate) unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a mut [f32] {
+    pub(crate) unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a mut [W] {
         // SAFETY: `at` checks the bounds; the caller vouches for exclusive use.
         unsafe { std::slice::from_raw_parts_mut(self.at(at, len), len) }
     }

@@ -21,6 +21,9 @@ pub(crate) trait Vector: Copy + Send + Sync {
     /// # Safety
     /// `to` is valid for writing [`Vector::LANES`] values.
     unsafe fn store_at(self, value: Self::F, to: *mut f32);
+    /// Writes each value, rounded to the nearest integer, ties to even, as a byte with 128 added: values within
+    /// ±127.5. Others leave bytes of no meaning. Panics where `to` has no room for a register of bytes.
+    fn store_bytes(self, value: Self::F, to: &mut [u8]);
     /// Asks the second cache level for the line at `from`; nothing is accessed, so any address will do.
     fn prefetch(self, from: *const f32);
     /// `a + b`.

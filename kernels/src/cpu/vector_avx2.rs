@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::{
     __m256, _MM_HINT_T1, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps,
-    _mm_movehl_ps, _mm_prefetch, _mm256_add_epi32, _mm256_add_ps, _mm256_castps_si256,
-    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
+    _mm_movehl_ps, _mm_packs_epi32, _mm_packus_epi16, _mm_prefetch, _mm_storel_epi64, _mm256_add_epi32,
+    _mm256_add_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128,
+    _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
     _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32,
     _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
 };
@@ -57,6 +58,18 @@ impl Vector for Avx2 {
     unsafe fn store_at(self, value: Self::F, to: *mut f32) {
         // SAFETY: the caller vouches for 8 values; the instruction needs no alignment; AVX is proven.
         unsafe { _mm256_storeu_ps(to, value) }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, value: Self::F, to: &mut [u8]) {
+        let to = &mut to[..8];
+        // SAFETY: the slice has 8 bytes; the instruction needs no alignment; AVX2 is proven.
+        unsafe {
+            let integers = _mm256_add_epi32(_mm256_cvtps_epi32(value), _mm256_set1_epi32(128));
+            let low = _mm256_castsi256_si128(integers);
+            let shorts = _mm_packs_epi32(low, _mm256_extracti128_si256::<1>(integers));
+            _mm_storel_epi64(to.as_mut_ptr().cast(), _mm_packus_epi16(shorts, shorts));
+        }
     }
 
     #[inline(always)]

@@ -1,9 +1,10 @@
 //! Vectors of 16 lanes: AVX-512F.
 
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
-    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    __m512, _MM_HINT_T1, _mm_prefetch, _mm_storeu_si128, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_cvtepi32_epi8, _mm512_cvtps_epi32, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::vector::Vector;
@@ -55,6 +56,16 @@ impl Vector for Avx512 {
     unsafe fn store_at(self, value: Self::F, to: *mut f32) {
         // SAFETY: the caller vouches for 16 values; the instruction needs no alignment; AVX-512F is proven.
         unsafe { _mm512_storeu_ps(to, value) }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, value: Self::F, to: &mut [u8]) {
+        let to = &mut to[..16];
+        // SAFETY: the slice has 16 bytes; the instruction needs no alignment; AVX-512F is proven.
+        unsafe {
+            let integers = _mm512_add_epi32(_mm512_cvtps_epi32(value), _mm512_set1_epi32(128));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(integers));
+        }
     }
 
     #[inline(always)]

@@ -43,6 +43,13 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
+    fn store_bytes(self, value: Self::F, to: &mut [u8]) {
+        for (byte, value) in to[..Self::LANES].iter_mut().zip(self.round(value)) {
+            *byte = (value as i32).wrapping_add(128) as u8;
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, _: *const f32) {}
 
     #[inline(always)]

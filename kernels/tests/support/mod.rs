@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+use std::io::Write;
+
 use penstock_kernels::cpu::{Buffer, Table};
-use penstock_kernels::{Cpu, Norm, Ops, Path};
+use penstock_kernels::{Cpu, Norm, Ops, Path, Precision, Threads};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -20,6 +22,33 @@ pub fn devices() -> Vec<Cpu> {
         .into_iter()
         .flat_map(|path| [1, 2].map(|threads| Cpu::with_path(threads, path).expect("threads start")))
         .collect()
+}
+
+/// A processor for every way of this machine to multiply bytes, with one and with two threads.
+pub fn int8_devices() -> Vec<Cpu> {
+    Precision::int8_supported()
+        .into_iter()
+        .flat_map(in_precision)
+        .collect()
+}
+
+/// The same for bfloat16; none, and a line that says so, where the processor has no instructions for it.
+pub fn bf16_devices() -> Vec<Cpu> {
+    match Precision::bf16() {
+        Ok(precision) => in_precision(precision).collect(),
+        Err(error) => {
+            // Written past the capture of a passing test's output: a skip is said aloud.
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {error}");
+            Vec::new()
+        }
+    }
+}
+
+fn in_precision(precision: Precision) -> impl Iterator<Item = Cpu> {
+    [1, 2].into_iter().map(move |threads| {
+        let threads = Threads::new(threads).expect("threads start");
+        Cpu::on(threads, Path::best(), precision)
+    })
 }
 
 pub fn filled(cpu: &mut Cpu, values: &[f32], rows: usize) -> Buffer {

@@ -1,0 +1,154 @@
+//! Products in bfloat16: AVX512-BF16, which multiplies two pairs in each lane and sums them in f32.
+
+use std::arch::x86_64::{
+    __m512, __m512bh, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_storeu_si512,
+};
+
+use super::gemm::Product;
+use super::memory::Lines;
+use super::vector::Vector;
+use super::vector_avx512::Avx512;
+
+/// Values in a word.
+const WORD: usize = 2;
+
+/// Proof that the processor has AVX-512F and AVX512-BF16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Avx512Bf16(Avx512);
+
+/// Code that is compiled for the instructions.
+pub(crate) trait Bf16Kernel {
+    fn run(self, proof: Avx512Bf16);
+}
+
+impl Avx512Bf16 {
+    pub(crate) fn detect() -> Option<Self> {
+        Avx512::detect()
+            .filter(|_| is_x86_feature_detected!("avx512bf16"))
+            .map(Self)
+    }
+
+    pub(crate) fn enter<K: Bf16Kernel>(self, kernel: K) {
+        #[target_feature(enable = "avx512f,avx512bf16")]
+        fn entry<K: Bf16Kernel>(proof: Avx512Bf16, kernel: K) {
+            kernel.run(proof);
+        }
+        // SAFETY: `detect` alone makes the proof, after it found both features.
+        unsafe { entry(self, kernel) }
+    }
+}
+
+macro_rules! proven {
+    ($instruction:expr) => {
+        // SAFETY: `detect` alone makes the proof that `self` is, after it found AVX-512F and AVX512-BF16.
+        unsafe { $instruction }
+    };
+}
+
+impl Product for Avx512Bf16 {
+    type V = Avx512;
+    type Word = u32;
+    type Words = __m512bh;
+    type Sums = __m512;
+    const TILE_ROWS: usize = Avx512::TILE_ROWS;
+
+    #[inline(always)]
+    fn vector(self) -> Avx512 {
+        self.0
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, from: *const u32) -> __m512bh {
+        // SAFETY: the caller vouches for 16 words; the instruction needs no alignment; AVX-512F is proven;
+        // both types are 512 bits of which any is a value.
+        unsafe { std::mem::transmute(_mm512_loadu_si512(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn spread_at(self, from: *const u32) -> __m512bh {
+        // SAFETY: the caller vouches for one word; the rest as in `load_at`.
+        unsafe { std::mem::transmute(_mm512_set1_epi32((*from).cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn start(self, _: usize) -> __m512 {
+        proven!(_mm512_set1_ps(0.0))
+    }
+
+    #[inline(always)]
+    fn step(self, a: __m512bh, b: __m512bh, sums: __m512) -> __m512 {
+        proven!(_mm512_dpbf16_ps(sums, a, b))
+    }
+
+    #[inline(always)]
+    fn finish(self, sums: __m512, _: usize, _: usize) -> __m512 {
+        sums
+    }
+}
+
+/// Words of a row of `inp` values.
+pub(crate) fn words(inp: usize) -> usize {
+    inp.div_ceil(WORD)
+}
+
+/// Rounds rows of `inp` values to the nearest bfloat16, ties to even, two to a word; an odd row ends in a zero.
+pub(crate) struct Round<'a> {
+    pub x: &'a [f32],
+    pub words: &'a mut [u32],
+    pub inp: usize,
+}
+
+impl Bf16Kernel for Round<'_> {
+    #[inline(always)]
+    fn run(self, proof: Avx512Bf16) {
+        const STEP: usize = 32;
+        let rows = self.words.chunks_exact_mut(words(self.inp));
+        for (row, words) in self.x.chunks_exact(self.inp).zip(rows) {
+            let whole = self.inp / STEP * STEP;
+            for (values, words) in row.chunks_exact(STEP).zip(words.chunks_exact_mut(STEP / WORD)) {
+                proof.round(values, words);
+            }
+            let rest = &row[whole..];
+            if !rest.is_empty() {
+                let (mut values, mut rounded) = ([0.0; STEP], [0; STEP / WORD]);
+                values[..rest.len()].copy_from_slice(rest);
+                proof.round(&values, &mut rounded);
+                let words = &mut words[whole / WORD..];
+                words.copy_from_slice(&rounded[..words.len()]);
+            }
+        }
+    }
+}
+
+impl Avx512Bf16 {
+    /// The first 32 values to the first 16 words.
+    #[inline(always)]
+    #[allow(
+        clippy::unused_self,
+        reason = "it is the proof that the instructions are there"
+    )]
+    fn round(self, values: &[f32], words: &mut [u32]) {
+        let (values, words) = (&values[..32], &mut words[..16]);
+        // SAFETY: the slices have 32 values and 16 words; the instructions need no alignment; the features are
+        // proven; both types are 512 bits of which any is a value.
+        unsafe {
+            let low = _mm512_loadu_ps(values.as_ptr());
+            let high = _mm512_loadu_ps(values.as_ptr().add(16));
+            let rounded =
+                std::mem::transmute::<__m512bh, std::arch::x86_64::__m512i>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_storeu_si512(words.as_mut_ptr().cast(), rounded);
+        }
+    }
+}
+
+/// `weight`, row-major `[out, inp]`, in words.
+pub(crate) fn rounded(proof: Avx512Bf16, weight: &[f32], out: usize, inp: usize) -> Lines<u32> {
+    let mut words = Lines::zeroed(out * words(inp));
+    proof.enter(Round {
+        x: weight,
+        words: &mut words,
+        inp,
+    });
+    words
+}
