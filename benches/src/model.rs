@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use penstock_models::{LoadOptions, Loaded, Threads, load};
+use penstock_models::{Device, LoadOptions, Loaded, Threads, load};
 
 /// Names another folder than the one that `./quickstart` fills.
 pub const FOLDER_VARIABLE: &str = "PENSTOCK_MINILM";
@@ -32,7 +32,7 @@ pub fn minilm(threads: usize) -> Option<Loaded> {
         }
     };
     let options = LoadOptions {
-        threads,
+        device: Device::Cpu { threads },
         check_parity: false,
         ..LoadOptions::default()
     };

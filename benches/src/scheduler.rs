@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Sender, bounded};
 use hdrhistogram::Histogram;
 use penstock::clock::Clock;
-use penstock::executor::Executor;
+use penstock::executor::{Executor, Seat};
 use penstock::metrics::{Metrics, ModelMetrics, OutcomeLabel, Source};
 use penstock::scheduler::{Wires, run};
 use penstock_core::{
@@ -166,7 +166,9 @@ impl Line {
             name: "instantly".into(),
             tokens_max,
             metrics: Arc::clone(&model_metrics),
-            busy: metrics.device_busy("cpu"),
+            seat: Seat {
+                busy: metrics.device_busy("cpu"),
+            },
             clock,
         };
         let executor = spawn("execute", move || {

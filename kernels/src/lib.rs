@@ -5,7 +5,6 @@
 
 mod check;
 pub mod cpu;
-#[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod dispatch;
 pub mod ops;

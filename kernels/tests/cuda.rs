@@ -1,6 +1,5 @@
 //! The operations on a real GPU, for machines that have one; elsewhere it says why it did not run.
 
-#![cfg(feature = "cuda")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

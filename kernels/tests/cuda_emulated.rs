@@ -1,6 +1,5 @@
 //! The CUDA kernels and what launches them, on the processor: no GPU is needed, a C++ compiler is.
 
-#![cfg(feature = "cuda")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -127,6 +127,18 @@ pub enum ModelError {
         /// What differs, by how much, and what is allowed.
         difference: String,
     },
+    /// The loaded model names other labels than `parity.json` for too many texts.
+    #[error("{file}: {others} of {cases} texts get another label, at least {share_min} must get the same")]
+    Labels {
+        /// The parity file.
+        file: PathBuf,
+        /// Texts with another label.
+        others: usize,
+        /// Texts in all.
+        cases: usize,
+        /// The share of texts whose label must be the same.
+        share_min: f32,
+    },
     /// A batch that the model cannot run: an id beyond the vocabulary, a text beyond the window.
     #[error("{0}")]
     Batch(String),

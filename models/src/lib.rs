@@ -12,6 +12,7 @@ mod locate;
 mod versions;
 
 mod config;
+mod device;
 mod sentence;
 mod tokenizer;
 mod weights;
@@ -25,10 +26,13 @@ mod model;
 mod parity;
 mod registry;
 
+pub use device::Device;
 pub use error::ModelError;
 pub use load::{LoadOptions, Loaded, inspect, load};
 pub use locate::locate;
 pub use model::Model;
+pub use penstock_kernels::cuda::nvidia::probe;
+pub use penstock_kernels::cuda::{Dtype, Unavailable};
 pub use penstock_kernels::{Pooling, Threads};
 pub use pooling::normalize;
 pub use registry::Family;

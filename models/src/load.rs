@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use penstock_kernels::{Cpu, Ops, Path as Instructions, Pooling, Precision, Threads};
+use penstock_kernels::cuda::{Cuda, Nvidia};
+use penstock_kernels::{Cpu, Ops, Path as Instructions, Pooling, Precision};
 
 use crate::config::Config;
+use crate::device::{self, Device};
 use crate::model::PackedModel;
 use crate::parity::Parity;
 use crate::sentence::Sentence;
@@ -16,9 +18,8 @@ use crate::{Model, ModelError, ModelSpec, Task, TextTokenizer};
 /// What the caller decides about a model.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Compute threads on the CPU, which models share; without them, a team for this model alone with a
-    /// thread for each core.
-    pub threads: Option<Threads>,
+    /// Where it computes, and in which format.
+    pub device: Device,
     /// Another task than the folder suggests.
     pub task: Option<Task>,
     /// Another maximum of tokens than the folder says, up to the model's window.
@@ -30,7 +31,7 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
         LoadOptions {
-            threads: None,
+            device: Device::default(),
             task: None,
             max_length: None,
             check_parity: true,
@@ -48,17 +49,18 @@ pub struct Loaded {
     pub model: Box<dyn Model>,
 }
 
-/// Loads the model in `folder` for the CPU.
+/// Loads the model in `folder`.
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Loaded, ModelError> {
-    let threads = match &options.threads {
-        Some(threads) => threads.clone(),
-        None => Threads::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))?,
-    };
-    load_on(
-        folder,
-        options,
-        Cpu::on(threads, Instructions::best(), Precision::F32),
-    )
+    match &options.device {
+        Device::Cpu { threads } => {
+            let threads = device::team(threads.as_ref())?;
+            let cpu = Cpu::on(threads, Instructions::best(), Precision::F32);
+            load_on(folder, options, cpu)
+        }
+        &Device::Cuda { ordinal, dtype } => {
+            load_on(folder, options, Cuda::new(Nvidia::open(ordinal, dtype)?, dtype))
+        }
+    }
 }
 
 fn load_on<O: Ops + 'static>(folder: &Path, options: &LoadOptions, ops: O) -> Result<Loaded, ModelError> {
@@ -78,7 +80,7 @@ fn load_on<O: Ops + 'static>(folder: &Path, options: &LoadOptions, ops: O) -> Re
     let spec = Arc::new(spec);
     let mut model = PackedModel::load(Arc::clone(&spec), &config, &weights, ops)?;
     if let (true, Some(parity)) = (options.check_parity, parity) {
-        parity.check(&spec, &tokenizer, &mut model)?;
+        parity.check(&spec, &tokenizer, &mut model, options.device.fidelity())?;
     }
     Ok(Loaded {
         spec,

@@ -6,6 +6,7 @@ use penstock_core::{PackedTokens, Reply};
 use serde::Deserialize;
 
 use crate::config::read_json;
+use crate::device::Fidelity;
 use crate::{Model, ModelError, ModelSpec, Task, TextTokenizer, normalize};
 
 /// Tokens run at once: enough to keep the device busy, little enough to need no memory to speak of.
@@ -77,6 +78,7 @@ impl Parity {
         spec: &ModelSpec,
         tokenizer: &TextTokenizer,
         model: &mut dyn Model,
+        fidelity: Fidelity,
     ) -> Result<(), ModelError> {
         if !self.is_for(spec.task) {
             return Err(ModelError::unsupported(
@@ -96,7 +98,7 @@ impl Parity {
             ));
         }
         let mut batch = PackedTokens::with_capacity(0, 0);
-        let mut first = 0;
+        let (mut first, mut other_labels) = (0, 0);
         for (i, case) in self.raw.cases.iter().enumerate() {
             let ids = tokenizer
                 .encode_to(&case.text, true, self.raw.max_length)
@@ -116,38 +118,67 @@ impl Parity {
             if batch.tokens() >= BATCH_TOKENS || i + 1 == self.raw.cases.len() {
                 let replies = model.forward(&batch)?;
                 for (reply, case) in replies.into_iter().zip(first..) {
-                    self.compare(case, &output(reply, spec.normalize))?;
+                    let found = output(reply, spec.normalize);
+                    self.compare(case, &found, fidelity)?;
+                    let expected = &self.raw.cases[case].output;
+                    other_labels += usize::from(largest(&found) != largest(expected));
                 }
                 batch = PackedTokens::with_capacity(0, 0);
                 first = i + 1;
             }
         }
+        if spec.task == Task::SequenceClassification {
+            self.agree(other_labels, fidelity)?;
+        }
         Ok(())
     }
 
-    fn compare(&self, case: usize, found: &[f32]) -> Result<(), ModelError> {
+    fn compare(&self, case: usize, found: &[f32], fidelity: Fidelity) -> Result<(), ModelError> {
         let expected = &self.raw.cases[case].output;
         if found.len() != expected.len() {
             let difference = format!("{} values, the original has {}", found.len(), expected.len());
             return Err(self.differs(case, difference));
         }
-        // A value that is not a number is as far away as can be.
-        let distance = |(f, e): (&f32, &f32)| {
-            if f.is_finite() {
-                (f - e).abs()
-            } else {
-                f32::INFINITY
+        let tolerance = self.raw.tolerance;
+        match fidelity {
+            Fidelity::Exact => match furthest(found, expected) {
+                most if most > tolerance => Err(self.differs(
+                    case,
+                    format!("the largest difference is {most:e}, allowed are {tolerance:e}"),
+                )),
+                _ => Ok(()),
+            },
+            Fidelity::Rounded { cosine_min, .. } => {
+                let cosine = cosine(found, expected);
+                // Written so that what is not a number is refused.
+                if cosine >= cosine_min {
+                    return Ok(());
+                }
+                Err(self.differs(
+                    case,
+                    format!("the cosine is {cosine}, at least {cosine_min} is needed"),
+                ))
             }
-        };
-        let most = found.iter().zip(expected).map(distance).fold(0.0, f32::max);
-        if most > self.raw.tolerance {
-            let tolerance = self.raw.tolerance;
-            return Err(self.differs(
-                case,
-                format!("the largest difference is {most:e}, allowed are {tolerance:e}"),
-            ));
         }
-        Ok(())
+    }
+
+    /// In f32 the values themselves were held to their tolerance, which is smaller than any doubt about a
+    /// label that matters.
+    fn agree(&self, others: usize, fidelity: Fidelity) -> Result<(), ModelError> {
+        let Fidelity::Rounded { labels_min, .. } = fidelity else {
+            return Ok(());
+        };
+        let cases = self.cases();
+        let share = 1.0 - others as f32 / cases.max(1) as f32;
+        if share >= labels_min {
+            return Ok(());
+        }
+        Err(ModelError::Labels {
+            file: self.file.clone(),
+            others,
+            cases,
+            share_min: labels_min,
+        })
     }
 
     fn differs(&self, case: usize, difference: String) -> ModelError {
@@ -157,6 +188,29 @@ impl Parity {
             difference,
         }
     }
+}
+
+/// The largest difference. A value that is not a number is as far away as can be.
+fn furthest(found: &[f32], expected: &[f32]) -> f32 {
+    let distance = |(f, e): (&f32, &f32)| {
+        if f.is_finite() {
+            (f - e).abs()
+        } else {
+            f32::INFINITY
+        }
+    };
+    found.iter().zip(expected).map(distance).fold(0.0, f32::max)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };
+    (dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()) as f32
+}
+
+/// The position of the largest value.
+fn largest(values: &[f32]) -> Option<usize> {
+    (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b]))
 }
 
 /// The values that the original calls its output.

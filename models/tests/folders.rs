@@ -13,14 +13,16 @@ mod support;
 use std::path::Path;
 
 use penstock_core::{PackedTokens, Reply};
-use penstock_models::{Family, LoadOptions, Task, Threads};
+use penstock_models::{Device, Family, LoadOptions, Task, Threads};
 use safetensors::tensor::Dtype;
 use support::broken::{Copy, Tensor};
 use support::{difference, load, reference, run};
 
 fn options() -> LoadOptions {
     LoadOptions {
-        threads: Some(Threads::new(1).unwrap()),
+        device: Device::Cpu {
+            threads: Some(Threads::new(1).unwrap()),
+        },
         check_parity: false,
         ..LoadOptions::default()
     }

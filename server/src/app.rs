@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::device::Placement;
 use crate::front::Front;
 use crate::ingest;
 use crate::lane::{Shared, Wrap};
@@ -90,21 +91,21 @@ pub struct Engine {
 
 impl Engine {
     /// Starts the threads and loads every configured model.
-    pub async fn start(config: &Config) -> Result<Engine, AppError> {
-        let engine = Engine::prepare(config, None)?;
+    pub async fn start(config: &Config, placement: &Placement) -> Result<Engine, AppError> {
+        let engine = Engine::prepare(config, placement, None)?;
         engine.load().await?;
         Ok(engine)
     }
 
     /// The same, with `wrap` around every model that is loaded.
-    pub async fn start_with(config: &Config, wrap: Wrap) -> Result<Engine, AppError> {
-        let engine = Engine::prepare(config, Some(wrap))?;
+    pub async fn start_with(config: &Config, placement: &Placement, wrap: Wrap) -> Result<Engine, AppError> {
+        let engine = Engine::prepare(config, placement, Some(wrap))?;
         engine.load().await?;
         Ok(engine)
     }
 
     /// Starts the threads; no model is loaded yet, so readiness is false.
-    fn prepare(config: &Config, wrap: Option<Wrap>) -> Result<Engine, AppError> {
+    fn prepare(config: &Config, placement: &Placement, wrap: Option<Wrap>) -> Result<Engine, AppError> {
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new(clock));
         let (pool, tokenizers) =
@@ -119,12 +120,11 @@ impl Engine {
             pool: Arc::new(pool),
             limits: config.limits.clone(),
             clock,
-            busy: metrics.device_busy("cpu"),
             wrap,
         };
         let repository = Arc::new(Repository::new(
             &config.models,
-            threads,
+            placement.compute.devices(&threads),
             shared,
             Arc::clone(&metrics),
         ));
@@ -180,9 +180,9 @@ impl Engine {
 }
 
 /// Runs the server until SIGTERM or SIGINT, then drains it.
-pub fn serve(config: Config) -> Result<(), AppError> {
+pub fn serve(config: Config, placement: &Placement) -> Result<(), AppError> {
     let runtime = runtime(config.io_threads)?;
-    let served = runtime.block_on(run(config));
+    let served = runtime.block_on(run(config, placement));
     // A request that outlived the drain must not hold the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
@@ -201,12 +201,12 @@ pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, AppError> {
         })
 }
 
-async fn run(config: Config) -> Result<(), AppError> {
+async fn run(config: Config, placement: &Placement) -> Result<(), AppError> {
     // Bound before the models load, so that a taken port is told at once; readiness says the rest.
     let (grpc, grpc_addr) = bind("grpc", config.grpc_addr).await?;
     let (http, http_addr) = bind("http", config.http_addr).await?;
     let (scrape, metrics_addr) = bind("metrics", config.metrics_addr).await?;
-    let engine = Engine::prepare(&config, None)?;
+    let engine = Engine::prepare(&config, placement, None)?;
     let front = engine.front();
     // Until the routes hold a reason of their own, so that readiness does not come and go.
     let unread = front.unready();

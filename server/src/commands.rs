@@ -13,6 +13,7 @@ use penstock_models::{ModelError, ModelSpec};
 use crate::app::AppError;
 use crate::cli::{Command, ModelCommand};
 use crate::config::ConfigError;
+use crate::device::DeviceError;
 
 /// Why a command ended early.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,9 @@ pub enum Failure {
     /// The config is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// There is no such device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The model cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -61,9 +65,11 @@ impl Failure {
             // EX_TEMPFAIL: nothing is wrong that a new process, or the one that took its place, has not put right.
             Failure::Serve(AppError::Kafka(_)) => ExitCode::from(75),
             Failure::Serve(_) => ExitCode::FAILURE,
-            Failure::Config(_) | Failure::Model(_) | Failure::Engine(_) | Failure::Io { .. } => {
-                ExitCode::from(2)
-            }
+            Failure::Config(_)
+            | Failure::Device(_)
+            | Failure::Model(_)
+            | Failure::Engine(_)
+            | Failure::Io { .. } => ExitCode::from(2),
             Failure::NobodyReads => ExitCode::SUCCESS,
         }
     }

@@ -60,12 +60,10 @@ pub struct Config {
     pub http_addr: SocketAddr,
     /// Where `/metrics` listens.
     pub metrics_addr: SocketAddr,
-    /// Where the models run; never `Auto`.
+    /// Where the models are to run; [`crate::device`] holds it against what this machine has.
     pub device: DeviceChoice,
-    /// What they compute in; never `Auto`.
+    /// What they are to compute in.
     pub dtype: DtypeChoice,
-    /// Why it is this device and this format, for the log.
-    pub device_reason: String,
     /// Threads that compute.
     pub threads: usize,
     /// Threads that tokenize.

@@ -20,10 +20,16 @@ pub struct Executor {
     pub tokens_max: usize,
     /// The model's metrics.
     pub metrics: Arc<ModelMetrics>,
-    /// The device's busy time.
-    pub busy: BusyMeter,
+    /// Where it sits.
+    pub seat: Seat,
     /// The clock.
     pub clock: Clock,
+}
+
+/// What an executor shares with the others on its device.
+pub struct Seat {
+    /// The device's busy time.
+    pub busy: BusyMeter,
 }
 
 impl Executor {
@@ -52,7 +58,7 @@ impl Executor {
                 shape,
                 took: (!failed).then_some(took),
             });
-            self.busy.add(took);
+            self.seat.busy.add(took);
             self.metrics
                 .batch_done(shape.texts, shape.tokens, self.tokens_max, took);
             batch.answer_rows(rows, finished);

@@ -10,16 +10,16 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use penstock_core::{
-    Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Permit, Rejection, Request,
-    Responder, Sink,
+    Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Permit, PolicyError,
+    Rejection, Request, Responder, Sink,
 };
 use penstock_models::{Loaded, Model, ModelSpec, TextTokenizer};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::config::{Batching, Limits, TOKENS_MAX};
-use crate::executor::Executor;
-use crate::metrics::{BusyMeter, ModelMetrics};
+use crate::executor::{Executor, Seat};
+use crate::metrics::ModelMetrics;
 use crate::scheduler::{self, Wires};
 use crate::tokenize::{Job, Text, TokenizerPool};
 
@@ -92,24 +92,51 @@ pub struct Shared {
     pub limits: Limits,
     /// The clock.
     pub clock: Clock,
-    /// The device's busy time.
-    pub busy: BusyMeter,
     /// What stands in for the models.
     pub wrap: Option<Wrap>,
+}
+
+/// A loaded version, with a copy of the model for each executor.
+pub struct Copies {
+    /// What it is.
+    pub spec: Arc<ModelSpec>,
+    /// Its tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// The models, each on the device of its seat.
+    pub models: Vec<(Box<dyn Model>, Seat)>,
+}
+
+impl Copies {
+    /// What was loaded from one folder, once for each of `seats`; `None` where that is never.
+    pub fn of(loaded: Vec<Loaded>, seats: impl IntoIterator<Item = Seat>) -> Option<Copies> {
+        let mut what = None;
+        let models = loaded.into_iter().zip(seats).map(|(loaded, seat)| {
+            what = what.take().or(Some((loaded.spec, loaded.tokenizer)));
+            (loaded.model, seat)
+        });
+        let models = models.collect();
+        what.map(|(spec, tokenizer)| Copies {
+            spec,
+            tokenizer,
+            models,
+        })
+    }
 }
 
 /// The threads of a lane. They end by themselves once the last `Arc<Lane>` is gone and the queue is dry.
 pub struct LaneThreads {
     scheduler: JoinHandle<()>,
-    executor: JoinHandle<()>,
+    executors: Vec<JoinHandle<()>>,
 }
 
 impl LaneThreads {
-    /// Waits for both.
+    /// Waits for all of them.
     pub fn join(self) {
         // A thread that panicked has said so on stderr, and its requests were answered by their drop.
         let _ = self.scheduler.join();
-        let _ = self.executor.join();
+        self.executors
+            .into_iter()
+            .for_each(|executor| drop(executor.join()));
     }
 }
 
@@ -123,55 +150,49 @@ impl Drop for AliveGuard {
 }
 
 impl Lane {
-    /// Starts the threads of a loaded model, which prepares `prefetch` batches while one runs.
+    /// Starts the threads of a loaded model, each copy of which prepares `prefetch` batches while one runs.
     pub fn open(
         name: &str,
         version: &str,
-        loaded: Loaded,
+        copies: Copies,
         policy: BatchPolicy,
         prefetch: usize,
         shared: Shared,
         metrics: Arc<ModelMetrics>,
     ) -> Result<(Arc<Lane>, LaneThreads), Rejection> {
-        let Loaded {
+        let Copies {
             spec,
             tokenizer,
-            model,
-        } = loaded;
+            models,
+        } = copies;
         let Shared {
             pool,
             limits,
             clock,
-            busy,
             wrap: _,
         } = shared;
         let refuse = |e: &dyn std::fmt::Display| Rejection::Invalid(format!("model {name}: {e}"));
         let room = Arc::new(Notify::new());
-        let freed = Arc::clone(&room);
-        let bounds = AdmissionBounds {
-            tokens_max: limits.queue_tokens_max,
-            bytes_max: limits.queue_bytes_max,
-            texts_max: limits.queue_texts_max,
-        };
-        bounds
-            .check_window(tokenizer.max_length())
-            .map_err(|e| refuse(&e))?;
-        let admission = Admission::with_release(bounds, Box::new(move || freed.notify_waiters()))
-            .map_err(|e| refuse(&e))?;
-
+        let admission = gate(&limits, tokenizer.max_length(), Arc::clone(&room)).map_err(|e| refuse(&e))?;
         let (requests, requests_out) = bounded(limits.queue_texts_max);
-        let credits = prefetch + 1;
+        let credits = (prefetch + 1) * models.len();
         let (batches, batches_out) = bounded(credits);
         let (ran, ran_out) = bounded(credits);
         let alive = Arc::new(AtomicBool::new(true));
-        let executor = Executor {
-            name: name.to_owned(),
-            tokens_max: policy.tokens_max(),
-            metrics: Arc::clone(&metrics),
-            busy,
-            clock,
-        };
-        let executor = spawn(name, "execute", move || executor.run(model, &batches_out, &ran))?;
+        let executors = models.into_iter().map(|(model, seat)| {
+            let executor = Executor {
+                name: name.to_owned(),
+                tokens_max: policy.tokens_max(),
+                metrics: Arc::clone(&metrics),
+                seat,
+                clock,
+            };
+            let (batches, ran) = (batches_out.clone(), ran.clone());
+            spawn(name, "execute", move || executor.run(model, &batches, &ran))
+        });
+        let executors = executors.collect::<Result<_, _>>()?;
+        // These ends are the executors' alone: when the last of them is gone, the scheduler notices.
+        drop((batches_out, ran));
         let guard = AliveGuard(Arc::clone(&alive));
         let gone = Arc::clone(&metrics);
         let batcher = Batcher::new(policy.clone(), CostModel::default());
@@ -203,7 +224,7 @@ impl Lane {
             pool,
             alive,
         };
-        Ok((Arc::new(lane), LaneThreads { scheduler, executor }))
+        Ok((Arc::new(lane), LaneThreads { scheduler, executors }))
     }
 
     /// False once the lane's threads are gone: the model must be loaded again.
@@ -326,7 +347,7 @@ impl Lane {
 type TextBound = (usize, usize);
 
 /// The checked limits of a model's batches.
-pub fn policy(batching: &Batching, window: usize) -> Result<BatchPolicy, penstock_core::PolicyError> {
+pub fn policy(batching: &Batching, window: usize) -> Result<BatchPolicy, PolicyError> {
     BatchPolicy::new(
         batching.tokens_max.unwrap_or(TOKENS_MAX.max(window)),
         batching.texts_max,
@@ -335,6 +356,17 @@ pub fn policy(batching: &Batching, window: usize) -> Result<BatchPolicy, penstoc
         batching.queue_delay_max,
         batching.interactive_target,
     )
+}
+
+/// The admission of a queue, which tells `freed` of room that comes free.
+fn gate(limits: &Limits, window: usize, freed: Arc<Notify>) -> Result<Arc<Admission>, PolicyError> {
+    let bounds = AdmissionBounds {
+        tokens_max: limits.queue_tokens_max,
+        bytes_max: limits.queue_bytes_max,
+        texts_max: limits.queue_texts_max,
+    };
+    bounds.check_window(window)?;
+    Admission::with_release(bounds, Box::new(move || freed.notify_waiters()))
 }
 
 fn queue_gauges(admission: Arc<Admission>, metrics: Arc<ModelMetrics>) -> impl FnMut() + Send {

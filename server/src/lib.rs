@@ -8,6 +8,8 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 
+pub mod device;
+
 pub mod app;
 
 pub mod ingest;

@@ -8,11 +8,12 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use penstock_core::lifecycle::{LoadId, ModelLifecycle, TransitionError, VersionState};
 use penstock_core::{BatchPolicy, Rejection};
-use penstock_models::{LoadOptions, Loaded, Threads};
+use penstock_models::{Device, LoadOptions, Model};
 use tracing::{error, info};
 
 use crate::config::ModelConfig;
-use crate::lane::{self, Lane, LaneThreads, Shared};
+use crate::executor::Seat;
+use crate::lane::{self, Copies, Lane, LaneThreads, Shared};
 use crate::metrics::Metrics;
 
 /// Versions of a model that answer side by side, as Triton's default version policy has it.
@@ -59,7 +60,8 @@ pub struct IndexEntry {
 /// The configured models.
 pub struct Repository {
     entries: BTreeMap<String, Arc<Entry>>,
-    threads: Threads,
+    /// Every model runs on each of them.
+    devices: Arc<[Device]>,
     shared: Shared,
     metrics: Arc<Metrics>,
 }
@@ -80,10 +82,10 @@ struct Serving {
 }
 
 impl Repository {
-    /// The models of the configuration, none of them loaded.
+    /// The models of the configuration, none of them loaded; each will run on all of `devices`.
     pub fn new(
         models: &[ModelConfig],
-        threads: Threads,
+        devices: Vec<Device>,
         shared: Shared,
         metrics: Arc<Metrics>,
     ) -> Repository {
@@ -106,7 +108,7 @@ impl Repository {
         };
         Repository {
             entries: models.iter().map(entry).collect(),
-            threads,
+            devices: devices.into(),
             shared,
             metrics,
         }
@@ -173,8 +175,8 @@ impl Repository {
     pub async fn load(&self, name: &str) -> Result<(), Rejection> {
         let entry = Arc::clone(self.entry(name)?);
         let turn = Arc::clone(&entry.turn).lock_owned().await;
-        let (threads, shared, metrics) = (
-            self.threads.clone(),
+        let (devices, shared, metrics) = (
+            Arc::clone(&self.devices),
             self.shared.clone(),
             Arc::clone(&self.metrics),
         );
@@ -182,7 +184,7 @@ impl Repository {
         // nothing half-way.
         let loading = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let leaving = entry.load(threads, shared, &metrics)?;
+            let leaving = entry.load(&devices, shared, &metrics)?;
             entry.retire(leaving);
             Ok(())
         });
@@ -231,7 +233,7 @@ impl Repository {
 
 impl Entry {
     /// Reads, checks, warms and opens the newest version. Returns the loads whose place it took.
-    fn load(&self, threads: Threads, shared: Shared, metrics: &Metrics) -> Result<Vec<LoadId>, Rejection> {
+    fn load(&self, devices: &[Device], shared: Shared, metrics: &Metrics) -> Result<Vec<LoadId>, Rejection> {
         let name = &self.config.name;
         let started = Instant::now();
         let refuse = |e: &dyn std::fmt::Display| Rejection::NotReady(format!("model {name}: {e}"));
@@ -246,7 +248,7 @@ impl Entry {
             .map_err(|e| refuse(&e))?;
         // A panic must not leave the version in the state of loading for ever.
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            self.open(id, version, &folder, threads, shared, metrics)
+            self.open(id, (version, &folder), devices, shared, metrics)
         }))
         .unwrap_or_else(|_| Err(refuse(&"loading it panicked")));
         let mut serving = self.serving.write();
@@ -268,9 +270,8 @@ impl Entry {
     fn open(
         &self,
         id: LoadId,
-        version: u64,
-        folder: &std::path::Path,
-        threads: Threads,
+        (version, folder): (u64, &std::path::Path),
+        devices: &[Device],
         shared: Shared,
         metrics: &Metrics,
     ) -> Result<(Arc<Lane>, LaneThreads), Rejection> {
@@ -283,23 +284,36 @@ impl Entry {
             ..
         } = &self.config;
         let refuse = |e: &dyn std::fmt::Display| Rejection::NotReady(format!("model {name}: {e}"));
-        let options = LoadOptions {
-            threads: Some(threads),
-            task: *task,
-            max_length: *max_length,
-            check_parity: *check_parity,
+        let load = |device: &Device| {
+            let options = LoadOptions {
+                device: device.clone(),
+                task: *task,
+                max_length: *max_length,
+                check_parity: *check_parity,
+            };
+            penstock_models::load(folder, &options).map_err(|e| refuse(&e))
         };
-        let mut loaded: Loaded = penstock_models::load(folder, &options).map_err(|e| refuse(&e))?;
+        let loaded = devices.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let seats = devices.iter().map(|device| Seat {
+            busy: metrics.device_busy(&device.to_string()),
+        });
+        let mut copies = Copies::of(loaded, seats).ok_or_else(|| refuse(&"there is no device to run on"))?;
         if let Some(wrap) = &shared.wrap {
-            loaded.model = wrap(loaded.model);
+            copies.models = copies
+                .models
+                .into_iter()
+                .map(|(model, seat)| (wrap(model), seat))
+                .collect();
         }
         self.step(|lifecycle| lifecycle.loaded(id))?;
-        let window = loaded.tokenizer.max_length();
+        let window = copies.tokenizer.max_length();
         let policy = lane::policy(batching, window).map_err(|e| refuse(&e))?;
-        warm(&mut loaded, &policy).map_err(|e| refuse(&e))?;
+        for (model, _) in &mut copies.models {
+            warm(model.as_mut(), &policy).map_err(|e| refuse(&e))?;
+        }
         let version = version.to_string();
         let metrics = metrics.model(name, &version);
-        Lane::open(name, &version, loaded, policy, batching.prefetch, shared, metrics)
+        Lane::open(name, &version, copies, policy, batching.prefetch, shared, metrics)
     }
 
     fn step(
@@ -365,13 +379,13 @@ const WARM_TOKENS: usize = 1024;
 
 /// Runs a text as long as they get and a batch of them, so that the first request finds code, weights
 /// and buffers in memory.
-fn warm(loaded: &mut Loaded, policy: &BatchPolicy) -> Result<(), penstock_models::ModelError> {
+fn warm(model: &mut dyn Model, policy: &BatchPolicy) -> Result<(), penstock_models::ModelError> {
     let window = policy.window();
     let text = vec![0_u32; window];
     let texts = WARM_TOKENS.min(policy.tokens_max()) / window;
     for texts in [1, texts.max(1)] {
         let packed = penstock_core::PackedTokens::from_texts((0..texts).map(|_| text.as_slice()));
-        loaded.model.forward(&packed)?;
+        model.forward(&packed)?;
     }
     Ok(())
 }

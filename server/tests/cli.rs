@@ -123,16 +123,16 @@ fn wrong_usage_is_exit_code_2() {
         &["no model to serve", "--model NAME=DIR_OR_HF_ID"],
     );
     check(
-        &["serve", "--model", "a=b", "--device", "cuda:1"],
+        &["serve", "--model", "a=b", "--device", "cuda:1,1"],
         2,
         &[],
-        &["cuda:1 is not in this build"],
+        &["names cuda:1 twice"],
     );
     check(
-        &["serve", "--model", "a=b", "--dtype", "int8"],
+        &["serve", "--model", "a=b", "--device", "cuda", "--dtype", "int8"],
         2,
         &[],
-        &["int8 is not in this build"],
+        &["int8 is not computed on a gpu"],
     );
     check(
         &["serve", "--drain-timeout", "5"],

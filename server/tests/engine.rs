@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use penstock::app::Engine;
-use penstock::config::{self, Settings};
+use penstock::config::{self, DeviceChoice, Settings};
+use penstock::device;
 use penstock::front::{Call, Front};
 use penstock::lane::Room;
 use penstock::metrics::Source;
@@ -48,7 +49,11 @@ impl Models {
         let text = format!("[[model]]\nname = \"m\"\npath = '{}'\n", path.display());
         std::fs::write(&file, text).expect("written");
         let config = config::load(Some(&file), Settings::default()).expect("a valid configuration");
-        Engine::start(&config).await.expect("a model that loads")
+        let placement =
+            device::place(&DeviceChoice::Cpu, config.dtype, penstock_models::probe).expect("a cpu");
+        Engine::start(&config, &placement)
+            .await
+            .expect("a model that loads")
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use penstock_benches::forward::{Forward, Wanted};
 use penstock_benches::workload;
-use penstock_models::{LoadOptions, Threads, load};
+use penstock_models::{Device, LoadOptions, Threads, load};
 
 /// One line on stdin is one burst:
 /// `{"order": "arrival"|"sorted"|"equal", "tokens": N, "texts": N, "length": N, "tokenize": false, "seconds": S}`.
@@ -31,7 +31,9 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let options = LoadOptions {
-        threads: Some(Threads::new(arguments.threads)?),
+        device: Device::Cpu {
+            threads: Some(Threads::new(arguments.threads)?),
+        },
         max_length: arguments.max_length,
         check_parity: false,
         ..LoadOptions::default()

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use penstock_core::{PackedTokens, Reply};
-use penstock_models::{LoadOptions, Loaded, Threads, normalize};
+use penstock_models::{Device, LoadOptions, Loaded, Threads, normalize};
 use serde::Deserialize;
 
 /// A reference file: `models/reference/README.md` says how it is made.
@@ -66,7 +66,9 @@ pub fn minilm() -> Option<PathBuf> {
 /// Loads without the check at load, at the length that the reference was made with.
 pub fn load(folder: &Path, max_length: usize) -> Loaded {
     let options = LoadOptions {
-        threads: Some(Threads::new(2).unwrap()),
+        device: Device::Cpu {
+            threads: Some(Threads::new(2).unwrap()),
+        },
         max_length: Some(max_length),
         check_parity: false,
         ..LoadOptions::default()

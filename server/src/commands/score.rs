@@ -23,6 +23,7 @@ use super::Failure;
 use crate::app::{self, Engine};
 use crate::cli::ScoreArgs;
 use crate::config::{self, Config};
+use crate::device::{self, Placement};
 use crate::logging;
 use lines::Lines;
 use records::{Records, Window};
@@ -46,6 +47,7 @@ struct Tally {
 pub(super) fn score(args: ScoreArgs) -> Result<ExitCode, Failure> {
     let config = config::load(None, args.settings.with_model(MODEL, &args.model))?;
     logging::init(&config.log, config.log_format);
+    let placement = device::place(&config.device, config.dtype, penstock_models::probe)?;
     // Both ends are opened before a model is loaded: a wrong name is told at once.
     let (input, bytes) = open(&args.input)?;
     let output = create(&args.output)?;
@@ -57,7 +59,7 @@ pub(super) fn score(args: ScoreArgs) -> Result<ExitCode, Failure> {
         input: name(&args.input, "stdin"),
         output: name(&args.output, "stdout"),
     };
-    let outcome = runtime.block_on(run(&config, records, output, &bar, &names));
+    let outcome = runtime.block_on(run((&config, &placement), records, output, &bar, &names));
     bar.finish_and_clear();
     // The reader may still wait for a line of stdin that nobody will score.
     runtime.shutdown_background();
@@ -77,13 +79,13 @@ struct Names {
 }
 
 async fn run(
-    config: &Config,
+    (config, placement): (&Config, &Placement),
     records: Records<Input>,
     mut output: Box<dyn Write>,
     bar: &ProgressBar,
     names: &Names,
 ) -> Result<Tally, Failure> {
-    let engine = Engine::start(config).await.map_err(Failure::Engine)?;
+    let engine = Engine::start(config, placement).await.map_err(Failure::Engine)?;
     let (windows, windows_out) = mpsc::channel(WINDOWS);
     std::thread::Builder::new()
         .name("read".into())

@@ -7,7 +7,7 @@ use tracing::info;
 use super::Failure;
 use crate::cli::ServeArgs;
 use crate::config::{self, ConfigError};
-use crate::{app, logging};
+use crate::{app, device, logging};
 
 pub(super) fn serve(args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = config::load(args.config.as_deref(), args.settings)?;
@@ -15,16 +15,17 @@ pub(super) fn serve(args: ServeArgs) -> Result<ExitCode, Failure> {
         return Err(ConfigError::no_model().into());
     }
     logging::init(&config.log, config.log_format);
+    let placement = device::place(&config.device, config.dtype, penstock_models::probe)?;
     let models: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        device = %config.device,
-        dtype = %config.dtype,
-        reason = config.device_reason,
+        device = %placement.compute,
+        dtype = placement.compute.dtype(),
+        reason = placement.reason,
         threads = config.threads,
         ?models,
         "starting"
     );
-    app::serve(config).map_err(Failure::Serve)?;
+    app::serve(config, &placement).map_err(Failure::Serve)?;
     Ok(ExitCode::SUCCESS)
 }

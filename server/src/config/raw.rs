@@ -54,7 +54,7 @@ pub(super) struct Server {
     /// Where /metrics listens [default: 127.0.0.1:8002]
     #[arg(long, env = "PENSTOCK_METRICS_ADDR", value_name = "ADDR:PORT")]
     pub(super) metrics_addr: Option<SocketAddr>,
-    /// Where the models run: auto, cpu, cuda or cuda:N [default: auto]
+    /// Where the models run: auto, cpu, cuda, cuda:N or cuda:N,M [default: auto]
     #[arg(long, env = "PENSTOCK_DEVICE", value_name = "DEVICE")]
     pub(super) device: Option<DeviceChoice>,
     /// What they compute in: auto, f32, f16, bf16 or int8 [default: auto]
@@ -162,7 +162,7 @@ pub(super) struct Batching {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Engine")]
 pub struct JobSettings {
-    /// Where the model runs: auto, cpu, cuda or cuda:N [default: auto]
+    /// Where the model runs: auto, cpu, cuda, cuda:N or cuda:N,M [default: auto]
     #[arg(long, env = "PENSTOCK_DEVICE", value_name = "DEVICE")]
     device: Option<DeviceChoice>,
     /// What it computes in: auto, f32, f16, bf16 or int8 [default: auto]

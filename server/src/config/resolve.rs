@@ -12,7 +12,7 @@ use super::kafka::{self, KafkaRoute};
 use super::raw::{self, Settings};
 use super::values::{DeviceChoice, DtypeChoice, LogFormat, Size, Time};
 use super::{Batching, Config, Limits, ModelConfig};
-use crate::logging;
+use crate::{device, logging};
 
 /// Tokens of a batch. Two cores are saturated from about 500 on; more costs latency and no throughput
 /// there, and a larger machine needs more.
@@ -58,7 +58,7 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
         kafka,
         named: _,
     } = settings;
-    let (device, dtype, device_reason) = compute(&server)?;
+    let (device, dtype) = compute(&server)?;
     let [grpc_addr, http_addr, metrics_addr] = addresses(&server)?;
     let log = server.log.clone().unwrap_or_else(|| "info".to_owned());
     logging::check(&log).map_err(|message| setting("server", "log", message))?;
@@ -73,7 +73,6 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
         metrics_addr,
         device,
         dtype,
-        device_reason,
         threads: or(server.threads, cpus),
         tokenizer_threads: or(server.tokenizer_threads, quarter(16)),
         io_threads: or(server.io_threads, quarter(8)),
@@ -87,27 +86,19 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
     })
 }
 
-/// What the models run on. This build has one answer; asking for another one is refused rather than
-/// quietly served slower or less exactly than expected.
-fn compute(server: &raw::Server) -> Result<(DeviceChoice, DtypeChoice, String), Problem> {
-    let device = server.device.unwrap_or(DeviceChoice::Auto);
+/// Where the models are to run and in what. What this machine has is looked at later; a format that a device
+/// named by the user never computes in is told now.
+fn compute(server: &raw::Server) -> Result<(DeviceChoice, DtypeChoice), Problem> {
+    let device = server.device.clone().unwrap_or(DeviceChoice::Auto);
     let dtype = server.dtype.unwrap_or(DtypeChoice::Auto);
-    let device_reason = match device {
-        DeviceChoice::Auto => "auto: this build computes on the cpu".to_owned(),
-        DeviceChoice::Cpu => "asked for".to_owned(),
-        DeviceChoice::Cuda(_) => {
-            let message =
-                format!("device {device} is not in this build, which computes on the cpu; say cpu or auto");
-            return Err(setting("server", "device", message));
-        }
+    let computes = match device {
+        DeviceChoice::Auto => Ok(()),
+        DeviceChoice::Cpu => device::on_cpu(dtype).map(drop),
+        DeviceChoice::Cuda(_) => device::on_cuda(dtype).map(drop),
     };
-    match dtype {
-        DtypeChoice::Auto | DtypeChoice::F32 => Ok((DeviceChoice::Cpu, DtypeChoice::F32, device_reason)),
-        DtypeChoice::F16 | DtypeChoice::Bf16 | DtypeChoice::Int8 => {
-            let message =
-                format!("dtype {dtype} is not in this build, which computes in f32; say f32 or auto");
-            Err(setting("server", "dtype", message))
-        }
+    match computes {
+        Ok(()) => Ok((device, dtype)),
+        Err(refused) => Err(setting("server", "dtype", refused.to_string())),
     }
 }
 

@@ -28,7 +28,7 @@ impl Config {
             ("grpc_addr", quoted(self.grpc_addr)),
             ("http_addr", quoted(self.http_addr)),
             ("metrics_addr", quoted(self.metrics_addr)),
-            ("device", quoted(self.device)),
+            ("device", quoted(&self.device)),
             ("dtype", quoted(self.dtype)),
             ("threads", self.threads.to_string()),
             ("tokenizer_threads", self.tokenizer_threads.to_string()),

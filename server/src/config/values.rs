@@ -7,31 +7,35 @@ use std::time::Duration;
 use serde::Deserialize;
 
 /// Where the models run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum DeviceChoice {
-    /// The best device that this machine and this build have.
+    /// The first GPU where there is one that can be used, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of that number.
-    Cuda(usize),
+    /// The GPUs of these numbers: at least one, none twice.
+    Cuda(Vec<usize>),
 }
 
 impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(s: &str) -> Result<DeviceChoice, String> {
-        let unknown = || format!("unknown device `{s}`; known are auto, cpu, cuda and cuda:N");
-        match s {
-            "auto" => Ok(DeviceChoice::Auto),
-            "cpu" => Ok(DeviceChoice::Cpu),
-            "cuda" => Ok(DeviceChoice::Cuda(0)),
-            _ => s
-                .strip_prefix("cuda:")
-                .and_then(|n| n.parse().ok())
-                .map(DeviceChoice::Cuda)
-                .ok_or_else(unknown),
+        let unknown = || format!("unknown device `{s}`; known are auto, cpu, cuda, cuda:N and cuda:N,M,…");
+        let ordinals = match s {
+            "auto" => return Ok(DeviceChoice::Auto),
+            "cpu" => return Ok(DeviceChoice::Cpu),
+            "cuda" => "0",
+            _ => s.strip_prefix("cuda:").ok_or_else(unknown)?,
+        };
+        let gpus: Vec<usize> = ordinals
+            .split(',')
+            .map(|n| n.parse().map_err(|_| unknown()))
+            .collect::<Result<_, _>>()?;
+        match gpus.iter().enumerate().find(|(i, gpu)| gpus[..*i].contains(gpu)) {
+            Some((_, twice)) => Err(format!("device `{s}` names cuda:{twice} twice")),
+            None => Ok(DeviceChoice::Cuda(gpus)),
         }
     }
 }
@@ -41,7 +45,10 @@ impl fmt::Display for DeviceChoice {
         match self {
             DeviceChoice::Auto => f.write_str("auto"),
             DeviceChoice::Cpu => f.write_str("cpu"),
-            DeviceChoice::Cuda(n) => write!(f, "cuda:{n}"),
+            DeviceChoice::Cuda(gpus) => {
+                let numbers: Vec<String> = gpus.iter().map(ToString::to_string).collect();
+                write!(f, "cuda:{}", numbers.join(","))
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use penstock::clock::Clock;
 use penstock::config::{Batching, Limits};
-use penstock::lane::{self, Lane, LaneThreads, Room, Shared, Submission};
+use penstock::executor::Seat;
+use penstock::lane::{self, Copies, Lane, LaneThreads, Room, Shared, Submission};
 use penstock::metrics::Metrics;
 use penstock::respond::gather::{Gather, Gathered, Waiting};
 use penstock::tokenize::TokenizerPool;
@@ -174,11 +175,6 @@ impl Rig {
         };
         let Loaded { spec, tokenizer, .. } =
             penstock_models::load(&folder(), &options).expect("a family folder");
-        let loaded = Loaded {
-            spec,
-            tokenizer,
-            model,
-        };
         let mut limits = limits();
         limit(&mut limits);
         let clock = Clock::start();
@@ -189,13 +185,17 @@ impl Rig {
             pool: Arc::new(pool),
             limits,
             clock,
-            busy,
             wrap: None,
         };
-        let policy = lane::policy(&batching(), loaded.tokenizer.max_length()).expect("a batch holds a text");
+        let copies = Copies {
+            spec,
+            tokenizer,
+            models: vec![(model, Seat { busy })],
+        };
+        let policy = lane::policy(&batching(), copies.tokenizer.max_length()).expect("a batch holds a text");
         // Nothing is prefetched: what comes while a batch runs stays with the batcher.
         let (lane, threads) =
-            Lane::open("rig", "1", loaded, policy, 0, shared, metrics.model("rig", "1")).expect("threads");
+            Lane::open("rig", "1", copies, policy, 0, shared, metrics.model("rig", "1")).expect("threads");
         Rig {
             lane,
             clock,
