@@ -191,6 +191,19 @@ fn a_label_count_that_does_not_fit_is_refused_with_both_counts() {
 }
 
 #[test]
+fn a_tokenizer_whose_reader_panics_is_refused() {
+    // Found by fuzzing: the tokenizers crate unwraps a decoder that breaks off.
+    broken(
+        |c| {
+            let text = std::fs::read_to_string(c.file("tokenizer.json")).unwrap();
+            let within = text.find("\"prefix\":\"##\"").unwrap();
+            c.write("tokenizer.json", &text.as_bytes()[..within]);
+        },
+        &["tokenizer.json: not a tokenizer: it breaks off"],
+    );
+}
+
+#[test]
 fn a_tokenizer_with_more_ids_than_the_table_has_rows_is_refused() {
     broken(
         |c| {

@@ -11,6 +11,7 @@ use tokenizers::{AddedToken, Encoding, Model, ModelWrapper, Token, Tokenizer};
 
 use super::{Inner, Limits};
 use crate::config::read_json;
+use crate::guard::guard;
 use crate::{Family, ModelError};
 
 /// `tokenizer_config.json`, as far as it changes ids.
@@ -98,7 +99,8 @@ const TEXT: u32 = u32::MAX;
 /// Reads `tokenizer.json` and what its post-processor puts around a text.
 fn from_json(file: &Path) -> Result<(Tokenizer, Vec<u32>, Vec<u32>), ModelError> {
     let bytes = std::fs::read(file).map_err(|e| ModelError::io(file, e))?;
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| ModelError::malformed(file, e))?;
+    let reason = "not a tokenizer: it breaks off, or a part of it has no known form";
+    let mut tokenizer = guard(file, reason, || Tokenizer::from_bytes(bytes))?;
     // The file may carry the padding and truncation of whoever saved it: all-MiniLM-L6-v2 pads every
     // text to 128 tokens. The model's own limit is applied by us, and nothing is ever padded.
     tokenizer.with_padding(None);
@@ -107,9 +109,8 @@ fn from_json(file: &Path) -> Result<(Tokenizer, Vec<u32>, Vec<u32>), ModelError>
         .map_err(|e| ModelError::malformed(file, e))?;
 
     let text = Encoding::from_tokens(vec![Token::new(TEXT, String::new(), (0, 0))], 0);
-    let framed = tokenizer
-        .post_process(text, None, true)
-        .map_err(|e| ModelError::malformed(file, e))?;
+    let reason = "the post-processor names what is not there";
+    let framed = guard(file, reason, || tokenizer.post_process(text, None, true))?;
     let ids = framed.get_ids();
     match ids.iter().filter(|&&id| id == TEXT).count() {
         1 => {

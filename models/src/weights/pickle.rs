@@ -1,6 +1,5 @@
 //! One `pytorch_model.bin`, through candle's pickle reader: it reads the data and executes nothing.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
@@ -8,6 +7,10 @@ use candle_core::pickle::PthTensors;
 
 use super::Info;
 use crate::ModelError;
+use crate::guard::guard;
+
+/// What a panic of the reader means: it indexes a pickle's tuples without asking for their length.
+const TOO_SHORT: &str = "not a PyTorch state dict: a record is too short";
 
 pub(super) struct File {
     path: PathBuf,
@@ -16,7 +19,7 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn open(path: &Path) -> Result<File, ModelError> {
-        let tensors = guard(path, || PthTensors::new(path, None))?;
+        let tensors = guard(path, TOO_SHORT, || PthTensors::new(path, None))?;
         if tensors.tensor_infos().is_empty() {
             return Err(ModelError::malformed(
                 path,
@@ -44,24 +47,11 @@ impl File {
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
-        let tensor = guard(&self.path, || self.tensors.get(name))?;
+        let tensor = guard(&self.path, TOO_SHORT, || self.tensors.get(name))?;
         let tensor =
             tensor.ok_or_else(|| ModelError::malformed(&self.path, format!("tensor {name} is missing")))?;
-        guard(&self.path, || {
+        guard(&self.path, TOO_SHORT, || {
             tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
         })
-    }
-}
-
-/// Runs the reader so that a file it does not understand ends in an error. It indexes a pickle's tuples
-/// without asking for their length, so a broken or hostile file can make it panic.
-fn guard<T>(path: &Path, read: impl FnOnce() -> candle_core::Result<T>) -> Result<T, ModelError> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(ModelError::malformed(path, e)),
-        Err(_) => Err(ModelError::malformed(
-            path,
-            "not a PyTorch state dict: a record is too short",
-        )),
     }
 }
