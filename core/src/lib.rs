@@ -20,6 +20,7 @@ pub mod reply;
 pub mod request;
 #[cfg(test)]
 mod testing;
+pub mod throughput;
 
 pub use admission::{Admission, AdmissionBounds, Permit};
 pub use assignment::{Assignment, Epoch};
@@ -33,3 +34,4 @@ pub use pace::Pace;
 pub use policy::{BatchPolicy, PolicyError};
 pub use reply::{Outcome, Rejection, Reply, Responder, Retry, Sink, Stages};
 pub use request::{Class, Nanos, Request, TokenIds};
+pub use throughput::Throughput;

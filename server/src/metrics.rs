@@ -5,6 +5,7 @@ mod names;
 mod device;
 mod kafka;
 mod labels;
+mod level;
 mod model;
 mod series;
 
@@ -21,13 +22,13 @@ use penstock_core::Class;
 
 use crate::clock::Clock;
 use labels::{Cells, Outcomes};
-use names::UNKNOWN_MODEL;
+use names::{OTHER_TOPICS, UNKNOWN_MODEL};
 use series::Series;
 
 pub use device::BusyMeter;
 pub use http::serve;
-pub use kafka::KafkaMetrics;
-pub use labels::{OutcomeLabel, Source};
+pub use kafka::{Counted, Drain, KafkaMetrics, Lag, Left, TopicMetrics};
+pub use labels::{DeadReason, OutcomeLabel, Source};
 pub use model::{ModelMetrics, Statistics, Tally};
 
 /// All series of one server.
@@ -38,6 +39,8 @@ pub struct Metrics {
     /// Requests that named no model that serves: their name is input, so it is no label.
     unknown: Cells<Outcomes>,
     devices: Mutex<BTreeMap<String, BusyMeter>>,
+    /// Of all routes: two that read the same topic share its series.
+    topics: Mutex<BTreeMap<String, Arc<TopicMetrics>>>,
 }
 
 impl Metrics {
@@ -53,6 +56,7 @@ impl Metrics {
             models: Mutex::default(),
             unknown: Cells::default(),
             devices: Mutex::default(),
+            topics: Mutex::default(),
         }
     }
 
@@ -75,9 +79,25 @@ impl Metrics {
             .count(outcome);
     }
 
-    /// The handles of a Kafka route.
-    pub fn kafka(&self, _: &str) -> Arc<KafkaMetrics> {
-        Arc::new(KafkaMetrics)
+    /// The handles of one consumer of a Kafka route.
+    pub fn kafka(&self, route: &str) -> KafkaMetrics {
+        KafkaMetrics::new(&self.series, route)
+    }
+
+    /// Counts a consumer of a route that does not do its work.
+    pub fn unready(&self, route: &str) -> Counted {
+        Counted::new(self.series.gauge(&names::KAFKA_UNREADY, &[route]))
+    }
+
+    /// The handles of a topic. Where `topics_max` have some already, the rest share one set of them.
+    pub fn topic(&self, name: &str, topics_max: usize) -> Arc<TopicMetrics> {
+        let mut topics = self.topics.lock();
+        let full = topics.len() >= topics_max && !topics.contains_key(name);
+        let name = if full { OTHER_TOPICS } else { name };
+        let handles = topics
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(TopicMetrics::new(Arc::clone(&self.series), name)));
+        Arc::clone(handles)
     }
 
     /// The handle of a device.

@@ -6,7 +6,7 @@ use penstock_core::{Rejection, Retry};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-use crate::metrics::OutcomeLabel;
+use crate::metrics::{DeadReason, OutcomeLabel};
 
 /// What a rejection is called in each protocol.
 struct Row {
@@ -16,6 +16,8 @@ struct Row {
     /// On the OpenAI and text-embeddings-inference routes.
     rest: StatusCode,
     outcome: OutcomeLabel,
+    /// Of a record that is refused so. None where the record is not to blame: it is held and tried again.
+    dead: Option<DeadReason>,
 }
 
 fn row(rejection: &Rejection) -> Row {
@@ -24,24 +26,46 @@ fn row(rejection: &Rejection) -> Row {
         v2: http,
         rest: http,
         outcome,
+        dead: None,
+    };
+    let dead = |reason, row: Row| Row {
+        dead: Some(reason),
+        ..row
+    };
+    let failed = || {
+        same(
+            Code::Internal,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            OutcomeLabel::Error,
+        )
     };
     match rejection {
-        Rejection::Invalid(_) => same(
-            Code::InvalidArgument,
-            StatusCode::BAD_REQUEST,
-            OutcomeLabel::Invalid,
+        Rejection::Invalid(_) => dead(
+            DeadReason::Invalid,
+            same(
+                Code::InvalidArgument,
+                StatusCode::BAD_REQUEST,
+                OutcomeLabel::Invalid,
+            ),
         ),
-        Rejection::NotFound(_) => same(Code::NotFound, StatusCode::NOT_FOUND, OutcomeLabel::NotFound),
+        Rejection::NotFound(_) => dead(
+            DeadReason::UnknownModel,
+            same(Code::NotFound, StatusCode::NOT_FOUND, OutcomeLabel::NotFound),
+        ),
         Rejection::Overloaded { .. } => Row {
             grpc: Code::Unavailable,
             v2: StatusCode::SERVICE_UNAVAILABLE,
             rest: StatusCode::TOO_MANY_REQUESTS,
             outcome: OutcomeLabel::Overloaded,
+            dead: None,
         },
-        Rejection::DeadlineExceeded(_) => same(
-            Code::DeadlineExceeded,
-            StatusCode::GATEWAY_TIMEOUT,
-            OutcomeLabel::Deadline,
+        Rejection::DeadlineExceeded(_) => dead(
+            DeadReason::Deadline,
+            same(
+                Code::DeadlineExceeded,
+                StatusCode::GATEWAY_TIMEOUT,
+                OutcomeLabel::Deadline,
+            ),
         ),
         // 499 is what proxies log for a client that left; nobody reads the answer.
         Rejection::Cancelled => same(
@@ -54,11 +78,8 @@ fn row(rejection: &Rejection) -> Row {
             StatusCode::SERVICE_UNAVAILABLE,
             OutcomeLabel::NotReady,
         ),
-        Rejection::NotFinite { .. } | Rejection::Model(_) => same(
-            Code::Internal,
-            StatusCode::INTERNAL_SERVER_ERROR,
-            OutcomeLabel::Error,
-        ),
+        Rejection::NotFinite { .. } => dead(DeadReason::NotFinite, failed()),
+        Rejection::Model(_) => dead(DeadReason::Model, failed()),
         // Our fault, not the request's: another replica may well answer it.
         Rejection::Lost => same(
             Code::Unavailable,
@@ -102,6 +123,11 @@ pub fn retry_after(rejection: &Rejection) -> Option<u64> {
     }
 }
 
+/// What a record that was refused so is a dead letter for; none where it is held and tried again.
+pub fn dead_letter(rejection: &Rejection) -> Option<DeadReason> {
+    row(rejection).dead
+}
+
 /// The value of the metric label `outcome`.
 pub fn outcome(rejection: &Rejection) -> OutcomeLabel {
     row(rejection).outcome
@@ -124,6 +150,17 @@ mod tests {
         let status = to_status(&full);
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
+    }
+
+    #[test]
+    fn a_record_is_dead_only_for_what_it_did_itself() {
+        assert_eq!(
+            dead_letter(&Rejection::Invalid(String::new())),
+            Some(DeadReason::Invalid)
+        );
+        assert_eq!(dead_letter(&Rejection::NotReady(String::new())), None);
+        assert_eq!(dead_letter(&Rejection::ShuttingDown), None);
+        assert_eq!(dead_letter(&Rejection::Lost), None);
     }
 
     #[test]

@@ -14,10 +14,14 @@ mod places;
 mod rebalance;
 
 mod answers;
+mod field;
+mod wishes;
+
 mod held;
 mod scoring;
 mod work;
 
+mod behind;
 mod ready;
 mod stop;
 mod watch;
@@ -36,11 +40,13 @@ use tracing::error;
 pub use client::check;
 
 use answers::Answers;
+use behind::Behind;
 use client::Clients;
 use held::Held;
 use inside::Inside;
+use places::Places;
 use pump::Pump;
-use ready::Ready;
+use ready::{Down, Ready};
 use scoring::Scorer;
 use stop::Stop;
 use work::Chunks;
@@ -164,15 +170,16 @@ impl Seat {
     /// Keeps a pump running until the stop. What it cannot recover from, a new one begins after: at what is
     /// committed.
     fn keep(&self) -> Result<(), Ended> {
-        let mut down = Some(self.front.unready());
+        let down = || Down::begin(&self.front, &self.route.name);
+        let mut unready = Some(down());
         let mut attempt = 0;
         while self.stop.by().is_none() {
             let why = match self.open() {
                 Ok(mut pump) => {
-                    down = None;
+                    unready = None;
                     attempt = 0;
                     let ran = catch_unwind(AssertUnwindSafe(|| pump.run()));
-                    down.get_or_insert_with(|| self.front.unready());
+                    unready.get_or_insert_with(down);
                     match ran {
                         Ok(Ok(())) => return Ok(()),
                         Ok(Err(Trouble::Fatal(reason))) => return Err(self.ended(reason)),
@@ -187,7 +194,7 @@ impl Seat {
             error!(route = self.route.name, reason = why, retry_in = ?wait, "not reading");
             self.stop.wait(Instant::now() + wait);
         }
-        drop(down);
+        drop(unready);
         Ok(())
     }
 
@@ -216,10 +223,12 @@ impl Seat {
             stall_max: STALL_MAX,
         };
         let clock = self.front.clock();
+        let places = Places::new(self.series());
         let answers = Arc::new(Answers::new(Arc::clone(route)));
         let chunks_max = 2 * route.in_flight_records_max + CHUNKS_BESIDE;
         Ok(Pump {
-            inside: Inside::new(bounds, self.pace(clock), clock).map_err(|e| e.to_string())?,
+            inside: Inside::new(bounds, self.pace(clock), route.record_bytes_max, places, clock)
+                .map_err(|e| e.to_string())?,
             chunks: Chunks::new(self.front.limits()),
             scorer: Scorer::new(
                 Arc::clone(&self.front),
@@ -230,6 +239,7 @@ impl Seat {
             held: Held::default(),
             ready: Ready::new(Arc::clone(&self.front), &route.name),
             metrics: self.front.metrics().kafka(&route.name),
+            behind: Behind::default(),
             stop: Arc::clone(&self.stop),
             route: Arc::clone(route),
             consumer,
@@ -239,6 +249,17 @@ impl Seat {
             aborts: 0,
             times: Vec::new(),
         })
+    }
+
+    /// Topics that stand in the configuration have series of their own; of those that a pattern finds, the
+    /// first `topics_max`.
+    fn series(&self) -> places::Series {
+        let topics_max = match self.route.input {
+            KafkaInput::Topics(_) => usize::MAX,
+            KafkaInput::Pattern(_) => self.route.topics_max,
+        };
+        let front = Arc::clone(&self.front);
+        Box::new(move |name| front.metrics().topic(name, topics_max))
     }
 
     fn pace(&self, clock: Clock) -> Pace {

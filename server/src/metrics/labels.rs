@@ -97,6 +97,83 @@ impl OutcomeLabel {
     }
 }
 
+/// Why a record is a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadReason {
+    /// The value, or the text in it, is not UTF-8.
+    NotUtf8,
+    /// The value is not JSON.
+    NotJson,
+    /// The field is not there.
+    FieldMissing,
+    /// The field holds something else than a string.
+    FieldNotText,
+    /// The record is larger than what is read, or than what a topic takes.
+    TooLarge,
+    /// A header that counts says something that means nothing.
+    Header,
+    /// The model does not take the text.
+    Invalid,
+    /// The record asks for a model that does not exist.
+    UnknownModel,
+    /// The record's deadline passed, or could not be met.
+    Deadline,
+    /// The model failed on this text and not on others.
+    Model,
+    /// The model computed a NaN or an infinity for it.
+    NotFinite,
+}
+
+impl DeadReason {
+    /// Every reason.
+    pub const ALL: [DeadReason; 11] = [
+        DeadReason::NotUtf8,
+        DeadReason::NotJson,
+        DeadReason::FieldMissing,
+        DeadReason::FieldNotText,
+        DeadReason::TooLarge,
+        DeadReason::Header,
+        DeadReason::Invalid,
+        DeadReason::UnknownModel,
+        DeadReason::Deadline,
+        DeadReason::Model,
+        DeadReason::NotFinite,
+    ];
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeadReason::NotUtf8 => "not_utf8",
+            DeadReason::NotJson => "not_json",
+            DeadReason::FieldMissing => "field_missing",
+            DeadReason::FieldNotText => "field_not_text",
+            DeadReason::TooLarge => "too_large",
+            DeadReason::Header => "header",
+            DeadReason::Invalid => "invalid",
+            DeadReason::UnknownModel => "unknown_model",
+            DeadReason::Deadline => "deadline",
+            DeadReason::Model => "model",
+            DeadReason::NotFinite => "not_finite",
+        }
+    }
+
+    /// The code that a dead letter carries: gRPC's name for the same.
+    pub fn code(self) -> &'static str {
+        match self {
+            DeadReason::NotUtf8
+            | DeadReason::NotJson
+            | DeadReason::FieldMissing
+            | DeadReason::FieldNotText
+            | DeadReason::TooLarge
+            | DeadReason::Header
+            | DeadReason::Invalid => "INVALID_ARGUMENT",
+            DeadReason::UnknownModel => "NOT_FOUND",
+            DeadReason::Deadline => "DEADLINE_EXCEEDED",
+            DeadReason::Model | DeadReason::NotFinite => "INTERNAL",
+        }
+    }
+}
+
 /// One `T` per source and class, made when it is first needed: a series exists once it was seen.
 pub(super) struct Cells<T> {
     cells: [[OnceLock<T>; Class::ALL.len()]; Source::ALL.len()],

@@ -8,6 +8,7 @@ use metrics::{Counter, Gauge, Histogram};
 use penstock_core::{Class, Stages};
 
 use super::labels::{Cells, OutcomeLabel, Outcomes, Source};
+use super::level::Level;
 use super::names::{self, STAGES};
 use super::series::Series;
 
@@ -40,28 +41,6 @@ struct Requests {
 struct Queue {
     depth: Level,
     tokens: Level,
-}
-
-/// One version's part of a gauge that the versions share: it adds the change.
-struct Level {
-    last: AtomicU64,
-    gauge: Gauge,
-}
-
-impl Level {
-    fn new(gauge: Gauge) -> Level {
-        Level {
-            last: AtomicU64::new(0),
-            gauge,
-        }
-    }
-
-    /// Sets the part and returns the change.
-    fn set(&self, level: usize) -> f64 {
-        let change = level as f64 - self.last.swap(level as u64, Ordering::Relaxed) as f64;
-        self.gauge.increment(change);
-        change
-    }
 }
 
 /// What `ModelStatistics` is made of. Own sums, because a handle of the recorder cannot be read.

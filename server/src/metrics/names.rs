@@ -95,6 +95,34 @@ families! {
         "Triton's name: summed time to respond.";
     NV_PENDING = Gauge Count "nv_inference_pending_request_count" ["model", "version"]
         "Triton's name: texts that were admitted and are not answered yet, the running ones included.";
+    KAFKA_LAG = Gauge Count "penstock_kafka_consumer_lag" ["topic", "partition"]
+        "Records behind the last committed offset that readers of committed records may see.";
+    KAFKA_DRAIN = Gauge Seconds "penstock_kafka_time_to_drain_seconds" ["topic"]
+        "Lag over the throughput that was last seen with a backlog; at most a day.";
+    KAFKA_RECORDS = Counter Count "penstock_kafka_records_total" ["topic", "outcome"]
+        "Records whose offsets are committed, by what became of them.";
+    KAFKA_BYTES = Counter Count "penstock_kafka_bytes_total" ["topic", "direction"]
+        "Bytes of keys and values of those records as they were read, and of what was written for them.";
+    DEAD_LETTERS = Counter Count "penstock_dead_letters_total" ["topic", "reason"]
+        "Records that could not be scored, by the reason.";
+    KAFKA_REBALANCES = Counter Count "penstock_kafka_rebalances_total" ["route", "kind"]
+        "Changes of the partitions that a consumer has.";
+    KAFKA_TRANSACTIONS = Counter Count "penstock_kafka_transactions_total" ["route", "outcome"]
+        "Transactions that ended; at least once, commits of offsets.";
+    KAFKA_TRANSACTION_DURATION = Histogram(stage_bounds) Seconds "penstock_kafka_transaction_duration_seconds" ["route", "outcome"]
+        "From the first record of a transaction to its end.";
+    KAFKA_DURATION = Histogram(stream_bounds) Seconds "penstock_kafka_end_to_end_duration_seconds" ["route"]
+        "From a record's timestamp to the commit of what was written for it.";
+    KAFKA_LATENCY = Summary Seconds "penstock_kafka_end_to_end_latency_seconds" ["route"]
+        "Quantiles of the same over the last minute.";
+    KAFKA_IN_FLIGHT_RECORDS = Gauge Count "penstock_kafka_in_flight_records" ["route"]
+        "Records that were read and have not left.";
+    KAFKA_IN_FLIGHT_BYTES = Gauge Count "penstock_kafka_in_flight_bytes" ["route"]
+        "What those records count as in bytes.";
+    KAFKA_PAUSED = Gauge Count "penstock_kafka_paused_partitions" ["route"]
+        "Partitions that are not read because too much of them is in flight.";
+    KAFKA_UNREADY = Gauge Count "penstock_kafka_unready_consumers" ["route"]
+        "Consumers that do not do their work: not connected, not taken, or nothing scored.";
 }
 
 /// The values of `stage`, in the order in which a request passes them.
@@ -107,6 +135,9 @@ pub(super) const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
 /// hold no parenthesis.
 pub(super) const UNKNOWN_MODEL: &str = "(unknown)";
 
+/// The `topic` of those that a pattern finds beyond its bound. No topic can have this name.
+pub(super) const OTHER_TOPICS: &str = "(other)";
+
 /// Whole-request latencies in seconds, 50 µs to 60 s, each bound 4.8 % above the one before: 300 buckets.
 ///
 /// A quantile read from buckets by Prometheus' linear interpolation is off by up to the width of one,
@@ -114,7 +145,12 @@ pub(super) const UNKNOWN_MODEL: &str = "(unknown)";
 /// just crossed a bound. Smooth distributions are read within 2 % from buckets 10 % wide, but a uniform one
 /// was off by 8 %, so only narrow buckets keep the promise of 5 % whatever the shape.
 pub(super) fn latency_bounds() -> Vec<f64> {
-    seconds(50_000, 1.048)
+    seconds(50_000, MINUTE_NS, 1.048)
+}
+
+/// From a record's time to its commit, in seconds, 1 ms to a day: a backlog may be old.
+fn stream_bounds() -> Vec<f64> {
+    seconds(1_000_000, 24.0 * 60.0 * MINUTE_NS, 1.1)
 }
 
 /// Stages and batches in seconds, 10 µs to 60 s, each bound a tenth above the one before: 165 buckets.
@@ -122,7 +158,7 @@ pub(super) fn latency_bounds() -> Vec<f64> {
 /// A stage's p99 is read from them within 2 % where latencies spread, within 10 % where they crowd. Wider
 /// buckets gave stages a p99 above that of the whole request.
 fn stage_bounds() -> Vec<f64> {
-    seconds(10_000, 1.1)
+    seconds(10_000, MINUTE_NS, 1.1)
 }
 
 /// Texts or tokens of a batch: powers of two.
@@ -135,12 +171,13 @@ fn share_bounds() -> Vec<f64> {
     (1..=20).map(|n| f64::from(n) / 20.0).collect()
 }
 
-/// From `first_ns` to the first bound at or above a minute, each `ratio` times the one before, to four
+const MINUTE_NS: f64 = 60e9;
+
+/// From `first_ns` to the first bound at or above `last_ns`, each `ratio` times the one before, to four
 /// digits, so that a page reads well.
-fn seconds(first_ns: u64, ratio: f64) -> Vec<f64> {
-    const LAST_NS: f64 = 60e9;
+fn seconds(first_ns: u64, last_ns: f64, ratio: f64) -> Vec<f64> {
     let exact = std::iter::successors(Some(first_ns as f64), |bound| {
-        (*bound < LAST_NS).then_some(bound * ratio)
+        (*bound < last_ns).then_some(bound * ratio)
     });
     let rounded = exact.map(|bound| {
         let step = 10_u64.pow((bound as u64).ilog10() - 3);

@@ -85,7 +85,7 @@ impl Read {
         );
     }
 
-    fn has(&self, prefix: &str) -> bool {
+    pub(super) fn has(&self, prefix: &str) -> bool {
         self.samples.keys().any(|series| series.starts_with(prefix))
     }
 }
@@ -123,6 +123,7 @@ fn some_traffic(metrics: &Metrics) {
     handles.queue(Class::Bulk, 7, 70);
     metrics.unknown_model(Source::Grpc, Class::Bulk, OutcomeLabel::NotFound);
     metrics.device_busy("cpu").add(4 * MS);
+    super::kafka::tests::some_stream(metrics);
 }
 
 #[test]
@@ -146,7 +147,21 @@ fn names_follow_the_practice() {
             "{name}: {help}"
         );
         let closed = [
-            "model", "version", "source", "class", "outcome", "stage", "device", "features",
+            "model",
+            "version",
+            "source",
+            "class",
+            "outcome",
+            "stage",
+            "device",
+            "features",
+            "route",
+            "kind",
+            "direction",
+            "reason",
+            // Of the configuration, or bounded by `topics_max`; a topic has the partitions that it was made with.
+            "topic",
+            "partition",
         ];
         assert!(
             labels.iter().all(|label| closed.contains(label)),

@@ -2,12 +2,15 @@
 
 mod deliveries;
 
+mod record;
+
 mod produce;
 
 mod transaction;
 
 pub use deliveries::{Deliveries, Told};
 pub use produce::Partitions;
+pub use record::{Carried, DeadLetter, Outgoing, dead, scored, tombstone, value};
 pub use transaction::Writer;
 
 /// Why a route cannot go on as it is.
@@ -23,21 +26,3 @@ pub enum Trouble {
     #[error("{0}")]
     Fatal(String),
 }
-
-/// A record that leaves.
-pub struct Outgoing {
-    /// Where to.
-    pub topic: String,
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its value.
-    pub payload: Option<Vec<u8>>,
-    /// Its headers.
-    pub headers: rdkafka::message::OwnedHeaders,
-    /// Its time.
-    pub timestamp: Option<i64>,
-}
-
-/// Why a record is a dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reason;

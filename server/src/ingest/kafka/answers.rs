@@ -2,18 +2,23 @@
 
 use std::sync::Arc;
 
-use penstock_core::{Rejection, Reply};
-use rdkafka::message::{BorrowedMessage, Header};
+use penstock_core::Reply;
+use rdkafka::message::{BorrowedMessage, Message};
 
-use super::work::{Answer, Fate, Taken, Wish};
+use super::field;
+use super::wishes;
+use super::work::{Answer, Fate, Judged, Taken, Value, Wish};
 use crate::config::KafkaRoute;
 use crate::lane::Lane;
-use crate::respond::kafka::{Outgoing, Reason};
+use crate::metrics::DeadReason;
+use crate::respond::kafka::{self as leaving, DeadLetter};
 
 /// How records of a route are read and answered.
 pub struct Answers {
     route: Arc<KafkaRoute>,
     wish: Wish,
+    output: Arc<str>,
+    dead_letter: Arc<str>,
 }
 
 /// What a record turned out to be.
@@ -21,7 +26,7 @@ pub enum Read {
     /// A text to be scored.
     Text(Wish, String, Taken),
     /// Nothing to score.
-    Answer(Taken, Answer),
+    Judged(Judged),
 }
 
 impl Answers {
@@ -30,9 +35,14 @@ impl Answers {
         let wish = Wish {
             model: route.model.as_str().into(),
             class: route.class,
-            timeout: None,
+            deadline: None,
         };
-        Answers { route, wish }
+        Answers {
+            wish,
+            output: route.output.as_str().into(),
+            dead_letter: route.dead_letter.as_str().into(),
+            route,
+        }
     }
 
     /// The route.
@@ -49,30 +59,36 @@ impl Answers {
         }
     }
 
-    fn text(&self, taken: &Taken) -> Result<String, String> {
-        let value = taken.value.as_deref().ok_or("the value is null")?;
-        match &self.route.field {
-            None => String::from_utf8(value.to_vec()).map_err(|e| e.to_string()),
-            Some(field) => {
-                let json: serde_json::Value = serde_json::from_slice(value).map_err(|e| e.to_string())?;
-                let text = json.get(field).and_then(|value| value.as_str());
-                text.map(str::to_owned)
-                    .ok_or_else(|| format!("there is no text in field {field}"))
+    fn text(&self, taken: &Taken) -> Result<String, (DeadReason, String)> {
+        match &taken.value {
+            Value::Bytes(value) => field::text(value, self.route.field.as_deref()),
+            Value::TooLarge(bytes) => {
+                let most = self.route.record_bytes_max;
+                let message = format!("the value has {bytes} bytes, more than record_bytes_max = {most}");
+                Err((DeadReason::TooLarge, message))
             }
+            // It never asks for one.
+            Value::Null => Ok(String::new()),
         }
     }
 
     /// Reads a record.
-    pub fn read(&self, _: &BorrowedMessage<'_>, taken: Taken) -> Read {
-        if taken.value.is_none() {
-            let answer = leave(&self.route.output, None, &taken, Fate::Tombstone);
-            return Read::Answer(taken, answer);
+    pub fn read(&self, message: &BorrowedMessage<'_>, taken: Taken) -> Read {
+        if matches!(taken.value, Value::Null) {
+            let mark = taken.mark;
+            let record = leaving::tombstone(&self.output, taken.carried);
+            let fate = Fate::Tombstone;
+            return Read::Judged(Judged {
+                mark,
+                answer: Answer { record, fate },
+            });
         }
-        if let Ok(text) = self.text(&taken) {
-            return Read::Text(self.wish.clone(), text, taken);
+        let wish = wishes::wish(&self.wish, self.route.honour, message.headers());
+        let wish = wish.map_err(|message| (DeadReason::Header, message));
+        match wish.and_then(|wish| Ok((wish, self.text(&taken)?))) {
+            Ok((wish, text)) => Read::Text(wish, text, taken),
+            Err((reason, message)) => Read::Judged(self.dead(taken, reason, &message)),
         }
-        let answer = self.dead(&taken);
-        Read::Answer(taken, answer)
     }
 
     /// The text of a record that was read before.
@@ -80,41 +96,48 @@ impl Answers {
         self.text(taken).unwrap_or_default()
     }
 
-    fn dead(&self, taken: &Taken) -> Answer {
-        let value = taken.value.clone();
-        leave(&self.route.dead_letter, value, taken, Fate::Dead(Reason))
-    }
-
-    /// The answer of a record that was scored.
-    pub fn scored(&self, lane: &Lane, reply: &Reply, taken: &Taken) -> Answer {
-        let json = match reply {
-            Reply::Embedding(vector) => serde_json::json!({ "model": lane.name, "embedding": vector }),
-            Reply::Classes { probabilities, .. } => {
-                serde_json::json!({ "model": lane.name, "probabilities": probabilities })
+    /// A record that was scored.
+    pub fn scored(&self, lane: &Lane, reply: &Reply, taken: Taken) -> Judged {
+        match leaving::value(lane, reply) {
+            Ok(value) => {
+                let mark = taken.mark;
+                let record = leaving::scored(&self.output, taken.carried, lane, value);
+                let fate = Fate::Scored;
+                Judged {
+                    mark,
+                    answer: Answer { record, fate },
+                }
             }
+            Err(why) => self.dead(taken, DeadReason::Model, &why.to_string()),
+        }
+    }
+
+    /// A record that cannot be scored.
+    pub fn dead(&self, taken: Taken, reason: DeadReason, message: &str) -> Judged {
+        let Taken {
+            mark,
+            source,
+            carried,
+            value,
+            ..
+        } = taken;
+        let value = if let Value::Bytes(value) = value {
+            Some(value)
+        } else {
+            None
         };
-        let payload = serde_json::to_vec(&json).ok();
-        leave(&self.route.output, payload, taken, Fate::Scored)
+        let letter = DeadLetter {
+            reason,
+            message,
+            topic: &source.topic,
+            partition: source.partition,
+            offset: mark.offset,
+        };
+        let record = leaving::dead(&self.dead_letter, carried, value, &letter);
+        let fate = Fate::Dead(reason);
+        Judged {
+            mark,
+            answer: Answer { record, fate },
+        }
     }
-
-    /// The answer of a record that was refused.
-    pub fn rejected(&self, _: Option<&Lane>, _: &Rejection, taken: &Taken) -> Answer {
-        self.dead(taken)
-    }
-}
-
-fn leave(topic: &str, payload: Option<Vec<u8>>, taken: &Taken, fate: Fate) -> Answer {
-    let source = Header {
-        key: "penstock-source-topic",
-        value: Some(&taken.source.topic),
-    };
-    let headers = taken.headers.clone().unwrap_or_default();
-    let record = Outgoing {
-        topic: topic.to_owned(),
-        key: taken.key.clone(),
-        payload,
-        headers: headers.insert(source),
-        timestamp: taken.timestamp,
-    };
-    Answer { record, fate }
 }

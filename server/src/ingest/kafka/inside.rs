@@ -8,7 +8,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::partition::{Leaving, Partition};
 use super::places::{Place, Places, Source};
-use super::work::{Answer, Taken};
+use super::work::{Answer, Judged, Mark, Taken};
 use crate::clock::Clock;
 
 /// Records of one partition that may be open beside those in flight: what slips through while it is paused.
@@ -34,6 +34,8 @@ pub struct Inside {
     in_flight: InFlight<Place>,
     pace: Pace,
     limit: usize,
+    /// A larger value is not copied.
+    value_max: usize,
     /// Partitions whose first record may leave.
     ready: Vec<Place>,
     clock: Clock,
@@ -41,14 +43,21 @@ pub struct Inside {
 
 impl Inside {
     /// Nothing inside.
-    pub fn new(bounds: InFlightBounds, pace: Pace, clock: Clock) -> Result<Inside, BoundsError> {
+    pub fn new(
+        bounds: InFlightBounds,
+        pace: Pace,
+        value_max: usize,
+        places: Places,
+        clock: Clock,
+    ) -> Result<Inside, BoundsError> {
         Ok(Inside {
-            places: Places::default(),
+            places,
             partitions: BTreeMap::new(),
             assignment: Assignment::new(bounds.partition_records_max + SLACK),
             in_flight: InFlight::new(bounds)?,
             pace,
             limit: 1,
+            value_max,
             ready: Vec::new(),
             clock,
         })
@@ -58,7 +67,10 @@ impl Inside {
     pub fn begin(&mut self, place: Place) {
         let epoch = self.assignment.begin(place);
         self.in_flight.begin(place, self.clock.now());
-        self.partitions.insert(place, Partition::new(epoch));
+        let source = self.places.source(place);
+        let lag = self.partitions.remove(&place).map(|before| before.lag);
+        let lag = lag.unwrap_or_else(|| source.metrics.lag(source.partition));
+        self.partitions.insert(place, Partition::new(epoch, lag));
     }
 
     /// A partition is no longer ours.
@@ -82,19 +94,25 @@ impl Inside {
             // To skip it would be to lose it.
             Err(full @ OffsetError::Full { .. }) => return Err(full.to_string()),
         };
-        let taken = Taken::copy(message, place, epoch, self.places.source(place));
+        let mark = Mark {
+            place,
+            epoch,
+            offset: message.offset(),
+        };
+        let taken = Taken::copy(message, mark, self.places.source(place), self.value_max);
         self.in_flight.start(&place, taken.bytes, self.clock.now());
         if let Some(partition) = self.partitions.get_mut(&place) {
-            partition.push(taken.offset, taken.bytes);
+            partition.push(mark.offset, taken.bytes, taken.read_bytes());
         }
         Ok(Some(taken))
     }
 
     /// What becomes of a record. One of an earlier epoch is forgotten: it is read again.
-    pub fn answer(&mut self, place: Place, epoch: Epoch, offset: i64, answer: Answer) {
+    pub fn answer(&mut self, judged: Judged) {
+        let Mark { place, epoch, offset } = judged.mark;
         let current = self.partitions.get_mut(&place).filter(|p| p.epoch == epoch);
         if let Some(partition) = current {
-            partition.answer(offset, answer);
+            partition.answer(offset, judged.answer);
             if self.assignment.finish(&place, epoch, offset).is_some() {
                 self.ready.push(place);
             }
@@ -102,8 +120,8 @@ impl Inside {
     }
 
     /// Whether a record that is at work is still ours.
-    pub fn is_current(&self, place: Place, epoch: Epoch) -> bool {
-        self.assignment.epoch(&place) == Some(epoch)
+    pub fn is_current(&self, mark: Mark) -> bool {
+        self.assignment.epoch(&mark.place) == Some(mark.epoch)
     }
 
     /// Lets records go, each partition's in order, as far as they have answers.
@@ -138,7 +156,8 @@ impl Inside {
             self.assignment
                 .committed(&position.place, position.epoch, position.offset);
             if let Some(partition) = self.partitions.get_mut(&position.place) {
-                partition.committed = Some(position.offset);
+                let left = partition.committed(position.offset);
+                self.places.source(position.place).metrics.committed(&left);
             }
         }
     }
@@ -165,6 +184,11 @@ impl Inside {
         self.partitions.get(&place)
     }
 
+    /// The same, to be changed.
+    pub fn partition_mut(&mut self, place: Place) -> Option<&mut Partition> {
+        self.partitions.get_mut(&place)
+    }
+
     /// True when nothing of these partitions is inside.
     pub fn is_empty(&self, places: &[Place]) -> bool {
         let of = |place: &Place| self.partitions.get(place);
@@ -174,6 +198,11 @@ impl Inside {
     /// Records inside.
     pub fn records(&self) -> usize {
         self.in_flight.records()
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> usize {
+        self.in_flight.bytes()
     }
 
     /// Whether to ask for a record.

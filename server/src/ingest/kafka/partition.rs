@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use penstock_core::Epoch;
 
-use super::work::Answer;
+use super::work::{Answer, Fate};
+use crate::metrics::{Lag, Left};
 
 /// A partition of this consumer.
 pub struct Partition {
@@ -14,6 +15,12 @@ pub struct Partition {
     pub first: Option<i64>,
     /// What was committed under it.
     pub committed: Option<i64>,
+    /// What has left since then.
+    left: Left,
+    /// How far it is behind.
+    pub lag: Lag,
+    /// Records that were committed since somebody looked.
+    pub finished: u64,
     slots: VecDeque<Slot>,
 }
 
@@ -21,6 +28,8 @@ pub struct Partition {
 struct Slot {
     offset: i64,
     bytes: usize,
+    /// Of key and value.
+    read_bytes: usize,
     answer: Option<Answer>,
 }
 
@@ -34,21 +43,25 @@ pub struct Leaving {
 
 impl Partition {
     /// Nothing inside.
-    pub fn new(epoch: Epoch) -> Partition {
+    pub fn new(epoch: Epoch, lag: Lag) -> Partition {
         Partition {
             epoch,
             first: None,
             committed: None,
+            left: Left::default(),
+            lag,
+            finished: 0,
             slots: VecDeque::new(),
         }
     }
 
     /// A record that was read. Its offset is above all before it.
-    pub fn push(&mut self, offset: i64, bytes: usize) {
+    pub fn push(&mut self, offset: i64, bytes: usize, read_bytes: usize) {
         self.first.get_or_insert(offset);
         self.slots.push_back(Slot {
             offset,
             bytes,
+            read_bytes,
             answer: None,
         });
     }
@@ -61,10 +74,26 @@ impl Partition {
         }
     }
 
+    /// The broker has what left before `offset`. Returns what that was.
+    pub fn committed(&mut self, offset: i64) -> Left {
+        self.committed = Some(offset);
+        let left = std::mem::take(&mut self.left);
+        self.finished += left.records();
+        left
+    }
+
     /// The next record to leave, when nothing before it is without an answer.
     pub fn pop(&mut self) -> Option<Leaving> {
         let first = self.slots.pop_front_if(|slot| slot.answer.is_some())?;
-        first.answer.map(|answer| Leaving {
+        let answer = first.answer?;
+        match answer.fate {
+            Fate::Scored => self.left.scored += 1,
+            Fate::Tombstone => self.left.tombstones += 1,
+            Fate::Dead(reason) => self.left.dead[reason as usize] += 1,
+        }
+        self.left.bytes_read += first.read_bytes as u64;
+        self.left.bytes_written += answer.record.bytes() as u64;
+        Some(Leaving {
             bytes: first.bytes,
             answer,
         })

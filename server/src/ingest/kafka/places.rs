@@ -6,27 +6,42 @@ use std::sync::Arc;
 
 use rdkafka::topic_partition_list::TopicPartitionList;
 
+use crate::metrics::TopicMetrics;
+
 /// One partition of one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(u32);
 
 /// Where a record comes from.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Source {
     /// The topic.
     pub topic: String,
     /// The partition's number.
     pub partition: i32,
+    /// The topic's series.
+    pub metrics: Arc<TopicMetrics>,
 }
 
+/// Gives a topic its series.
+pub type Series = Box<dyn Fn(&str) -> Arc<TopicMetrics> + Send>;
+
 /// All places.
-#[derive(Default)]
 pub struct Places {
+    series: Series,
     sources: Vec<Arc<Source>>,
     topics: HashMap<String, HashMap<i32, Place>>,
 }
 
 impl Places {
+    /// None seen yet.
+    pub fn new(series: Series) -> Places {
+        Places {
+            series,
+            sources: Vec::new(),
+            topics: HashMap::new(),
+        }
+    }
+
     /// The place of a partition that was assigned before.
     pub fn find(&self, topic: &str, partition: i32) -> Option<Place> {
         self.topics.get(topic)?.get(&partition).copied()
@@ -62,6 +77,7 @@ impl Places {
         self.sources.push(Arc::new(Source {
             topic: topic.to_owned(),
             partition,
+            metrics: (self.series)(topic),
         }));
         self.topics
             .entry(topic.to_owned())
@@ -74,10 +90,13 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::metrics::Metrics;
 
     #[test]
     fn a_partition_keeps_its_place() {
-        let mut places = Places::default();
+        let metrics = Metrics::new(Clock::start());
+        let mut places = Places::new(Box::new(move |name| metrics.topic(name, usize::MAX)));
         let mut list = TopicPartitionList::new();
         list.add_partition("a", 0);
         list.add_partition("a", 1);

@@ -11,6 +11,7 @@ use rdkafka::message::BorrowedMessage;
 use tracing::{info, warn};
 
 use super::answers::{Answers, Read};
+use super::behind::Behind;
 use super::client::Reader;
 use super::held::Held;
 use super::inside::Inside;
@@ -45,7 +46,8 @@ pub struct Pump {
     pub(super) scorer: Scorer,
     pub(super) held: Held,
     pub(super) ready: Ready,
-    pub(super) metrics: Arc<KafkaMetrics>,
+    pub(super) metrics: KafkaMetrics,
+    pub(super) behind: Behind,
     pub(super) clock: Clock,
     pub(super) stop: Arc<Stop>,
     /// Aborts since the last commit.
@@ -139,9 +141,7 @@ impl Pump {
             self.scorer.submit(chunk);
         }
         for mut chunk in self.held.due(|| self.scorer.has_room(ROUND_MAX)) {
-            chunk
-                .records
-                .retain(|record| self.inside.is_current(record.place, record.epoch));
+            chunk.records.retain(|record| self.inside.is_current(record.mark));
             chunk.texts = chunk
                 .records
                 .iter()
@@ -159,8 +159,7 @@ impl Pump {
         while let Some(Finished { judged, held, lost }) = next {
             let scored = judged.iter().any(|judged| judged.answer.fate == Fate::Scored);
             for record in judged {
-                self.inside
-                    .answer(record.place, record.epoch, record.offset, record.answer);
+                self.inside.answer(record);
             }
             if scored {
                 self.held.succeeded(&self.route.name);
@@ -196,11 +195,13 @@ impl Pump {
         if positions.is_empty() && !self.writer.is_open() {
             return Ok(());
         }
-        let started = Instant::now();
-        self.writer
+        let took = self
+            .writer
             .commit(&self.consumer, &self.inside.list(&positions))?;
         self.inside.committed(&positions);
-        self.metrics.committed(started.elapsed(), &mut self.times);
+        self.metrics.committed(took);
+        self.metrics.acknowledged(&self.times);
+        self.times.clear();
         if std::mem::take(&mut self.aborts) > 0 {
             info!(route = self.route.name, "committed again");
         }
@@ -232,10 +233,9 @@ impl Pump {
     /// Undoes the open transaction.
     pub(super) fn abort(&mut self) -> Result<(), Trouble> {
         self.aborts += 1;
-        let started = Instant::now();
         self.times.clear();
-        self.writer.abort()?;
-        self.metrics.aborted(started.elapsed());
+        let took = self.writer.abort()?;
+        self.metrics.aborted(took);
         Ok(())
     }
 
@@ -285,10 +285,7 @@ impl Reading<'_> {
                     self.scorer.submit(full);
                 }
             }
-            Read::Answer(record, answer) => {
-                self.inside
-                    .answer(record.place, record.epoch, record.offset, answer);
-            }
+            Read::Judged(judged) => self.inside.answer(judged),
         }
         Ok(())
     }

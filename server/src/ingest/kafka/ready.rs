@@ -5,12 +5,29 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::front::{Front, Unready};
+use crate::metrics::Counted;
+
+/// A consumer that does not do its work: the server is not ready, and the metrics say whose fault that is.
+pub struct Down {
+    _unready: Unready,
+    _counted: Counted,
+}
+
+impl Down {
+    /// From now on, until it is dropped.
+    pub fn begin(front: &Front, route: &str) -> Down {
+        Down {
+            _unready: front.unready(),
+            _counted: front.metrics().unready(route),
+        }
+    }
+}
 
 /// What keeps a pump from its work. As long as anything does, the server is not ready.
 pub struct Ready {
     front: Arc<Front>,
     route: String,
-    unready: Option<Unready>,
+    down: Option<Down>,
     connects: bool,
     writes: bool,
     scores: bool,
@@ -19,11 +36,11 @@ pub struct Ready {
 impl Ready {
     /// Not ready: nothing is connected yet.
     pub fn new(front: Arc<Front>, route: &str) -> Ready {
-        let unready = Some(front.unready());
+        let down = Some(Down::begin(&front, route));
         Ready {
             front,
             route: route.to_owned(),
-            unready,
+            down,
             connects: false,
             writes: true,
             scores: true,
@@ -56,14 +73,14 @@ impl Ready {
             ..
         } = *self;
         let route = self.route.as_str();
-        match (connects && writes && scores, self.unready.is_some()) {
+        match (connects && writes && scores, self.down.is_some()) {
             (true, true) => {
                 info!(route, "ready");
-                self.unready = None;
+                self.down = None;
             }
             (false, false) => {
                 warn!(route, connects, writes, scores, "not ready");
-                self.unready = Some(self.front.unready());
+                self.down = Some(Down::begin(&self.front, route));
             }
             _ => {}
         }

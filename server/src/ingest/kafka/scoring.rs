@@ -1,34 +1,22 @@
 //! Has chunks of records scored through the front, like any other request, and tells what became of each.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use penstock_core::{Class, Epoch, Outcome, Rejection};
+use penstock_core::{Class, Outcome, Rejection};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::answers::Answers;
-use super::places::Place;
-use super::work::{Answer, Chunk, Wish};
+use super::work::{Chunk, Judged, Wish};
 use crate::front::{Call, Front};
 use crate::lane::{Lane, Room};
-use crate::metrics::Source;
+use crate::metrics::{DeadReason, Source};
+use crate::status;
 
 /// The text that shows whether a model works at all.
 const PROBE: &str = "penstock";
-
-/// What became of one record.
-pub struct Judged {
-    /// Its partition.
-    pub place: Place,
-    /// The assignment under which it was read.
-    pub epoch: Epoch,
-    /// Its offset.
-    pub offset: i64,
-    /// What it becomes.
-    pub answer: Answer,
-}
 
 /// What became of a chunk.
 pub struct Finished {
@@ -149,42 +137,34 @@ impl Duty {
         let mut held = Vec::new();
         let mut records = std::mem::take(&mut self.chunk.records).into_iter();
         for (row, record) in rows.into_iter().zip(records.by_ref()) {
-            let (place, epoch, offset) = (record.place, record.epoch, record.offset);
-            let answer = match (row, &lane) {
-                (Ok(reply), Some(lane)) => answers.scored(lane, &reply, &record),
-                (Ok(_), None) => {
-                    held.push(record);
+            let why = match (row, &lane) {
+                (Ok(reply), Some(lane)) => {
+                    self.judged.push(answers.scored(lane, &reply, record));
                     continue;
                 }
-                (Err(why), _) if is_final(&why, works) => answers.rejected(lane.as_deref(), &why, &record),
-                (Err(why), _) => {
-                    self.why = why;
-                    held.push(record);
-                    continue;
-                }
+                (Ok(_), None) => Rejection::Lost,
+                (Err(why), _) => why,
             };
-            self.judged.push(Judged {
-                place,
-                epoch,
-                offset,
-                answer,
-            });
+            if let Some(reason) = self.blames(&why, works, answers) {
+                self.judged.push(answers.dead(record, reason, &why.to_string()));
+            } else {
+                self.why = why;
+                held.push(record);
+            }
         }
         self.chunk.records = held;
     }
-}
 
-/// Whether a rejected record is a dead letter; otherwise it is held and tried again.
-fn is_final(why: &Rejection, works: bool) -> bool {
-    match why {
-        Rejection::Invalid(_) | Rejection::DeadlineExceeded(_) => true,
-        Rejection::Model(_) | Rejection::NotFinite { .. } => works,
-        Rejection::NotFound(_)
-        | Rejection::NotReady(_)
-        | Rejection::Overloaded { .. }
-        | Rejection::Cancelled
-        | Rejection::ShuttingDown
-        | Rejection::Lost => false,
+    /// For what a refused record is a dead letter; none where it is not to blame, and is held.
+    fn blames(&self, why: &Rejection, works: bool, answers: &Answers) -> Option<DeadReason> {
+        let reason = status::dead_letter(why)?;
+        let blamed = match reason {
+            DeadReason::Model | DeadReason::NotFinite => works,
+            // The route's own model is the configuration's, and one that is gone may come back.
+            DeadReason::UnknownModel => *self.chunk.wish.model != *answers.route().model,
+            _ => true,
+        };
+        blamed.then_some(reason)
     }
 }
 
@@ -198,15 +178,25 @@ async fn score(
     let Wish {
         model,
         class,
-        timeout,
+        deadline,
     } = &chunk.wish;
+    let timeout = deadline.map(|deadline| {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let left = deadline.saturating_sub(since_1970.as_millis() as i64).max(0);
+        let so_far = if left == 0 {
+            Duration::ZERO
+        } else {
+            front.clock().now().since(chunk.received)
+        };
+        so_far + Duration::from_millis(left as u64)
+    });
     let call = Call {
         model: model.to_string(),
         version: answers.version(model).to_owned(),
         texts,
         class: *class,
         source: Source::Kafka,
-        timeout: *timeout,
+        timeout,
         truncate: answers.route().truncate,
         room: Room::Wait,
         received: chunk.received,
@@ -221,7 +211,7 @@ async fn score(
 async fn probe(front: &Front, answers: &Answers, chunk: &Chunk) -> bool {
     let mut probe = Chunk::empty(Wish {
         class: Class::Bulk,
-        timeout: None,
+        deadline: None,
         ..chunk.wish.clone()
     });
     probe.received = front.clock().now();

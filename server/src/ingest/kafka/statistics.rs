@@ -70,15 +70,17 @@ impl Statistics {
 }
 
 impl Partition {
-    /// Records that are not committed, of a partition whose own commits stand at `committed`. With nothing
-    /// in flight and nothing fetched the distance is what transaction markers take: no record is behind them.
-    pub fn lag(&self, committed: Option<i64>, idle: bool) -> Option<i64> {
+    /// Records that are not committed, of a partition whose own commits stand at `committed`, or whose first
+    /// record that was read did. With nothing in flight and nothing fetched the distance is what transaction
+    /// markers take: no record is behind them. Where nothing was read, what is fetched is where it stands.
+    pub fn lag(&self, committed: Option<i64>, idle: bool) -> Option<u64> {
         if self.ls_offset < 0 {
             return None;
         }
-        let read = (idle && self.fetchq_cnt == 0 && self.next_offset >= 0).then_some(self.next_offset);
+        let fetched = (self.next_offset >= 0).then_some(self.next_offset - self.fetchq_cnt);
+        let read = fetched.filter(|_| committed.is_none() || (idle && self.fetchq_cnt == 0));
         let behind = read.max(committed)?;
-        Some((self.ls_offset - behind).max(0))
+        Some((self.ls_offset - behind).max(0) as u64)
     }
 }
 
@@ -98,7 +100,8 @@ mod tests {
     #[test]
     fn the_lag_counts_from_what_is_committed() {
         assert_eq!(partition(100, 90, 5).lag(Some(40), false), Some(60));
-        assert_eq!(partition(100, 90, 5).lag(None, false), None);
+        assert_eq!(partition(100, 90, 5).lag(None, false), Some(15));
+        assert_eq!(partition(100, -1001, 0).lag(None, false), None);
         assert_eq!(partition(-1001, 0, 0).lag(Some(40), true), None);
     }
 

@@ -13,15 +13,9 @@ impl Pump {
             return;
         };
         self.ready.connects(statistics.connected());
-        let mut behind = 0;
-        for (topic, known) in statistics.partitions() {
-            let place = self.inside.places.find(topic, known.number);
-            let Some(ours) = place.and_then(|place| self.inside.partition(place)) else {
-                continue;
-            };
-            behind += known.lag(ours.committed, ours.is_empty()).unwrap_or(0);
-        }
+        let behind = self.behind.look(&statistics, &mut self.inside, self.clock.now());
         let (inside, paused) = (self.inside.records(), self.inside.paused());
+        self.metrics.inside(inside, self.inside.bytes(), paused);
         debug!(route = self.route.name, behind, inside, paused, "progress");
     }
 }

@@ -1,14 +1,14 @@
 //! Records on their way to a score: what is copied of each, and how they are put together to calls.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use penstock_core::{Class, Epoch, Nanos};
-use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
 
 use super::places::{Place, Source};
 use crate::config::Limits;
-use crate::respond::kafka::{Outgoing, Reason};
+use crate::metrics::DeadReason;
+use crate::respond::kafka::{Carried, Outgoing};
 
 /// Texts of one call: this share of what may be inside. Its records have their answers when the last of its
 /// texts has, so a few of many that are large would leave the model idle between them; and a call has its cost.
@@ -19,46 +19,87 @@ const TEXTS_MAX: usize = 256;
 /// Bytes of text of one call. A single text may be larger.
 const BYTES_MAX: usize = 1 << 20;
 
-/// What is kept of a record until it leaves.
-pub struct Taken {
+/// Which record of a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
     /// Its partition.
     pub place: Place,
     /// The assignment under which it was read.
     pub epoch: Epoch,
     /// Its offset.
     pub offset: i64,
+}
+
+/// What is kept of a record until it leaves.
+pub struct Taken {
+    /// Which one it is.
+    pub mark: Mark,
     /// What it counts as while it is inside.
     pub bytes: usize,
     /// Where it comes from.
     pub source: Arc<Source>,
-    /// Its key.
-    pub key: Option<Vec<u8>>,
+    /// What it keeps whatever becomes of it.
+    pub carried: Carried,
     /// Its value.
-    pub value: Option<Vec<u8>>,
-    /// Its headers.
-    pub headers: Option<OwnedHeaders>,
-    /// Its time, in milliseconds since 1970.
-    pub timestamp: Option<i64>,
+    pub value: Value,
 }
 
-/// What a record costs beside its key and value: its place in the queues, its headers.
+/// The value of a record.
+pub enum Value {
+    /// There is none: it is a tombstone.
+    Null,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// So many bytes, more than is read.
+    TooLarge(usize),
+}
+
+/// What a record costs beside its key, headers and value: its places in the queues.
 const OVERHEAD_BYTES: usize = 256;
 
 impl Taken {
-    /// Copies a record.
-    pub fn copy(message: &BorrowedMessage<'_>, place: Place, epoch: Epoch, source: &Arc<Source>) -> Taken {
+    /// Copies a record, its value up to so many bytes.
+    pub fn copy(message: &BorrowedMessage<'_>, mark: Mark, source: &Arc<Source>, value_max: usize) -> Taken {
+        let value = match message.payload() {
+            None => Value::Null,
+            Some(payload) if payload.len() > value_max => Value::TooLarge(payload.len()),
+            Some(payload) => Value::Bytes(payload.to_vec()),
+        };
+        let copied = if let Value::Bytes(value) = &value {
+            value.len()
+        } else {
+            0
+        };
         Taken {
-            place,
-            epoch,
-            offset: message.offset(),
-            bytes: OVERHEAD_BYTES + message.key_len() + message.payload_len(),
+            mark,
+            bytes: OVERHEAD_BYTES + header_bytes(message) + message.key_len() + copied,
             source: Arc::clone(source),
-            key: message.key().map(<[u8]>::to_vec),
-            value: message.payload().map(<[u8]>::to_vec),
-            headers: message.headers().map(rdkafka::message::BorrowedHeaders::detach),
-            timestamp: message.timestamp().to_millis(),
+            carried: Carried {
+                key: message.key().map(<[u8]>::to_vec),
+                headers: message.headers().map(BorrowedHeaders::detach),
+                timestamp: message.timestamp().to_millis(),
+            },
+            value,
         }
     }
+}
+
+impl Taken {
+    /// Bytes of key and value as they were read.
+    pub fn read_bytes(&self) -> usize {
+        let value = match &self.value {
+            Value::Null => 0,
+            Value::Bytes(value) => value.len(),
+            Value::TooLarge(bytes) => *bytes,
+        };
+        value + self.carried.key.as_ref().map_or(0, Vec::len)
+    }
+}
+
+fn header_bytes(message: &BorrowedMessage<'_>) -> usize {
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    let bytes = headers.map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len));
+    bytes.sum()
 }
 
 /// What becomes of a record.
@@ -69,6 +110,14 @@ pub struct Answer {
     pub fate: Fate,
 }
 
+/// A record with what becomes of it.
+pub struct Judged {
+    /// Which one.
+    pub mark: Mark,
+    /// What it becomes.
+    pub answer: Answer,
+}
+
 /// How a record's time here ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -77,7 +126,7 @@ pub enum Fate {
     /// It had no value, and is passed on.
     Tombstone,
     /// It cannot be scored, for this reason.
-    Dead(Reason),
+    Dead(DeadReason),
 }
 
 /// What texts must share to stand in one call.
@@ -87,8 +136,8 @@ pub struct Wish {
     pub model: Arc<str>,
     /// Who waits.
     pub class: Class,
-    /// How long.
-    pub timeout: Option<Duration>,
+    /// When the scores are worth nothing any more, in milliseconds since 1970.
+    pub deadline: Option<i64>,
 }
 
 /// Records that are scored together.

@@ -45,7 +45,7 @@ impl Writer {
                 }
                 KafkaError::MessageProduction(code) => {
                     let told = self.producer_trouble();
-                    let topic = topic.clone();
+                    let topic = topic.to_string();
                     let undelivered = told.unwrap_or(Undelivered { topic, code });
                     return Err(Trouble::Abort(refused(&undelivered)));
                 }

@@ -93,12 +93,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes everything that was sent visible, and with it the positions of the input.
+    /// Makes everything that was sent visible, and with it the positions of the input. Returns how long ago
+    /// the first of it was sent.
     pub fn commit<C: ConsumerContext>(
         &mut self,
         consumer: &BaseConsumer<C>,
         positions: &TopicPartitionList,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Duration, Trouble> {
+        let began = self.began();
         match self.delivery {
             Delivery::ExactlyOnce => {
                 let lost = || Trouble::Restart("the consumer has left its group".into());
@@ -122,21 +124,23 @@ impl Writer {
             }
         }
         self.open = None;
-        Ok(())
+        Ok(began.elapsed())
     }
 
-    /// Undoes what was sent since the last commit, as far as it can be.
-    pub fn abort(&mut self) -> Result<(), Trouble> {
+    /// Undoes what was sent since the last commit, as far as it can be. Returns how long ago the first of it
+    /// was sent.
+    pub fn abort(&mut self) -> Result<Duration, Trouble> {
+        let began = self.began();
         if self.delivery == Delivery::AtLeastOnce {
             // Sent is sent. What is still under way is waited for, so that its failure is not taken for
             // that of a record sent later.
             let settled = self.emptied();
             self.producer.context().take_undelivered();
             self.open = None;
-            return settled;
+            return settled.map(|()| began.elapsed());
         }
         if self.open.is_none() {
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
         // The client's own abort never serves delivery reports, and cannot end while any is outstanding.
         self.producer.purge(PurgeConfig::default().queue().inflight());
@@ -144,7 +148,11 @@ impl Writer {
         self.producer.context().take_undelivered();
         self.again("abort_transaction", || self.producer.abort_transaction(CALL_MAX))?;
         self.open = None;
-        Ok(())
+        Ok(began.elapsed())
+    }
+
+    fn began(&self) -> Instant {
+        self.open.map_or_else(Instant::now, |open| open.since)
     }
 
     /// Waits until the broker has all that was sent. The client's commit waits for that as well, but looks

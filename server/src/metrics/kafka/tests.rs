@@ -1,0 +1,165 @@
+//! A stream's figures: counted once, summed over whoever has a part of it, gone with them.
+
+use super::super::tests::{MS, read};
+use super::super::{Drain, Metrics};
+use super::*;
+use crate::clock::Clock;
+
+/// A route that has come and gone.
+pub(in crate::metrics) fn some_stream(metrics: &Metrics) {
+    let route = metrics.kafka("reviews");
+    route.assigned();
+    route.committed(20 * MS);
+    route.acknowledged(&[now_ms() - 500, now_ms() - 500, now_ms() + 60_000]);
+    // The gauges are each one's own part until it is dropped.
+    route.inside(9, 900, 2);
+    drop((
+        route,
+        metrics.unready("reviews"),
+        metrics.topic("reviews", 1).lag(0),
+    ));
+    drop(Drain::new(metrics.topic("reviews", 1)));
+}
+
+fn now_ms() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.unwrap().as_millis() as i64
+}
+
+#[test]
+fn a_stream_is_told_by_route_topic_and_partition() {
+    let metrics = Metrics::new(Clock::start());
+    let topic = metrics.topic("reviews", 1);
+    let mut left = Left {
+        scored: 7,
+        tombstones: 2,
+        bytes_read: 90,
+        bytes_written: 70,
+        ..Left::default()
+    };
+    left.dead[DeadReason::NotJson as usize] = 3;
+    assert_eq!(left.records(), 12);
+    topic.committed(&left);
+    let read = read(&metrics);
+    let near = |series: &str, value: f64| read.near(series, value);
+    near(
+        r#"penstock_kafka_records_total{topic="reviews",outcome="scored"}"#,
+        7.0,
+    );
+    near(
+        r#"penstock_kafka_records_total{topic="reviews",outcome="tombstone"}"#,
+        2.0,
+    );
+    near(
+        r#"penstock_kafka_records_total{topic="reviews",outcome="dead_letter"}"#,
+        3.0,
+    );
+    near(
+        r#"penstock_dead_letters_total{topic="reviews",reason="not_json"}"#,
+        3.0,
+    );
+    near(
+        r#"penstock_dead_letters_total{topic="reviews",reason="model"}"#,
+        0.0,
+    );
+    near(
+        r#"penstock_kafka_bytes_total{topic="reviews",direction="read"}"#,
+        90.0,
+    );
+    near(
+        r#"penstock_kafka_bytes_total{topic="reviews",direction="written"}"#,
+        70.0,
+    );
+}
+
+#[test]
+fn the_lag_of_a_partition_is_that_of_whoever_has_it() {
+    let metrics = Metrics::new(Clock::start());
+    let topic = metrics.topic("reviews", 1);
+    // Two routes read the topic, and one of them has left it.
+    let (one, other, gone) = (topic.lag(0), topic.lag(0), topic.lag(1));
+    one.set(30);
+    other.set(12);
+    gone.set(5);
+    drop(gone);
+    let read = read(&metrics);
+    read.near(
+        r#"penstock_kafka_consumer_lag{topic="reviews",partition="0"}"#,
+        42.0,
+    );
+    read.near(
+        r#"penstock_kafka_consumer_lag{topic="reviews",partition="1"}"#,
+        0.0,
+    );
+}
+
+#[test]
+fn a_route_tells_what_its_consumers_do() {
+    let metrics = Metrics::new(Clock::start());
+    some_stream(&metrics);
+    let read = read(&metrics);
+    let near = |series: &str, value: f64| read.near(series, value);
+    near(
+        r#"penstock_kafka_rebalances_total{route="reviews",kind="assigned"}"#,
+        1.0,
+    );
+    near(
+        r#"penstock_kafka_transactions_total{route="reviews",outcome="committed"}"#,
+        1.0,
+    );
+    near(
+        r#"penstock_kafka_end_to_end_duration_seconds_count{route="reviews"}"#,
+        3.0,
+    );
+    // A record from the future has no latency.
+    let sum = read.value(r#"penstock_kafka_end_to_end_duration_seconds_sum{route="reviews"}"#);
+    assert!((1.0..3.0).contains(&sum), "{sum}");
+    for gauge in [
+        "in_flight_records",
+        "in_flight_bytes",
+        "paused_partitions",
+        "unready_consumers",
+    ] {
+        near(&format!(r#"penstock_kafka_{gauge}{{route="reviews"}}"#), 0.0);
+    }
+}
+
+#[test]
+fn the_time_to_drain_is_that_of_all_consumers_together() {
+    let metrics = Metrics::new(Clock::start());
+    let drain = r#"penstock_kafka_time_to_drain_seconds{topic="t"}"#;
+    let (mut one, mut other) = (
+        Drain::new(metrics.topic("t", 1)),
+        Drain::new(metrics.topic("t", 1)),
+    );
+    one.set(900, 20.0);
+    other.set(100, 30.0);
+    read(&metrics).near(drain, 20.0);
+    drop(other);
+    read(&metrics).near(drain, 45.0);
+    one.set(900, 0.0);
+    read(&metrics).near(drain, 86_400.0);
+    drop(one);
+    read(&metrics).near(drain, 0.0);
+}
+
+#[test]
+fn topics_beyond_the_bound_share_one_set_of_series() {
+    let metrics = Metrics::new(Clock::start());
+    for name in ["a", "b", "c"] {
+        let left = Left {
+            scored: 1,
+            ..Left::default()
+        };
+        metrics.topic(name, 2).committed(&left);
+        metrics.topic(name, 2).lag(0).set(1);
+    }
+    let read = read(&metrics);
+    read.near(
+        r#"penstock_kafka_records_total{topic="(other)",outcome="scored"}"#,
+        1.0,
+    );
+    read.near(r#"penstock_kafka_records_total{topic="b",outcome="scored"}"#, 1.0);
+    assert!(!read.has(r#"penstock_kafka_records_total{topic="c""#));
+    assert!(read.has(r#"penstock_kafka_consumer_lag{topic="(other)",partition="(other)""#));
+}

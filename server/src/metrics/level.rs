@@ -1,0 +1,34 @@
+//! One part of a gauge that several share, such as the versions of a model or the consumers of a route.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::Gauge;
+
+/// A part: it adds the change, and takes itself away when it is dropped.
+pub(super) struct Level {
+    last: AtomicU64,
+    gauge: Gauge,
+}
+
+impl Level {
+    /// Nothing yet.
+    pub(super) fn new(gauge: Gauge) -> Level {
+        Level {
+            last: AtomicU64::new(0),
+            gauge,
+        }
+    }
+
+    /// Sets the part and returns the change.
+    pub(super) fn set(&self, level: usize) -> f64 {
+        let change = level as f64 - self.last.swap(level as u64, Ordering::Relaxed) as f64;
+        self.gauge.increment(change);
+        change
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}

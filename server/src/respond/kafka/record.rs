@@ -1,0 +1,243 @@
+//! What a record becomes: its outputs as JSON, itself without a value, or a dead letter. Key, headers and time
+//! are kept.
+
+use std::sync::Arc;
+
+use penstock_core::{Rejection, Reply};
+use penstock_models::Task;
+use rdkafka::message::{Header, Headers, OwnedHeaders};
+use serde::Serialize;
+
+use crate::lane::Lane;
+use crate::metrics::DeadReason;
+use crate::respond::rows::{self, Shape};
+
+/// Who scored it.
+const MODEL: &str = "penstock-model";
+const VERSION: &str = "penstock-version";
+/// Why it was not scored, and where it came from.
+const CODE: &str = "penstock-error-code";
+const MESSAGE: &str = "penstock-error-message";
+const TOPIC: &str = "penstock-source-topic";
+const PARTITION: &str = "penstock-source-partition";
+const OFFSET: &str = "penstock-source-offset";
+
+/// Our own headers. Those of an earlier pass are left out: they would contradict what this one says.
+const OWN: [&str; 7] = [MODEL, VERSION, CODE, MESSAGE, TOPIC, PARTITION, OFFSET];
+
+/// A reason may quote what it is about; nobody reads on beyond this.
+const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// What a record keeps whatever becomes of it.
+#[derive(Default)]
+pub struct Carried {
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: Option<OwnedHeaders>,
+    /// Its time, in milliseconds since 1970.
+    pub timestamp: Option<i64>,
+}
+
+/// A record that leaves.
+pub struct Outgoing {
+    /// Where to.
+    pub topic: Arc<str>,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub payload: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: OwnedHeaders,
+    /// Its time.
+    pub timestamp: Option<i64>,
+}
+
+impl Outgoing {
+    /// Bytes of key and value.
+    pub fn bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// What a dead letter says beside the record that it is of.
+pub struct DeadLetter<'a> {
+    /// Why.
+    pub reason: DeadReason,
+    /// Why, in words.
+    pub message: &'a str,
+    /// Where the record lies.
+    pub topic: &'a str,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+}
+
+/// The outputs of a text as JSON: those that a v2 request gets which names none.
+pub fn value(lane: &Lane, reply: &Reply) -> Result<Vec<u8>, Rejection> {
+    #[derive(Serialize)]
+    struct Classes<'a> {
+        label: &'a str,
+        score: f32,
+        probabilities: &'a [f32],
+    }
+    #[derive(Serialize)]
+    struct Vector {
+        embedding: Vec<f32>,
+    }
+    let spec = &lane.spec;
+    let json = match spec.task {
+        Task::SequenceClassification => {
+            let row = rows::classified(spec, reply)?;
+            serde_json::to_vec(&Classes {
+                label: row.label,
+                score: row.score,
+                probabilities: row.probabilities,
+            })
+        }
+        Task::Embedding => {
+            let mut embedding = Vec::with_capacity(spec.hidden);
+            Shape::of(spec).append(rows::embedded(spec, reply)?, &mut embedding);
+            serde_json::to_vec(&Vector { embedding })
+        }
+    };
+    json.map_err(|e| Rejection::Model(format!("the outputs cannot be written: {e}")))
+}
+
+/// A record that was scored, with what [`value`] made of its outputs.
+pub fn scored(topic: &Arc<str>, carried: Carried, lane: &Lane, value: Vec<u8>) -> Outgoing {
+    let own = [(MODEL, lane.name.as_str()), (VERSION, lane.version.as_str())];
+    leave(topic, carried, Some(value), &own)
+}
+
+/// A record without a value, passed on as such: in a compacted topic it deletes what the key stood for.
+pub fn tombstone(topic: &Arc<str>, carried: Carried) -> Outgoing {
+    leave(topic, carried, None, &[])
+}
+
+/// A record that cannot be scored, with its value where that is kept.
+pub fn dead(topic: &Arc<str>, carried: Carried, value: Option<Vec<u8>>, letter: &DeadLetter<'_>) -> Outgoing {
+    let cut = letter.message.floor_char_boundary(MESSAGE_BYTES_MAX);
+    let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
+    let own = [
+        (CODE, letter.reason.code()),
+        (MESSAGE, &letter.message[..cut]),
+        (TOPIC, letter.topic),
+        (PARTITION, &partition),
+        (OFFSET, &offset),
+    ];
+    leave(topic, carried, value, &own)
+}
+
+fn leave(topic: &Arc<str>, carried: Carried, payload: Option<Vec<u8>>, own: &[(&str, &str)]) -> Outgoing {
+    let Carried {
+        key,
+        headers,
+        timestamp,
+    } = carried;
+    let mut headers = headers.map_or_else(OwnedHeaders::new, without_own);
+    for (key, value) in own {
+        let value = Some(*value);
+        headers = headers.insert(Header { key, value });
+    }
+    Outgoing {
+        topic: Arc::clone(topic),
+        key,
+        payload,
+        headers,
+        timestamp,
+    }
+}
+
+fn without_own(headers: OwnedHeaders) -> OwnedHeaders {
+    if !headers.iter().any(|header| OWN.contains(&header.key)) {
+        return headers;
+    }
+    let kept = headers.iter().filter(|header| !OWN.contains(&header.key));
+    kept.fold(OwnedHeaders::new(), OwnedHeaders::insert)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(of: &[(&str, Option<&str>)]) -> OwnedHeaders {
+        let insert = |made: OwnedHeaders, (key, value): &(&str, Option<&str>)| {
+            made.insert(Header { key, value: *value })
+        };
+        of.iter().fold(OwnedHeaders::new(), insert)
+    }
+
+    fn carried(of: &[(&str, Option<&str>)]) -> Carried {
+        Carried {
+            key: Some(b"k".to_vec()),
+            headers: Some(headers(of)),
+            timestamp: Some(7),
+        }
+    }
+
+    fn check(outgoing: &Outgoing, expected: &[(&str, Option<&str>)]) {
+        assert_eq!(outgoing.key.as_deref(), Some(&b"k"[..]));
+        assert_eq!(outgoing.timestamp, Some(7));
+        let found = outgoing.headers.iter().map(|header| {
+            let value = header.value.map(|value| std::str::from_utf8(value).unwrap());
+            (header.key, value)
+        });
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+    }
+
+    const LETTER: DeadLetter<'static> = DeadLetter {
+        reason: DeadReason::NotJson,
+        message: "the value is not JSON",
+        topic: "in",
+        partition: 3,
+        offset: 42,
+    };
+
+    #[test]
+    fn a_dead_letter_says_why_and_where_from() {
+        let dead = dead(
+            &"dead".into(),
+            carried(&[("traceparent", Some("00-1-2-01")), ("empty", None)]),
+            Some(b"{".to_vec()),
+            &LETTER,
+        );
+        assert_eq!((&*dead.topic, dead.payload.as_deref()), ("dead", Some(&b"{"[..])));
+        let expected = [
+            ("traceparent", Some("00-1-2-01")),
+            ("empty", None),
+            (CODE, Some("INVALID_ARGUMENT")),
+            (MESSAGE, Some("the value is not JSON")),
+            (TOPIC, Some("in")),
+            (PARTITION, Some("3")),
+            (OFFSET, Some("42")),
+        ];
+        check(&dead, &expected);
+    }
+
+    #[test]
+    fn what_an_earlier_pass_said_is_left_out() {
+        let before = carried(&[
+            (MODEL, Some("other")),
+            ("a", Some("1")),
+            (CODE, Some("INTERNAL")),
+            ("a", Some("2")),
+        ]);
+        let tombstone = tombstone(&"out".into(), before);
+        assert_eq!(tombstone.payload, None);
+        check(&tombstone, &[("a", Some("1")), ("a", Some("2"))]);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let message = "ä".repeat(MESSAGE_BYTES_MAX);
+        let letter = DeadLetter {
+            message: &format!("x{message}"),
+            ..LETTER
+        };
+        let dead = dead(&"dead".into(), carried(&[]), None, &letter);
+        let found = dead.headers.iter().find(|header| header.key == MESSAGE).unwrap();
+        assert_eq!(found.value.unwrap().len(), MESSAGE_BYTES_MAX - 1);
+    }
+}
