@@ -77,6 +77,16 @@ pub struct KafkaRoute {
     pub instance: String,
 }
 
+/// What a record may carry beside its value: its key, its headers, and ours.
+const BESIDE_BYTES_MAX: usize = 64 << 10;
+
+impl KafkaRoute {
+    /// What is written is never larger: key, headers and value together.
+    pub fn written_bytes_max(&self) -> usize {
+        self.record_bytes_max + BESIDE_BYTES_MAX
+    }
+}
+
 /// What a route reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KafkaInput {

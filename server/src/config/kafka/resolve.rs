@@ -55,13 +55,16 @@ pub(in crate::config) fn routes(
     Ok(routes)
 }
 
+/// With what a record carries beside its value, less than the megabyte that a topic takes by default.
+const RECORD_BYTES_MAX: usize = 896 << 10;
+
 fn route(table: Kafka, client: Client, instance: &str) -> Result<KafkaRoute, Wrong> {
     valid_name("a route", &table.name).map_err(|message| ("name", message))?;
     let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
     let size = |given: Option<Size>, default| given.map_or(default, |size| size.0);
     let time = |given: Option<Time>, default| given.map_or(default, |time| time.0);
     let in_flight_records_max = count(table.in_flight_records_max, 8192);
-    let record_bytes_max = size(table.record_bytes_max, 1 << 20);
+    let record_bytes_max = size(table.record_bytes_max, RECORD_BYTES_MAX);
     let honours = |header| table.honour.contains(&header);
     let route = KafkaRoute {
         input: input(table.input, table.input_pattern)?,

@@ -441,7 +441,7 @@ fn bounds_that_cannot_hold_each_other_are_refused() {
         ),
         (
             "in_flight_bytes_max = \"1KiB\"",
-            "12:23: route `reviews`: 1KiB in flight cannot hold one record of 1MiB (record_bytes_max)",
+            "12:23: route `reviews`: 1KiB in flight cannot hold one record of 896KiB (record_bytes_max)",
         ),
         (
             "record_bytes_max = \"512MiB\"",

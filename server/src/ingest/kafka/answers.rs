@@ -11,7 +11,7 @@ use super::work::{Answer, Fate, Judged, Taken, Value, Wish};
 use crate::config::KafkaRoute;
 use crate::lane::Lane;
 use crate::metrics::DeadReason;
-use crate::respond::kafka::{self as leaving, DeadLetter};
+use crate::respond::kafka::{self as leaving, Carried, DeadLetter};
 
 /// How records of a route are read and answered.
 pub struct Answers {
@@ -19,7 +19,12 @@ pub struct Answers {
     wish: Wish,
     output: Arc<str>,
     dead_letter: Arc<str>,
+    /// What is written is never larger, our own headers left out of account.
+    written_max: usize,
 }
+
+/// Our own headers at most: a reason of a kilobyte, a topic's name, numbers.
+const OWN_BYTES_MAX: usize = 2 << 10;
 
 /// What a record turned out to be.
 pub enum Read {
@@ -41,6 +46,7 @@ impl Answers {
             wish,
             output: route.output.as_str().into(),
             dead_letter: route.dead_letter.as_str().into(),
+            written_max: route.written_bytes_max() - OWN_BYTES_MAX,
             route,
         }
     }
@@ -99,6 +105,14 @@ impl Answers {
     /// A record that was scored.
     pub fn scored(&self, lane: &Lane, reply: &Reply, taken: Taken) -> Judged {
         match leaving::value(lane, reply) {
+            Ok(value) if taken.carried_bytes + value.len() > self.written_max => {
+                let bytes = taken.carried_bytes + value.len();
+                let message = format!(
+                    "its key, headers and outputs have {bytes} bytes; record_bytes_max allows {}",
+                    self.written_max
+                );
+                self.dead(taken, DeadReason::TooLarge, &message)
+            }
             Ok(value) => {
                 let mark = taken.mark;
                 let record = leaving::scored(&self.output, taken.carried, lane, value);
@@ -112,19 +126,27 @@ impl Answers {
         }
     }
 
-    /// A record that cannot be scored.
+    /// A record that cannot be scored. What is too large to be written again is left out: the value, or where
+    /// it has more beside its value, that too.
     pub fn dead(&self, taken: Taken, reason: DeadReason, message: &str) -> Judged {
         let Taken {
             mark,
             source,
-            carried,
+            mut carried,
+            carried_bytes,
             value,
             ..
         } = taken;
-        let value = if let Value::Bytes(value) = value {
-            Some(value)
-        } else {
-            None
+        if carried_bytes > self.written_max {
+            let timestamp = carried.timestamp;
+            carried = Carried {
+                timestamp,
+                ..Carried::default()
+            };
+        }
+        let value = match value {
+            Value::Bytes(value) if carried_bytes + value.len() <= self.written_max => Some(value),
+            Value::Bytes(_) | Value::TooLarge(_) | Value::Null => None,
         };
         let letter = DeadLetter {
             reason,

@@ -22,8 +22,8 @@ const PREFETCHED_KIB_MAX: usize = 32 << 10;
 /// Records that wait in the producer: at most those of one transaction, which is bounded by itself.
 const UNSENT_KIB_MAX: usize = 64 << 10;
 
-/// What a dead letter's headers add to the record it holds.
-const HEADERS_BYTES_MAX: usize = 64 << 10;
+/// What the protocol puts around one record.
+const FRAME_BYTES_MAX: usize = 4 << 10;
 
 /// Events of the client that are looked at for the reason of a failure.
 const EVENTS_MAX: usize = 32;
@@ -77,7 +77,7 @@ pub fn producer_config(route: &KafkaRoute, thread: usize) -> ClientConfig {
         .set("queue.buffering.max.kbytes", UNSENT_KIB_MAX.to_string())
         .set(
             "message.max.bytes",
-            (route.record_bytes_max + HEADERS_BYTES_MAX)
+            (route.written_bytes_max() + FRAME_BYTES_MAX)
                 .max(1_000_000)
                 .to_string(),
         );

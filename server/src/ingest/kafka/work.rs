@@ -40,6 +40,8 @@ pub struct Taken {
     pub source: Arc<Source>,
     /// What it keeps whatever becomes of it.
     pub carried: Carried,
+    /// Bytes of that.
+    pub carried_bytes: usize,
     /// Its value.
     pub value: Value,
 }
@@ -70,15 +72,17 @@ impl Taken {
         } else {
             0
         };
+        let carried_bytes = header_bytes(message) + message.key_len();
         Taken {
             mark,
-            bytes: OVERHEAD_BYTES + header_bytes(message) + message.key_len() + copied,
+            bytes: OVERHEAD_BYTES + carried_bytes + copied,
             source: Arc::clone(source),
             carried: Carried {
                 key: message.key().map(<[u8]>::to_vec),
                 headers: message.headers().map(BorrowedHeaders::detach),
                 timestamp: message.timestamp().to_millis(),
             },
+            carried_bytes,
             value,
         }
     }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
@@ -199,8 +199,12 @@ impl Writer {
                 Err(other) => return Err(Trouble::Restart(format!("{name} failed: {other}"))),
             };
             let why = || format!("{name} failed: {failed}");
-            if failed.is_fatal() {
+            if failed.is_fatal() && is_fenced(failed.code()) {
                 return Err(Trouble::Fatal(why()));
+            }
+            // Such as the end of a transaction that the broker never let begin, for lack of rights.
+            if failed.is_fatal() {
+                return Err(Trouble::Restart(why()));
             }
             if failed.txn_requires_abort() {
                 let cause = self.producer.context().take_undelivered();
@@ -214,9 +218,18 @@ impl Writer {
     }
 }
 
+/// Whether somebody else has our transactional id.
+fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId
+    )
+}
+
 /// What to tell of a record that the broker did not take.
 pub(super) fn refused(undelivered: &Undelivered) -> String {
-    use rdkafka::error::RDKafkaErrorCode as Code;
+    use RDKafkaErrorCode as Code;
     let Undelivered { topic, code } = undelivered;
     let right = match code {
         Code::TopicAuthorizationFailed => "; allow this user to write it",

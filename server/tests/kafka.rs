@@ -1,0 +1,248 @@
+//! What records become on their way from topic to topic: scores, tombstones, dead letters.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by failing"
+)]
+
+#[path = "kafka/rig.rs"]
+mod rig;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rig::{Fault, In, Out, Rig, failing, text};
+
+const LONG: &str = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen";
+
+/// Where a record went, and as what.
+fn fate(out: &Out) -> (&str, &str) {
+    match out.header("penstock-error-code") {
+        Some(code) => {
+            let number = out.key.as_deref().expect("a key");
+            assert_eq!(out.header("penstock-source-topic"), Some("reviews"));
+            assert_eq!(out.header("penstock-source-partition"), Some("1"));
+            assert_eq!(out.header("penstock-source-offset"), Some(number));
+            assert!(
+                out.header("penstock-error-message")
+                    .is_some_and(|message| !message.is_empty())
+            );
+            assert_eq!(out.header("penstock-model"), None);
+            (&out.topic, code)
+        }
+        None if out.value.is_none() => (&out.topic, "tombstone"),
+        None => (&out.topic, "score"),
+    }
+}
+
+fn check(outs: &[Out], expected: &[(&str, &str)]) {
+    let fates: Vec<_> = outs.iter().map(fate).collect();
+    assert_eq!(fates, expected, "{outs:?}");
+    // Whatever became of them: each keeps its partition, key and time.
+    for (number, out) in (0_i64..).zip(outs) {
+        assert_eq!(out.partition, 1);
+        assert_eq!(out.timestamp, Some(1000 + number));
+    }
+}
+
+const SCORED: (&str, &str) = ("scored", "score");
+const INVALID: (&str, &str) = ("dead", "INVALID_ARGUMENT");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_becomes_a_score_a_tombstone_or_a_dead_letter() {
+    let rig = Rig::start("field = \"text\"\nrecord_bytes_max = 200\n", None).await;
+    let large = format!("{{\"text\": \"{LONG} {LONG} {LONG}\"}}");
+    let traced = [
+        ("traceparent", "00-1-2-01"),
+        ("penstock-model", "of an earlier pass"),
+        ("own", "kept"),
+    ];
+    let records = [
+        In {
+            value: Some(br#"{"text": "a good day"}"#),
+            headers: &traced,
+        },
+        In {
+            value: None,
+            headers: &traced,
+        },
+        text(b"\xff"),
+        text(b"{"),
+        text(br#"{"body": "a"}"#),
+        text(br#"{"text": 7}"#),
+        text(large.as_bytes()),
+        text(br#"{"text": "after all that"}"#),
+    ];
+    rig.send(&records);
+    let outs = rig.receive(records.len());
+    let expected = [
+        SCORED,
+        ("scored", "tombstone"),
+        INVALID,
+        INVALID,
+        INVALID,
+        INVALID,
+        INVALID,
+        SCORED,
+    ];
+    check(&outs, &expected);
+    let json = outs[0].json();
+    let names: Vec<&str> = json
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(names, ["label", "probabilities", "score"]);
+    let headers =
+        ["traceparent", "own", "penstock-model", "penstock-version"].map(|name| outs[0].header(name));
+    assert_eq!(
+        headers,
+        [Some("00-1-2-01"), Some("kept"), Some("tiny"), Some("1")]
+    );
+    assert_eq!(outs[1].header("traceparent"), Some("00-1-2-01"));
+    // A dead letter has its value, unless that was too large to be read.
+    assert_eq!(outs[3].value.as_deref(), Some(&b"{"[..]));
+    assert_eq!(outs[6].value, None);
+    let reason = outs[6].header("penstock-error-message").expect("a reason");
+    assert!(reason.contains("more than record_bytes_max = 200"), "{reason}");
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_to_be_written_is_left_out() {
+    let rig = Rig::start("record_bytes_max = 1000\nfield = \"text\"\n", None).await;
+    let [much, more] = [60_000, 70_000].map(|count| "h".repeat(count));
+    let (much, more) = ([("much", much.as_str())], [("more", more.as_str())]);
+    let body = format!("{{\"body\": \"{}\"}}", LONG.repeat(8));
+    let records = [
+        In {
+            value: Some(br#"{"text": "a"}"#),
+            headers: &much,
+        },
+        In {
+            value: Some(br#"{"text": "b"}"#),
+            headers: &more,
+        },
+        In {
+            value: Some(body.as_bytes()),
+            headers: &much,
+        },
+    ];
+    rig.send(&records);
+    let outs = rig.receive(records.len());
+    let codes: Vec<_> = outs.iter().map(|out| out.header("penstock-error-code")).collect();
+    assert_eq!(codes, [None, Some("INVALID_ARGUMENT"), Some("INVALID_ARGUMENT")]);
+    assert!(outs[0].header("much").is_some());
+    assert!(outs[1].header("more").is_none() && outs[1].key.is_none() && outs[1].value.is_none());
+    assert_eq!(outs[1].header("penstock-source-offset"), Some("1"));
+    assert!(outs[2].header("much").is_some() && outs[2].value.is_some());
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_count_where_the_route_lets_them() {
+    let headers: [&[(&str, &str)]; 6] = [
+        &[("model", "other")],
+        &[("model", "missing")],
+        &[("deadline-ms", "1000")],
+        &[("deadline-ms", "99999999999999")],
+        &[("priority", "interactive")],
+        &[("priority", "urgent")],
+    ];
+    let records = headers.map(|headers| In {
+        value: Some(b"a text"),
+        headers,
+    });
+    let rig = Rig::start("honour = [\"model\", \"priority\", \"deadline\"]\n", None).await;
+    rig.send(&records);
+    let outs = rig.receive(records.len());
+    let late = ("dead", "DEADLINE_EXCEEDED");
+    check(
+        &outs,
+        &[SCORED, ("dead", "NOT_FOUND"), late, SCORED, SCORED, INVALID],
+    );
+    assert_eq!(outs[0].header("penstock-model"), Some("other"));
+    assert!(outs[0].json()["embedding"].is_array());
+    let page = rig.engine.front().metrics().render();
+    assert!(page.contains(
+        r#"penstock_requests_total{model="tiny",source="kafka",class="interactive",outcome="ok"} 1"#
+    ));
+    rig.close().await;
+    let rig = Rig::start("", None).await;
+    rig.send(&records);
+    check(&rig.receive(records.len()), &[SCORED; 6]);
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_on_which_the_model_fails_is_a_dead_letter_and_its_neighbours_are_scored() {
+    for (fault, reason) in [
+        (Fault::FailsAbove(8), "model"),
+        (Fault::NanAbove(8), "not_finite"),
+    ] {
+        let armed = Arc::default();
+        let rig = Rig::start("", Some(failing(fault, &armed))).await;
+        armed.store(true, Ordering::SeqCst);
+        let records = ["a", "b", LONG, "c"].map(|value| text(value.as_bytes()));
+        rig.send(&records);
+        let outs = rig.receive(records.len());
+        check(&outs, &[SCORED, SCORED, ("dead", "INTERNAL"), SCORED]);
+        assert_eq!(outs[2].value.as_deref(), Some(LONG.as_bytes()));
+        let counted = format!(r#"penstock_dead_letters_total{{topic="reviews",reason="{reason}"}} 1"#);
+        rig.until(&counted, |rig| {
+            rig.engine.front().metrics().render().contains(&counted)
+        })
+        .await;
+        rig.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_fails_on_everything_buries_nothing() {
+    let down = Arc::new(AtomicBool::new(false));
+    let rig = Rig::start("", Some(failing(Fault::Down, &down))).await;
+    rig.send(&[text(b"before")]);
+    check(&rig.receive(1), &[SCORED]);
+    rig.until("ready", |rig| rig.engine.front().is_ready()).await;
+    down.store(true, Ordering::SeqCst);
+    rig.send(&[text(b"a"), text(b"b")]);
+    rig.until("not ready", |rig| !rig.engine.front().is_ready()).await;
+    assert!(rig.is_silent());
+    down.store(false, Ordering::SeqCst);
+    check(&rig.receive(2), &[SCORED, SCORED]);
+    rig.until("ready again", |rig| rig.engine.front().is_ready())
+        .await;
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_is_counted() {
+    let rig = Rig::start("delivery = \"at-least-once\"\n", None).await;
+    rig.send(&[text(b"a"), text(b"\xff"), text(b"b")]);
+    check(&rig.receive(3), &[SCORED, INVALID, SCORED]);
+    for line in [
+        r#"penstock_kafka_records_total{topic="reviews",outcome="scored"} 2"#,
+        r#"penstock_kafka_records_total{topic="reviews",outcome="dead_letter"} 1"#,
+        r#"penstock_dead_letters_total{topic="reviews",reason="not_utf8"} 1"#,
+        // Three keys and three values of a byte each.
+        r#"penstock_kafka_bytes_total{topic="reviews",direction="read"} 6"#,
+        r#"penstock_kafka_end_to_end_duration_seconds_count{route="reviews"} 3"#,
+        r#"penstock_kafka_consumer_lag{topic="reviews",partition="1"} 0"#,
+        r#"penstock_kafka_time_to_drain_seconds{topic="reviews"} 0"#,
+        r#"penstock_kafka_unready_consumers{route="reviews"} 0"#,
+        r#"penstock_kafka_in_flight_records{route="reviews"} 0"#,
+    ] {
+        rig.until(line, |rig| {
+            rig.engine
+                .front()
+                .metrics()
+                .render()
+                .lines()
+                .any(|one| one == line)
+        })
+        .await;
+    }
+    rig.close().await;
+}

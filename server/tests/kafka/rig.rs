@@ -1,0 +1,251 @@
+//! A route on librdkafka's mock cluster, around a small real model or one that misbehaves on demand. The mock
+//! isolates no transaction and fences nobody: it judges what records become, never that they come out once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use penstock::app::Engine;
+use penstock::config::{self, Settings};
+use penstock::ingest::kafka::Routes;
+use penstock::lane::Wrap;
+use penstock_core::{PackedTokens, Reply};
+use penstock_models::{Model, ModelError};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+/// Longer than anything here takes; what is waited for comes at once.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A record that goes in.
+#[derive(Clone, Copy)]
+pub struct In<'a> {
+    pub value: Option<&'a [u8]>,
+    pub headers: &'a [(&'a str, &'a str)],
+}
+
+/// A text as the value of a record.
+pub fn text(value: &[u8]) -> In<'_> {
+    In {
+        value: Some(value),
+        headers: &[],
+    }
+}
+
+/// A record that came out.
+#[derive(Debug)]
+pub struct Out {
+    pub topic: String,
+    pub partition: i32,
+    pub key: Option<String>,
+    pub value: Option<Vec<u8>>,
+    pub timestamp: Option<i64>,
+    headers: Vec<(String, String)>,
+}
+
+impl Out {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(self.value.as_ref().expect("a value")).expect("JSON")
+    }
+}
+
+/// A server with one route; `reviews` to `scored` and `dead`, two partitions each.
+pub struct Rig {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    pub engine: Engine,
+    routes: Routes,
+    producer: BaseProducer,
+    consumer: BaseConsumer,
+    _folder: tempfile::TempDir,
+}
+
+impl Rig {
+    /// With more settings in the route's table.
+    pub async fn start(settings: &str, wrap: Option<Wrap>) -> Rig {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        for topic in ["reviews", "scored", "dead"] {
+            cluster.create_topic(topic, 2, 1).expect("a topic");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("penstock.toml");
+        std::fs::write(&file, configuration(&cluster.bootstrap_servers(), settings)).expect("written");
+        let config = config::load(Some(&file), Settings::default()).expect("a valid configuration");
+        let engine = match wrap {
+            Some(wrap) => Engine::start_with(&config, wrap).await,
+            None => Engine::start(&config).await,
+        };
+        let engine = engine.expect("models that load");
+        let runtime = tokio::runtime::Handle::current();
+        let routes = Routes::start(engine.front(), &config.kafka, &runtime).expect("pumps");
+        let client = || {
+            let mut client = ClientConfig::new();
+            client.set("bootstrap.servers", cluster.bootstrap_servers());
+            client
+        };
+        let producer = client().create().expect("a producer");
+        let consumer: BaseConsumer = client().set("group.id", "reader").create().expect("a consumer");
+        let mut all = TopicPartitionList::new();
+        for (topic, partition) in [("scored", 0), ("scored", 1), ("dead", 0), ("dead", 1)] {
+            all.add_partition_offset(topic, partition, Offset::Beginning)
+                .expect("an offset");
+        }
+        consumer.assign(&all).expect("an assignment");
+        Rig {
+            cluster,
+            engine,
+            routes,
+            producer,
+            consumer,
+            _folder: folder,
+        }
+    }
+
+    /// Sends records to partition 1, with the keys `0`, `1`, … and times that rise.
+    pub fn send(&self, records: &[In<'_>]) {
+        for (number, record) in (0_i64..).zip(records) {
+            let insert = |headers: OwnedHeaders, (key, value): &(&str, &str)| {
+                let value = Some(*value);
+                headers.insert(Header { key, value })
+            };
+            let headers = record.headers.iter().fold(OwnedHeaders::new(), insert);
+            let key = number.to_string();
+            let mut sent = BaseRecord::<str, [u8]>::to("reviews").partition(1).key(&key);
+            sent.payload = record.value;
+            let sent = sent.timestamp(1000 + number).headers(headers);
+            self.producer.send(sent).expect("room in the queue");
+        }
+        self.producer.flush(PATIENCE).expect("delivered");
+    }
+
+    /// Waits for as many records.
+    pub fn receive(&self, count: usize) -> Vec<Out> {
+        let end = Instant::now() + PATIENCE;
+        let mut found = Vec::new();
+        while found.len() < count {
+            assert!(Instant::now() < end, "{} of {count} came: {found:?}", found.len());
+            let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(20)) else {
+                continue;
+            };
+            let headers = message.headers().into_iter().flat_map(Headers::iter);
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+            found.push(Out {
+                topic: message.topic().to_owned(),
+                partition: message.partition(),
+                key: message.key().map(text),
+                value: message.payload().map(<[u8]>::to_vec),
+                timestamp: message.timestamp().to_millis(),
+                headers: headers
+                    .map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default())))
+                    .collect(),
+            });
+        }
+        // Records of the two topics mix; those of one come in order.
+        found.sort_by_key(|out| out.timestamp);
+        found
+    }
+
+    /// True when nothing more comes out for a while.
+    pub fn is_silent(&self) -> bool {
+        self.consumer.poll(Duration::from_millis(500)).is_none()
+    }
+
+    /// Waits until it holds.
+    pub async fn until(&self, what: &str, holds: impl Fn(&Rig) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !holds(self) {
+            assert!(Instant::now() < end, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn close(self) {
+        self.routes.stop(Instant::now() + PATIENCE);
+        self.routes.join().await;
+        self.engine.stop(PATIENCE).await.expect("a clean end");
+        drop(self.cluster);
+    }
+}
+
+fn configuration(brokers: &str, settings: &str) -> String {
+    let family = |name: &str| -> PathBuf {
+        let families = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tests/families"));
+        families.join(name)
+    };
+    let model = |name: &str, family: &Path| {
+        format!(
+            "[[model]]\nname = \"{name}\"\npath = '{}'\ncheck_parity = false\n",
+            family.display()
+        )
+    };
+    let models = model("tiny", &family("bert")) + &model("other", &family("bert-embedding-mean"));
+    format!(
+        "{models}\n[[kafka]]\nname = \"reviews\"\nbrokers = \"{brokers}\"\ngroup = \"g\"\ninput = [\"reviews\"]\n\
+         output = \"scored\"\ndead_letter = \"dead\"\nmodel = \"tiny\"\n{settings}\n"
+    )
+}
+
+/// What a model does wrong, once it is told to: to be loaded it must work.
+#[derive(Clone, Copy)]
+pub enum Fault {
+    /// It fails on everything.
+    Down,
+    /// It fails on every batch with a text of more tokens than these.
+    FailsAbove(usize),
+    /// It computes a NaN for every such text.
+    NanAbove(usize),
+}
+
+/// A model with a fault.
+struct Failing {
+    inner: Box<dyn Model>,
+    fault: Fault,
+    armed: Arc<AtomicBool>,
+}
+
+/// Puts a fault into every model, as long as it is `armed`.
+pub fn failing(fault: Fault, armed: &Arc<AtomicBool>) -> Wrap {
+    let armed = Arc::clone(armed);
+    Arc::new(move |inner| {
+        Box::new(Failing {
+            inner,
+            fault,
+            armed: Arc::clone(&armed),
+        })
+    })
+}
+
+impl Model for Failing {
+    fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+        if !self.armed.load(Ordering::SeqCst) {
+            return self.inner.forward(batch);
+        }
+        let above = |most| batch.lengths().map(move |length| length > most);
+        match self.fault {
+            Fault::NanAbove(most) => {
+                let mut replies = self.inner.forward(batch)?;
+                for (reply, above) in replies.iter_mut().zip(above(most)) {
+                    if let (Reply::Classes { logits, .. }, true) = (reply, above) {
+                        logits[0] = f32::NAN;
+                    }
+                }
+                Ok(replies)
+            }
+            Fault::FailsAbove(most) if !above(most).any(|above| above) => self.inner.forward(batch),
+            Fault::Down | Fault::FailsAbove(_) => Err(ModelError::Batch("failed on purpose".into())),
+        }
+    }
+
+    fn window(&self) -> usize {
+        self.inner.window()
+    }
+}
