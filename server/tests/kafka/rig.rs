@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use penstock::app::Engine;
-use penstock::config::{self, Settings};
+use penstock::config::{self, DeviceChoice, Settings};
+use penstock::device;
 use penstock::ingest::kafka::Routes;
 use penstock::lane::Wrap;
 use penstock_core::{PackedTokens, Reply};
@@ -80,9 +81,11 @@ impl Rig {
         let file = folder.path().join("penstock.toml");
         std::fs::write(&file, configuration(&cluster.bootstrap_servers(), settings)).expect("written");
         let config = config::load(Some(&file), Settings::default()).expect("a valid configuration");
+        let placement =
+            device::place(&DeviceChoice::Cpu, config.dtype, penstock_models::probe).expect("a cpu");
         let engine = match wrap {
-            Some(wrap) => Engine::start_with(&config, wrap).await,
-            None => Engine::start(&config).await,
+            Some(wrap) => Engine::start_with(&config, &placement, wrap).await,
+            None => Engine::start(&config, &placement).await,
         };
         let engine = engine.expect("models that load");
         let runtime = tokio::runtime::Handle::current();

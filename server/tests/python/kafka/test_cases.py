@@ -1,0 +1,28 @@
+"""Some of what tools/chaos does at length, on some thousand records: what docs/chaos.md says stays true."""
+
+import pytest
+
+from streaming.broker import PORTS_EACH, Cluster, free_ports
+from streaming.cases import CASES, Stage
+
+SHORT = {"calm": 5_000, "poison": 5_000, "killed": 20_000, "scale": 10_000, "no-output-topic": 5_000}
+SHORT |= {"not-writable": 5_000, "drained": 20_000, "broker-restarted": 20_000}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    cluster = Cluster(tmp_path_factory.mktemp("kafka") / "broker", free_ports(PORTS_EACH), secure=True)
+    try:
+        yield cluster.up()
+    finally:
+        cluster.down()
+
+
+@pytest.mark.parametrize("case", SHORT)
+def test_nothing_is_lost_doubled_or_moved(case, cluster, tmp_path):
+    stage = Stage(tmp_path, SHORT[case], 7, cluster, share=0.2)
+    try:
+        done = CASES[case](stage)
+    finally:
+        stage.end()
+    assert done.verdict, str(done.verdict)
