@@ -1,4 +1,5 @@
-//! The matrix products of MiniLM-L6 against other crates' and against the core's peak, in GFLOP/s.
+//! The matrix products of MiniLM-L6 in f32, bf16 and int8 against other crates' and against the core's peak, in
+//! GFLOP/s, with the memory's bandwidth.
 //!
 //! `RAYON_NUM_THREADS` sets the threads of all of them. Criterion's "Gelem/s" are GFLOP/s here. A sample's
 //! time is its fastest call times the number of calls: on a shared machine that is the call nobody
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::{Array2, linalg::general_mat_mul};
-use penstock_kernels::{Activation, Cpu, Ops, Path, cpu::peak};
+use penstock_kernels::{Activation, Cpu, Ops, Path, Precision, Threads, cpu::peak};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -49,17 +50,21 @@ fn products(c: &mut Criterion) {
             let (x, weight) = (noise(rows * inp), noise(out * inp));
             group.throughput(Throughput::Elements((2 * rows * inp * out) as u64));
 
-            let mut cpu = Cpu::new(threads).expect("threads start");
-            let matrix = cpu.matrix(&weight, None, out, inp).expect("the weights fit");
-            let (mut input, mut output) = (cpu.buffer(), cpu.buffer());
-            cpu.write(&x, rows, inp, &mut input).expect("the input fits");
-            group.bench_function(BenchmarkId::new("penstock", &shape), |bencher| {
-                bencher.iter_custom(|turns| {
-                    let mut product =
-                        |cpu: &mut Cpu| cpu.linear(&input, &matrix, Activation::None, &mut output);
-                    cpu.enter(|cpu| fastest(turns, || product(cpu).expect("shapes fit")))
+            for precision in precisions() {
+                let team = Threads::new(threads).expect("threads start");
+                let mut cpu = Cpu::on(team, Path::best(), precision);
+                let matrix = cpu.matrix(&weight, None, out, inp).expect("the weights fit");
+                let (mut input, mut output) = (cpu.buffer(), cpu.buffer());
+                cpu.write(&x, rows, inp, &mut input).expect("the input fits");
+                let name = format!("penstock {}", precision.name());
+                group.bench_function(BenchmarkId::new(name, &shape), |bencher| {
+                    bencher.iter_custom(|turns| {
+                        let mut product =
+                            |cpu: &mut Cpu| cpu.linear(&input, &matrix, Activation::None, &mut output);
+                        cpu.enter(|cpu| fastest(turns, || product(cpu).expect("shapes fit")))
+                    });
                 });
-            });
+            }
 
             let device = &Device::Cpu;
             let left = Tensor::from_slice(&x, (rows, inp), device).expect("the input fits");
@@ -87,6 +92,18 @@ fn products(c: &mut Criterion) {
     }
 }
 
+/// f32, bf16 where the processor has it, and int8 by the fastest way.
+fn precisions() -> Vec<Precision> {
+    [
+        Some(Precision::F32),
+        Precision::bf16().ok(),
+        Some(Precision::int8()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 /// Multiply-adds on registers alone, on one core.
 fn limit(c: &mut Criterion) {
     const ROUNDS: usize = 200_000;
@@ -96,21 +113,52 @@ fn limit(c: &mut Criterion) {
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(400));
     // The portable path has no fused instruction to measure.
-    for path in Path::supported()
+    let vectors = Path::supported()
         .into_iter()
-        .filter(|path| path.name() != "portable")
-    {
-        let (operations, _) = peak::multiply_adds(path, ROUNDS);
+        .filter(|path| path.name() != "portable");
+    let mut bursts: Vec<(Path, Precision, String)> = vectors
+        .map(|path| (path, Precision::F32, format!("f32 by {}", path.name())))
+        .collect();
+    let others = Precision::bf16().into_iter().chain(Precision::int8_supported());
+    let others = others
+        .filter(|precision| !precision.name().starts_with("int8") || precision.name().ends_with("vnni"));
+    bursts.extend(others.map(|precision| (Path::best(), precision, precision.name())));
+    for (path, precision, name) in bursts {
+        let (operations, _) = peak::multiply_adds(path, precision, ROUNDS);
         group.throughput(Throughput::Elements(operations as u64));
-        group.bench_function(BenchmarkId::new(path.name(), "registers"), |bencher| {
+        group.bench_function(BenchmarkId::new(name, "registers"), |bencher| {
             bencher.iter_custom(|turns| {
                 fastest(turns, || {
-                    black_box(peak::multiply_adds(path, ROUNDS));
+                    black_box(peak::multiply_adds(path, precision, ROUNDS));
                 })
             });
         });
     }
 }
 
-criterion_group!(benches, limit, products);
+/// Reading more than any cache holds, each thread its own part.
+fn bandwidth(c: &mut Criterion) {
+    const BYTES: usize = 512 << 20;
+    let threads = candle_core::utils::get_num_threads();
+    let mut group = c.benchmark_group(format!("memory/{threads} threads"));
+    group
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_secs(1));
+    let values = vec![1.0f32; BYTES / 4];
+    group.throughput(Throughput::Bytes(BYTES as u64));
+    group.bench_function("read", |bencher| {
+        bencher.iter_custom(|turns| {
+            fastest(turns, || {
+                std::thread::scope(|scope| {
+                    for part in values.chunks(values.len().div_ceil(threads)) {
+                        scope.spawn(|| black_box(peak::read(Path::best(), part)));
+                    }
+                });
+            })
+        });
+    });
+}
+
+criterion_group!(benches, limit, bandwidth, products);
 criterion_main!(benches);

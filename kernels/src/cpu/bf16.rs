@@ -19,7 +19,8 @@ pub(crate) struct Avx512Bf16(Avx512);
 
 /// Code that is compiled for the instructions.
 pub(crate) trait Bf16Kernel {
-    fn run(self, proof: Avx512Bf16);
+    type Output;
+    fn run(self, proof: Avx512Bf16) -> Self::Output;
 }
 
 impl Avx512Bf16 {
@@ -29,10 +30,10 @@ impl Avx512Bf16 {
             .map(Self)
     }
 
-    pub(crate) fn enter<K: Bf16Kernel>(self, kernel: K) {
+    pub(crate) fn enter<K: Bf16Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bf16")]
-        fn entry<K: Bf16Kernel>(proof: Avx512Bf16, kernel: K) {
-            kernel.run(proof);
+        fn entry<K: Bf16Kernel>(proof: Avx512Bf16, kernel: K) -> K::Output {
+            kernel.run(proof)
         }
         // SAFETY: `detect` alone makes the proof, after it found both features.
         unsafe { entry(self, kernel) }
@@ -100,6 +101,8 @@ pub(crate) struct Round<'a> {
 }
 
 impl Bf16Kernel for Round<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self, proof: Avx512Bf16) {
         const STEP: usize = 32;

@@ -12,6 +12,7 @@ use super::gemm::{PANEL, Panels, Product};
 use super::int8_portable::Plain;
 use super::memory::{Lines, bytes_mut};
 use super::vector::{LANES_MAX, Vector};
+use super::vector_portable::ROUNDER;
 #[cfg(target_arch = "x86_64")]
 use super::{
     int8_avx2::{AvxVnni, Pairs},
@@ -46,7 +47,8 @@ pub(crate) enum Bytes {
 
 /// Code that is compiled once for each way to multiply bytes; see [`Kernel`].
 pub(crate) trait DotKernel {
-    fn run<D: Dot>(self, dot: D);
+    type Output;
+    fn run<D: Dot>(self, dot: D) -> Self::Output;
 }
 
 impl Bytes {
@@ -75,7 +77,7 @@ impl Bytes {
         }
     }
 
-    pub(crate) fn run<K: DotKernel>(self, kernel: K) {
+    pub(crate) fn run<K: DotKernel>(self, kernel: K) -> K::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni(proof) => proof.enter(kernel),
@@ -183,7 +185,7 @@ fn quantised(row: &[f32]) -> (f32, Vec<i8>) {
     let inverse = if top > LEAST { TOP / top } else { 0.0 };
     let integers = row
         .iter()
-        .map(|value| (value * inverse).round_ties_even() as i8)
+        .map(|value| ((value * inverse + ROUNDER) - ROUNDER) as i8)
         .collect();
     (if finite { top / TOP } else { f32::NAN }, integers)
 }
@@ -263,12 +265,12 @@ fn extent<V: Vector>(v: V, row: &[f32]) -> (f32, bool) {
 /// The product of quantised rows with quantised weights.
 #[derive(Clone, Copy)]
 pub(crate) struct Quantised<'a, D> {
-    dot: D,
+    pub dot: D,
     /// One scale for each row.
-    rows: &'a [f32],
+    pub rows: &'a [f32],
     /// One for each of the panel's outputs.
-    scales: &'a [f32],
-    starts: &'a [i32],
+    pub scales: &'a [f32],
+    pub starts: &'a [i32],
 }
 
 impl<D: Dot> Product for Quantised<'_, D> {

@@ -24,10 +24,10 @@ impl AvxVnni {
             .map(Self)
     }
 
-    pub(crate) fn enter<K: DotKernel>(self, kernel: K) {
+    pub(crate) fn enter<K: DotKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,avxvnni")]
-        fn entry<K: DotKernel>(proof: AvxVnni, kernel: K) {
-            kernel.run(proof);
+        fn entry<K: DotKernel>(proof: AvxVnni, kernel: K) -> K::Output {
+            kernel.run(proof)
         }
         // SAFETY: `detect` alone makes the proof, after it found the features.
         unsafe { entry(self, kernel) }
@@ -39,10 +39,10 @@ impl Pairs {
         Avx2::detect().map(Self)
     }
 
-    pub(crate) fn enter<K: DotKernel>(self, kernel: K) {
+    pub(crate) fn enter<K: DotKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma")]
-        fn entry<K: DotKernel>(proof: Pairs, kernel: K) {
-            kernel.run(proof);
+        fn entry<K: DotKernel>(proof: Pairs, kernel: K) -> K::Output {
+            kernel.run(proof)
         }
         // SAFETY: `Avx2::detect` alone makes the proof, after it found both features.
         unsafe { entry(self, kernel) }

@@ -19,10 +19,10 @@ impl Avx512Vnni {
             .map(Self)
     }
 
-    pub(crate) fn enter<K: DotKernel>(self, kernel: K) {
+    pub(crate) fn enter<K: DotKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512vnni")]
-        fn entry<K: DotKernel>(proof: Avx512Vnni, kernel: K) {
-            kernel.run(proof);
+        fn entry<K: DotKernel>(proof: Avx512Vnni, kernel: K) -> K::Output {
+            kernel.run(proof)
         }
         // SAFETY: `detect` alone makes the proof, after it found both features.
         unsafe { entry(self, kernel) }

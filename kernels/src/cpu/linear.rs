@@ -315,6 +315,8 @@ impl Kernel for Strip<'_, f32> {
 
 #[cfg(target_arch = "x86_64")]
 impl Bf16Kernel for Strip<'_, u32> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self, proof: Avx512Bf16) {
         self.compute(proof);
@@ -329,6 +331,8 @@ struct ByteStrip<'a> {
 }
 
 impl DotKernel for ByteStrip<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
         let column = self.strip.area.panel * PANEL;

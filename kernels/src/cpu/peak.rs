@@ -1,37 +1,109 @@
-//! The most that one core can do: multiply-adds on registers alone, the limit that the products are held against.
+//! The most that one core can do, which the products are held against: multiply-adds on registers alone, and
+//! words read from memory.
 
-use super::vector::Vector;
+#[cfg(target_arch = "x86_64")]
+use super::bf16::{Avx512Bf16, Bf16Kernel};
+use super::gemm::{PANEL, Product, Singles, TILE_ROWS_MAX};
+use super::int8::{Dot, DotKernel, Quantised};
+use super::vector::{LANES_MAX, Vector};
 use crate::dispatch::{Kernel, Path};
+use crate::precision::{Form, Precision};
 
-/// Independent sums: enough to hide the latency of a multiply-add on two ports, few enough for the registers.
-const CHAINS: usize = 12;
+/// Sums of the largest tile: two registers for each of its rows.
+const SUMS_MAX: usize = 2 * TILE_ROWS_MAX;
+/// Sums while reading: enough to hide the latency of an addition.
+const CHAINS: usize = 8;
 
-/// Runs `rounds` rounds of multiply-adds on `path` and returns the number of floating-point operations
+/// Runs `rounds` rounds of multiply-adds in `precision`, in f32 on `path`, and returns the number of operations
 /// that this was, and their result, which is of no interest but must be computed.
-pub fn multiply_adds(path: Path, rounds: usize) -> (f64, f32) {
-    path.run(Burst { rounds })
+pub fn multiply_adds(path: Path, precision: Precision, rounds: usize) -> (f64, f32) {
+    let burst = Burst { rounds };
+    let (factors, (operations, sum)) = match precision.0 {
+        Form::Singles => (1, path.run(burst)),
+        #[cfg(target_arch = "x86_64")]
+        Form::Bf16(proof) => (2, proof.enter(burst)),
+        Form::Bytes(bytes) => (4, bytes.run(burst)),
+    };
+    ((operations * factors * 2) as f64, sum)
+}
+
+/// Reads all of `values` once and returns their sum.
+pub fn read(path: Path, values: &[f32]) -> f32 {
+    path.run(Read { values })
 }
 
 struct Burst {
     rounds: usize,
 }
 
-impl Kernel for Burst {
-    type Output = (f64, f32);
-
+impl Burst {
+    /// As many independent sums as a tile has. Returns the words multiplied, and the sum of all.
     #[inline(always)]
-    fn run<V: Vector>(self, v: V) -> (f64, f32) {
-        let (factor, shift) = (
-            v.splat(std::hint::black_box(0.999)),
-            v.splat(std::hint::black_box(0.001)),
-        );
-        let mut sums = [v.splat(std::hint::black_box(1.0)); CHAINS];
+    fn measure<P: Product>(self, p: P) -> (usize, f32) {
+        let words = std::hint::black_box([P::Word::default(); LANES_MAX]);
+        // SAFETY: no register has more words than the array.
+        let (a, b) = unsafe { (p.spread_at(words.as_ptr()), p.load_at(words.as_ptr())) };
+        let count = 2 * P::TILE_ROWS;
+        let mut sums = [p.start(0); SUMS_MAX];
         for _ in 0..self.rounds {
-            for sum in &mut sums {
-                *sum = v.fma(*sum, factor, shift);
+            for sums in &mut sums[..count] {
+                *sums = p.step(a, b, *sums);
             }
         }
-        let result = sums.iter().map(|&sum| v.sum(sum)).sum();
-        ((self.rounds * CHAINS * V::LANES * 2) as f64, result)
+        let v = p.vector();
+        let result = sums.iter().map(|&sums| v.sum(p.finish(sums, 0, 0))).sum();
+        (self.rounds * count * P::V::LANES, result)
+    }
+}
+
+impl Kernel for Burst {
+    type Output = (usize, f32);
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) -> (usize, f32) {
+        self.measure(Singles(v))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bf16Kernel for Burst {
+    type Output = (usize, f32);
+
+    #[inline(always)]
+    fn run(self, proof: Avx512Bf16) -> (usize, f32) {
+        self.measure(proof)
+    }
+}
+
+impl DotKernel for Burst {
+    type Output = (usize, f32);
+
+    #[inline(always)]
+    fn run<D: Dot>(self, dot: D) -> (usize, f32) {
+        self.measure(Quantised {
+            dot,
+            rows: &[1.0],
+            scales: &[1.0; PANEL],
+            starts: &[0; PANEL],
+        })
+    }
+}
+
+struct Read<'a> {
+    values: &'a [f32],
+}
+
+impl Kernel for Read<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) -> f32 {
+        let mut sums = [v.splat(0.0); CHAINS];
+        for block in self.values.chunks_exact(CHAINS * V::LANES) {
+            for (sum, values) in sums.iter_mut().zip(block.chunks_exact(V::LANES)) {
+                *sum = v.add(*sum, v.load(values));
+            }
+        }
+        sums.iter().map(|&sum| v.sum(sum)).sum()
     }
 }

@@ -7,7 +7,7 @@ use super::vector::Vector;
 pub(crate) struct Portable;
 
 /// Adding and subtracting 1.5 · 2²³ rounds to an integer and leaves that integer in the low bits.
-const ROUNDER: f32 = 12_582_912.0;
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
 
 macro_rules! lanewise {
     ($($operand:ident),+ => $result:expr) => {{
