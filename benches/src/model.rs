@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use penstock_models::{Device, LoadOptions, Loaded, Threads, load};
+use penstock_models::{Device, LoadOptions, Loaded, Precision, Threads, load};
 
 /// Names another folder than the one that `./quickstart` fills.
 pub const FOLDER_VARIABLE: &str = "PENSTOCK_MINILM";
@@ -32,7 +32,10 @@ pub fn minilm(threads: usize) -> Option<Loaded> {
         }
     };
     let options = LoadOptions {
-        device: Device::Cpu { threads },
+        device: Device::Cpu {
+            threads,
+            precision: Precision::F32,
+        },
         check_parity: false,
         ..LoadOptions::default()
     };

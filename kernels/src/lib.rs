@@ -14,4 +14,4 @@ pub mod reference;
 pub use cpu::{Cpu, Threads};
 pub use dispatch::Path;
 pub use ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens, relative_bias};
-pub use precision::Precision;
+pub use precision::{Format, Precision};

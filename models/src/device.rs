@@ -2,19 +2,21 @@
 
 use std::fmt;
 
-use penstock_kernels::Threads;
 use penstock_kernels::cuda::Dtype;
+use penstock_kernels::{Format, Precision, Threads};
 
 use crate::ModelError;
 
 /// Where a model computes.
 #[derive(Clone, Debug)]
 pub enum Device {
-    /// This machine's processor, in f32.
+    /// This machine's processor.
     Cpu {
         /// Compute threads that models share; without them, a team for this model alone with a thread for
         /// each core.
         threads: Option<Threads>,
+        /// What the linear layers compute in; the rest is f32.
+        precision: Precision,
     },
     /// A GPU that [`crate::probe`] found usable.
     Cuda {
@@ -27,7 +29,10 @@ pub enum Device {
 
 impl Default for Device {
     fn default() -> Device {
-        Device::Cpu { threads: None }
+        Device::Cpu {
+            threads: None,
+            precision: Precision::F32,
+        }
     }
 }
 
@@ -44,16 +49,14 @@ impl Device {
     /// How near a model must come to its reference outputs.
     pub(crate) fn fidelity(&self) -> Fidelity {
         match self {
-            Device::Cpu { .. }
-            | Device::Cuda {
-                dtype: Dtype::F32, ..
-            } => Fidelity::Exact,
-            Device::Cuda {
-                dtype: Dtype::F16 | Dtype::Bf16,
-                ..
-            } => Fidelity::Rounded {
-                cosine_min: 0.999,
-                labels_min: 0.995,
+            Device::Cpu { precision, .. } => match precision.format() {
+                Format::F32 => Fidelity::Exact,
+                Format::Bf16 => HALF,
+                Format::Int8 => BYTES,
+            },
+            Device::Cuda { dtype, .. } => match dtype {
+                Dtype::F32 => Fidelity::Exact,
+                Dtype::F16 | Dtype::Bf16 => HALF,
             },
         }
     }
@@ -66,12 +69,22 @@ pub(crate) enum Fidelity {
     Exact,
     /// Weights or activations are rounded on the way.
     Rounded {
-        /// The least cosine between a text's outputs and the reference's.
+        /// The least mean, over the texts, of the cosine between outputs and the reference's.
         cosine_min: f32,
         /// The least share of texts whose largest logit is the reference's.
         labels_min: f32,
     },
 }
+
+const HALF: Fidelity = Fidelity::Rounded {
+    cosine_min: 0.999,
+    labels_min: 0.995,
+};
+
+const BYTES: Fidelity = Fidelity::Rounded {
+    cosine_min: 0.99,
+    labels_min: 0.99,
+};
 
 /// The team of a CPU that was given none.
 pub(crate) fn team(threads: Option<&Threads>) -> Result<Threads, ModelError> {

@@ -127,6 +127,16 @@ pub enum ModelError {
         /// What differs, by how much, and what is allowed.
         difference: String,
     },
+    /// The loaded model's outputs point elsewhere than those of `parity.json`.
+    #[error("{file}: the mean cosine with the outputs is {mean}, at least {mean_min} is needed")]
+    Cosine {
+        /// The parity file.
+        file: PathBuf,
+        /// Over all its texts.
+        mean: f32,
+        /// What it must be.
+        mean_min: f32,
+    },
     /// The loaded model names other labels than `parity.json` for too many texts.
     #[error("{file}: {others} of {cases} texts get another label, at least {share_min} must get the same")]
     Labels {

@@ -34,7 +34,7 @@ pub use locate::locate;
 pub use model::Model;
 pub use penstock_kernels::cuda::nvidia::probe;
 pub use penstock_kernels::cuda::{Dtype, Unavailable};
-pub use penstock_kernels::{Pooling, Threads};
+pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Threads};
 pub use pooling::normalize;
 pub use registry::Family;
 pub use spec::{ModelSpec, Problem, Task};

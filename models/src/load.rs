@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use penstock_kernels::cuda::{Cuda, Nvidia};
-use penstock_kernels::{Cpu, Ops, Path as Instructions, Pooling, Precision};
+use penstock_kernels::{Cpu, Ops, Path as Instructions, Pooling};
 
 use crate::config::Config;
 use crate::device::{self, Device};
@@ -52,9 +52,9 @@ pub struct Loaded {
 /// Loads the model in `folder`.
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Loaded, ModelError> {
     match &options.device {
-        Device::Cpu { threads } => {
+        Device::Cpu { threads, precision } => {
             let threads = device::team(threads.as_ref())?;
-            let cpu = Cpu::on(threads, Instructions::best(), Precision::F32);
+            let cpu = Cpu::on(threads, Instructions::best(), *precision);
             load_on(folder, options, cpu)
         }
         &Device::Cuda { ordinal, dtype } => {

@@ -11,17 +11,20 @@
 
 mod support;
 
+use std::io::Write;
 use std::path::Path;
 
-use penstock_models::{Family, Task};
+use penstock_models::{Family, Format, Precision, Task};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use support::{Reference, difference, family_folders, here, largest, load, minilm, reference, run};
+use support::{
+    Reference, cosine, difference, family_folders, here, largest, load_in, minilm, reference, run,
+};
 
 /// Ids equal, outputs within the reference's tolerance, labels the same. Returns the largest difference.
 fn check(folder: &Path, reference: &Reference) -> f32 {
-    let mut loaded = load(folder, reference.max_length);
+    let mut loaded = load_in(Precision::F32, folder, reference.max_length);
     assert_eq!(loaded.spec.task.name(), reference.task, "{}", folder.display());
     assert!(
         reference.cases.len() >= 200,
@@ -77,9 +80,60 @@ fn check(folder: &Path, reference: &Reference) -> f32 {
     most
 }
 
+/// bf16 where this processor has it, and int8.
+fn rounded() -> Vec<Precision> {
+    let bf16 = Precision::bf16().inspect_err(|error| {
+        // Written past the capture of a passing test's output: a skip is said aloud.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {error}");
+    });
+    bf16.into_iter().chain([Precision::int8()]).collect()
+}
+
+/// The mean cosine with the outputs of the original, and the labels that agree, within what the precision is held to.
+///
+/// Labels are those of a `trained` model: random weights decide nothing about texts whose logits are almost equal.
+fn check_rounded(folder: &Path, reference: &Reference, trained: bool) {
+    for precision in rounded() {
+        let (cosine_min, labels_min) = match precision.format() {
+            Format::F32 => panic!("f32 is not rounded"),
+            Format::Bf16 => (0.999, 0.995),
+            Format::Int8 => (0.99, 0.99),
+        };
+        let mut loaded = load_in(precision, folder, reference.max_length);
+        let (mut sum, mut least, mut agreeing) = (0.0, 1f64, 0);
+        for case in &reference.cases {
+            let output = run(&mut loaded, &[case.ids.as_slice()]).remove(0);
+            let cosine = cosine(&output, &case.output);
+            (sum, least) = (sum + cosine, least.min(cosine));
+            agreeing += usize::from(largest(&output) == largest(&case.output));
+        }
+        let texts = reference.cases.len() as f64;
+        let (mean, share) = (sum / texts, agreeing as f64 / texts);
+        let name = format!("{} in {}", folder.display(), precision.name());
+        println!("{name}: cosine {mean:.5} (least {least:.5}), labels {share:.4}");
+        assert!(mean >= cosine_min, "{name}: the mean cosine is {mean}");
+        if trained && loaded.spec.task == Task::SequenceClassification {
+            assert!(share >= labels_min, "{name}: {share} of the labels agree");
+        }
+    }
+}
+
 /// The same texts, shuffled and cut into batches of random sizes, give the same outputs.
 fn check_repacked(folder: &Path, reference: &Reference, rounds: u64) {
-    let mut loaded = load(folder, reference.max_length);
+    check_repacked_in(Precision::F32, folder, reference, rounds, 1e-5);
+    for precision in rounded() {
+        check_repacked_in(precision, folder, reference, 1, 0.0);
+    }
+}
+
+fn check_repacked_in(
+    precision: Precision,
+    folder: &Path,
+    reference: &Reference,
+    rounds: u64,
+    tolerance: f32,
+) {
+    let mut loaded = load_in(precision, folder, reference.max_length);
     let texts: Vec<&[u32]> = reference.cases.iter().map(|case| case.ids.as_slice()).collect();
     let alone: Vec<Vec<f32>> = texts
         .iter()
@@ -97,9 +151,10 @@ fn check_repacked(folder: &Path, reference: &Reference, rounds: u64) {
             for (output, &i) in run(&mut loaded, &packed).iter().zip(batch) {
                 let distance = difference(output, &alone[i]);
                 assert!(
-                    distance <= 1e-5,
-                    "{} seed {seed} text {i}: off by {distance:e}",
-                    folder.display()
+                    distance <= tolerance,
+                    "{} in {} seed {seed} text {i}: off by {distance:e}",
+                    folder.display(),
+                    precision.name()
                 );
             }
         }
@@ -125,6 +180,13 @@ fn every_family_computes_what_the_original_computes() {
 }
 
 #[test]
+fn every_family_stays_near_the_original_in_bf16_and_int8() {
+    for folder in family_folders() {
+        check_rounded(&folder, &reference(&folder.join("parity.json")), false);
+    }
+}
+
+#[test]
 fn every_family_gives_the_same_in_any_batch() {
     for folder in family_folders() {
         check_repacked(&folder, &reference(&folder.join("parity.json")), 4);
@@ -135,6 +197,7 @@ fn every_family_gives_the_same_in_any_batch() {
 fn the_sentiment_model_computes_what_transformers_computes() {
     let vectors = reference(&here("tests/vectors/sentiment.json"));
     check(&here("sentiment"), &vectors);
+    check_rounded(&here("sentiment"), &vectors, true);
     check_repacked(&here("sentiment"), &vectors, 1);
 }
 
@@ -143,5 +206,6 @@ fn minilm_computes_what_sentence_transformers_computes() {
     let Some(folder) = minilm() else { return };
     let vectors = reference(&here("tests/vectors/all-MiniLM-L6-v2.json"));
     check(&folder, &vectors);
+    check_rounded(&folder, &vectors, true);
     check_repacked(&folder, &vectors, 1);
 }

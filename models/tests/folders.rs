@@ -13,7 +13,7 @@ mod support;
 use std::path::Path;
 
 use penstock_core::{PackedTokens, Reply};
-use penstock_models::{Device, Family, LoadOptions, Task, Threads};
+use penstock_models::{Device, Family, LoadOptions, Precision, Task, Threads};
 use safetensors::tensor::Dtype;
 use support::broken::{Copy, Tensor};
 use support::{difference, load, reference, run};
@@ -22,6 +22,7 @@ fn options() -> LoadOptions {
     LoadOptions {
         device: Device::Cpu {
             threads: Some(Threads::new(1).unwrap()),
+            precision: Precision::F32,
         },
         check_parity: false,
         ..LoadOptions::default()

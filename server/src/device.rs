@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use penstock_models::{Device, Dtype, Threads, Unavailable};
+use penstock_models::{Device, Dtype, KernelError, Precision, Threads, Unavailable};
 
 use crate::config::{DeviceChoice, DtypeChoice};
 
@@ -21,8 +21,11 @@ pub struct Placement {
 /// A device and what it computes in.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Compute {
-    /// The CPU, in f32.
-    Cpu,
+    /// The CPU.
+    Cpu {
+        /// What the linear layers compute in.
+        precision: Precision,
+    },
     /// GPUs, each of which runs every model.
     Cuda {
         /// Their numbers.
@@ -61,18 +64,26 @@ pub enum DeviceError {
         /// The formats it has.
         known: &'static str,
     },
+    /// The CPU lacks the instructions for a format.
+    #[error(transparent)]
+    Instructions(#[from] KernelError),
 }
 
 /// What the CPU computes in where `dtype` is asked for.
 pub fn on_cpu(dtype: DtypeChoice) -> Result<Compute, DeviceError> {
-    match dtype {
-        DtypeChoice::Auto | DtypeChoice::F32 => Ok(Compute::Cpu),
-        DtypeChoice::F16 | DtypeChoice::Bf16 | DtypeChoice::Int8 => Err(DeviceError::Dtype {
-            dtype,
-            device: "the cpu",
-            known: "f32",
-        }),
-    }
+    let precision = match dtype {
+        DtypeChoice::Auto | DtypeChoice::F32 => Precision::F32,
+        DtypeChoice::Bf16 => Precision::bf16()?,
+        DtypeChoice::Int8 => Precision::int8(),
+        DtypeChoice::F16 => {
+            return Err(DeviceError::Dtype {
+                dtype,
+                device: "the cpu",
+                known: "f32, bf16 and int8",
+            });
+        }
+    };
+    Ok(Compute::Cpu { precision })
 }
 
 /// What a GPU computes in where `dtype` is asked for. `auto` is f16: as fast as bf16, and three more bits of
@@ -156,8 +167,9 @@ impl Compute {
     /// One device for each executor of a model. On the CPU models share `threads`.
     pub fn devices(&self, threads: &Threads) -> Vec<Device> {
         match self {
-            Compute::Cpu => vec![Device::Cpu {
+            Compute::Cpu { precision } => vec![Device::Cpu {
                 threads: Some(threads.clone()),
+                precision: *precision,
             }],
             Compute::Cuda { gpus, dtype } => gpus
                 .iter()
@@ -172,7 +184,7 @@ impl Compute {
     /// The format's name, for the log.
     pub fn dtype(&self) -> &'static str {
         match self {
-            Compute::Cpu => "f32",
+            Compute::Cpu { precision } => precision.format().name(),
             Compute::Cuda { dtype, .. } => dtype.name(),
         }
     }
@@ -181,7 +193,7 @@ impl Compute {
 impl fmt::Display for Compute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Compute::Cpu => DeviceChoice::Cpu.fmt(f),
+            Compute::Cpu { .. } => DeviceChoice::Cpu.fmt(f),
             Compute::Cuda { gpus, .. } => DeviceChoice::Cuda(gpus.clone()).fmt(f),
         }
     }
@@ -218,8 +230,18 @@ mod tests {
     }
 
     #[test]
+    fn int8_is_the_cpus_even_where_there_is_a_gpu() {
+        let why =
+            "dtype int8 is not computed on a gpu, which has f32, f16 and bf16; auto takes the best of them";
+        check("auto int8", UNASKED, &format!("cpu int8 ({why})"));
+    }
+
+    #[test]
     fn a_device_by_name_is_that_device_or_an_error() {
         check("cpu auto", UNASKED, "cpu f32 (asked for)");
+        check("cpu int8", UNASKED, "cpu int8 (asked for)");
+        let bf16 = Precision::bf16().map_or_else(|e| e.to_string(), |_| "cpu bf16 (asked for)".to_owned());
+        check("cpu bf16", UNASKED, &bf16);
         check("cuda:1,0 auto", FOUND, "cuda:1,0 f16 (asked for: GPU 1, GPU 0)");
         let why = Unavailable::NoDriver;
         check("cuda auto", NONE, &format!("device cuda:0 cannot be used: {why}"));
@@ -227,7 +249,8 @@ mod tests {
 
     #[test]
     fn a_format_that_nothing_here_has_is_an_error() {
-        let cpu = "dtype f16 is not computed on the cpu, which has f32; auto takes the best of them";
+        let cpu =
+            "dtype f16 is not computed on the cpu, which has f32, bf16 and int8; auto takes the best of them";
         check("cpu f16", UNASKED, cpu);
         let why = Unavailable::NoDriver;
         check("auto f16", NONE, &format!("{cpu}; a gpu cannot be used: {why}"));

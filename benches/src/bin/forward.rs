@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use penstock_benches::forward::{Forward, Wanted};
 use penstock_benches::workload;
-use penstock_models::{Device, LoadOptions, Threads, load};
+use penstock_models::{Device, LoadOptions, Precision, Threads, load};
 
 /// One line on stdin is one burst:
 /// `{"order": "arrival"|"sorted"|"equal", "tokens": N, "texts": N, "length": N, "tokenize": false, "seconds": S}`.
@@ -23,9 +23,19 @@ struct Arguments {
     /// Compute threads.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// What the linear layers compute in.
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    dtype: Dtype,
     /// Another maximum of tokens than the folder says.
     #[arg(long)]
     max_length: Option<usize>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Dtype {
+    F32,
+    Bf16,
+    Int8,
 }
 
 fn main() -> Result<()> {
@@ -33,6 +43,11 @@ fn main() -> Result<()> {
     let options = LoadOptions {
         device: Device::Cpu {
             threads: Some(Threads::new(arguments.threads)?),
+            precision: match arguments.dtype {
+                Dtype::F32 => Precision::F32,
+                Dtype::Bf16 => Precision::bf16()?,
+                Dtype::Int8 => Precision::int8(),
+            },
         },
         max_length: arguments.max_length,
         check_parity: false,

@@ -13,7 +13,7 @@ use super::threads::Threads;
 use super::vector::Vector;
 use crate::dispatch::{Kernel, Path};
 use crate::ops::{Activation, KernelError, Norm};
-use crate::precision::Form;
+use crate::precision::Kind;
 
 /// Weights as panels, with their bias.
 pub struct Matrix {
@@ -34,7 +34,7 @@ enum Weights {
 
 impl Matrix {
     pub(crate) fn new(
-        form: Form,
+        form: Kind,
         weight: &[f32],
         bias: Option<&[f32]>,
         out: usize,
@@ -45,13 +45,13 @@ impl Matrix {
             padded[..out].copy_from_slice(bias);
         }
         let weights = match form {
-            Form::Singles => Weights::Singles(Panels::pack(weight, out, inp)),
+            Kind::Singles => Weights::Singles(Panels::pack(weight, out, inp)),
             #[cfg(target_arch = "x86_64")]
-            Form::Bf16(proof) => {
+            Kind::Bf16(proof) => {
                 let words = bf16::rounded(proof, weight, out, inp);
                 Weights::Bf16(proof, Panels::pack(&words, out, bf16::words(inp)))
             }
-            Form::Bytes(bytes) => Weights::Bytes(ByteMatrix::new(bytes, weight, out, inp)?),
+            Kind::Bytes(bytes) => Weights::Bytes(ByteMatrix::new(bytes, weight, out, inp)?),
         };
         Ok(Self {
             weights,

@@ -7,7 +7,7 @@ use super::gemm::{PANEL, Product, Singles, TILE_ROWS_MAX};
 use super::int8::{Dot, DotKernel, Quantised};
 use super::vector::{LANES_MAX, Vector};
 use crate::dispatch::{Kernel, Path};
-use crate::precision::{Form, Precision};
+use crate::precision::{Kind, Precision};
 
 /// Sums of the largest tile: two registers for each of its rows.
 const SUMS_MAX: usize = 2 * TILE_ROWS_MAX;
@@ -19,10 +19,10 @@ const CHAINS: usize = 8;
 pub fn multiply_adds(path: Path, precision: Precision, rounds: usize) -> (f64, f32) {
     let burst = Burst { rounds };
     let (factors, (operations, sum)) = match precision.0 {
-        Form::Singles => (1, path.run(burst)),
+        Kind::Singles => (1, path.run(burst)),
         #[cfg(target_arch = "x86_64")]
-        Form::Bf16(proof) => (2, proof.enter(burst)),
-        Form::Bytes(bytes) => (4, bytes.run(burst)),
+        Kind::Bf16(proof) => (2, proof.enter(burst)),
+        Kind::Bytes(bytes) => (4, bytes.run(burst)),
     };
     ((operations * factors * 2) as f64, sum)
 }

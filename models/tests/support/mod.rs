@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use penstock_core::{PackedTokens, Reply};
-use penstock_models::{Device, LoadOptions, Loaded, Threads, normalize};
+use penstock_models::{Device, LoadOptions, Loaded, Precision, Threads, normalize};
 use serde::Deserialize;
 
 /// A reference file: `models/reference/README.md` says how it is made.
@@ -63,11 +63,17 @@ pub fn minilm() -> Option<PathBuf> {
     None
 }
 
-/// Loads without the check at load, at the length that the reference was made with.
+/// Loads in f32 without the check at load, at the length that the reference was made with.
 pub fn load(folder: &Path, max_length: usize) -> Loaded {
+    load_in(Precision::F32, folder, max_length)
+}
+
+/// The same in another precision.
+pub fn load_in(precision: Precision, folder: &Path, max_length: usize) -> Loaded {
     let options = LoadOptions {
         device: Device::Cpu {
             threads: Some(Threads::new(2).unwrap()),
+            precision,
         },
         max_length: Some(max_length),
         check_parity: false,
@@ -94,6 +100,13 @@ pub fn run(loaded: &mut Loaded, texts: &[&[u32]]) -> Vec<Vec<f32>> {
             }
         })
         .collect()
+}
+
+/// Cosine of the angle between two outputs.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 /// The largest absolute difference; infinite where a value is not a number.

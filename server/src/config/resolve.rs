@@ -12,7 +12,8 @@ use super::kafka::{self, KafkaRoute};
 use super::raw::{self, Settings};
 use super::values::{DeviceChoice, DtypeChoice, LogFormat, Size, Time};
 use super::{Batching, Config, Limits, ModelConfig};
-use crate::{device, logging};
+use crate::device::{self, DeviceError};
+use crate::logging;
 
 /// Tokens of a batch. Two cores are saturated from about 500 on; more costs latency and no throughput
 /// there, and a larger machine needs more.
@@ -97,7 +98,7 @@ fn compute(server: &raw::Server) -> Result<(DeviceChoice, DtypeChoice), Problem>
         DeviceChoice::Cuda(_) => device::on_cuda(dtype).map(drop),
     };
     match computes {
-        Ok(()) => Ok((device, dtype)),
+        Ok(()) | Err(DeviceError::Instructions(_)) => Ok((device, dtype)),
         Err(refused) => Err(setting("server", "dtype", refused.to_string())),
     }
 }

@@ -354,7 +354,7 @@ fn a_format_that_the_device_never_has_is_refused() {
     refused(
         "",
         &["--device", "cpu", "--dtype", "f16"],
-        "dtype f16 is not computed on the cpu, which has f32; auto takes the best of them",
+        "dtype f16 is not computed on the cpu, which has f32, bf16 and int8; auto takes the best of them",
     );
     // Whether this machine has a GPU is not the file's business.
     for device in ["auto", "cuda", "cuda:0,1"] {
