@@ -207,8 +207,13 @@ impl Seat {
         } = Clients::connect(route, self.thread)?;
         // The broker lets the transaction time out; to wait longer for its end than for that is idle.
         let patience = route.transaction_timeout.max(PATIENCE_MIN);
-        let writer = Writer::open(producer, partitions, route.delivery, patience)
-            .map_err(|e| format!("{e}; output topic {}", route.output))?;
+        let writer = Writer::open(
+            producer,
+            partitions,
+            route.delivery,
+            (patience, route.transaction_timeout),
+        )
+        .map_err(|e| format!("{e}; output topic {}", route.output))?;
         let names: Vec<&str> = match &route.input {
             KafkaInput::Topics(topics) => topics.iter().map(String::as_str).collect(),
             KafkaInput::Pattern(pattern) => vec![pattern],

@@ -31,6 +31,8 @@ pub struct Writer {
     delivery: Delivery,
     /// How long the same call is repeated, and acknowledgements are waited for.
     pub(super) patience: Duration,
+    /// After which the broker itself undoes a transaction, and fences whoever wrote in it.
+    timeout: Duration,
     open: Option<Open>,
 }
 
@@ -48,13 +50,14 @@ impl Writer {
         producer: BaseProducer<Deliveries>,
         partitions: Partitions,
         delivery: Delivery,
-        patience: Duration,
+        (patience, timeout): (Duration, Duration),
     ) -> Result<Writer, Trouble> {
         let writer = Writer {
             producer,
             partitions,
             delivery,
             patience,
+            timeout,
             open: None,
         };
         if delivery == Delivery::ExactlyOnce {
@@ -199,7 +202,9 @@ impl Writer {
                 Err(other) => return Err(Trouble::Restart(format!("{name} failed: {other}"))),
             };
             let why = || format!("{name} failed: {failed}");
-            if failed.is_fatal() && is_fenced(failed.code()) {
+            // Where ours was open for longer than it may be, nobody has taken our place: the broker has undone it.
+            let timed_out = self.open.is_some_and(|open| open.since.elapsed() >= self.timeout);
+            if failed.is_fatal() && is_fenced(failed.code()) && !timed_out {
                 return Err(Trouble::Fatal(why()));
             }
             // Such as the end of a transaction that the broker never let begin, for lack of rights.
