@@ -27,6 +27,9 @@ use crate::tokenize::{Job, Text, TokenizerPool};
 /// threads, enough that the hand-over costs little.
 const JOB_TEXTS: usize = 16;
 
+/// Text of a request that its caller tokenizes by itself, in bytes: it holds an io thread for some 100 µs.
+const QUICK_BYTES_MAX: usize = 1024;
+
 /// A request that does not fit the queue enters in pieces of this share of it. A piece as large as the
 /// queue would wait until the queue is empty, which under a steady load is never.
 const PIECE_SHARE: usize = 8;
@@ -264,6 +267,7 @@ impl Lane {
         } else {
             pieces
         };
+        let here = self.is_quick(&bounds);
         let mut texts = texts.into_iter().zip(0_u32..);
         for piece in pieces {
             // The first piece decides whether a request enters; what follows waits for its room.
@@ -283,18 +287,29 @@ impl Lane {
                         responder,
                     }
                 });
-                let texts = texts.collect();
-                self.pool.submit(Job {
+                let job = Job {
                     lane: Arc::clone(self),
-                    texts,
+                    texts: texts.collect(),
                     class,
                     deadline,
                     truncate,
                     received,
-                });
+                };
+                if here {
+                    self.pool.run_here(job);
+                } else {
+                    self.pool.submit(job);
+                }
             }
         }
         Ok(())
+    }
+
+    /// True for a short request where no other is inside: it is tokenized at once, by the caller.
+    fn is_quick(&self, bounds: &[TextBound]) -> bool {
+        let bytes: usize = bounds.iter().map(|(_, bytes)| bytes).sum();
+        let is_idle = || Class::ALL.iter().all(|&class| self.admission.depth(class) == 0);
+        bounds.len() <= JOB_TEXTS && bytes <= QUICK_BYTES_MAX && is_idle()
     }
 
     /// Cuts a request into runs of texts that each fit `1 / share` of the queue, or hold one text.

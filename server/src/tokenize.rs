@@ -1,4 +1,7 @@
 //! Stage 2: text to token ids, on threads of their own; the surplus of the admission bound goes back.
+//!
+//! A short request of an idle lane is tokenized where it arrives: nothing could be computed meanwhile, and
+//! a hand-over between sleeping threads costs as much as its tokens.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -41,6 +44,7 @@ pub struct Job {
 pub struct TokenizerPool {
     interactive: Sender<Job>,
     bulk: Sender<Job>,
+    clock: Clock,
 }
 
 impl TokenizerPool {
@@ -61,7 +65,17 @@ impl TokenizerPool {
                     .spawn(move || run(&interactive_jobs, &bulk_jobs, clock))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Ok((TokenizerPool { interactive, bulk }, handles))
+        let pool = TokenizerPool {
+            interactive,
+            bulk,
+            clock,
+        };
+        Ok((pool, handles))
+    }
+
+    /// Tokenizes a job on the caller's thread.
+    pub fn run_here(&self, job: Job) {
+        tokenize_or_lose(job, self.clock);
     }
 
     /// Queues a job; every text of a job that finds no room is answered `Overloaded`.
@@ -93,16 +107,21 @@ fn run(interactive: &Receiver<Job>, bulk: &Receiver<Job>, clock: Clock) {
             recv(interactive) -> job => job.inspect_err(|_| { interactive = crossbeam_channel::never(); open -= 1; }),
             recv(bulk) -> job => job.inspect_err(|_| { bulk = crossbeam_channel::never(); open -= 1; }),
         };
-        let Ok(job) = job else { continue };
-        let lane = Arc::clone(&job.lane);
-        // A tokenizer that panics loses the job it had, whose responders answer by themselves; the
-        // thread lives on for the others.
-        if catch_unwind(AssertUnwindSafe(|| tokenize(job, clock))).is_err() {
-            error!(
-                model = lane.name,
-                "the tokenizer panicked; its texts were answered as lost"
-            );
+        if let Ok(job) = job {
+            tokenize_or_lose(job, clock);
         }
+    }
+}
+
+/// A tokenizer that panics loses the job it had, whose responders answer by themselves; its thread lives
+/// on for the others.
+fn tokenize_or_lose(job: Job, clock: Clock) {
+    let lane = Arc::clone(&job.lane);
+    if catch_unwind(AssertUnwindSafe(|| tokenize(job, clock))).is_err() {
+        error!(
+            model = lane.name,
+            "the tokenizer panicked; its texts were answered as lost"
+        );
     }
 }
 
