@@ -45,6 +45,11 @@ impl PackedTokens {
         PackedTokens::from_texts(ends.map(|ends| &self.ids[ends[0] as usize..ends[1] as usize]))
     }
 
+    /// The ids of one text.
+    pub fn text(&self, text: usize) -> &[u32] {
+        &self.ids[self.cu_seqlens[text] as usize..self.cu_seqlens[text + 1] as usize]
+    }
+
     /// Appends one text.
     pub fn push(&mut self, text: &[u32]) {
         self.ids.extend_from_slice(text);

@@ -33,6 +33,8 @@ pub(crate) mod vector_portable;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
 
+use parking_lot::Mutex;
+
 pub use self::linear::Matrix;
 pub use self::memory::{Buffer, Table};
 
@@ -57,6 +59,8 @@ pub struct Cpu {
     scratch: Vec<attention::Scratch>,
     attention_tasks: Vec<attention::Task>,
     strips_done: Vec<AtomicUsize>,
+    /// The same processor once for each thread, for the parts of a batch that it computes by itself.
+    seats: Vec<Cpu>,
     sent: VecDeque<Vec<f32>>,
     spare: Vec<Vec<f32>>,
 }
@@ -77,6 +81,12 @@ impl Cpu {
         let scratch = (0..threads.count())
             .map(|_| attention::Scratch::default())
             .collect();
+        let seats = match threads.count() {
+            1 => Vec::new(),
+            count => (0..count)
+                .map(|_| Self::on(Threads::none(), path, precision))
+                .collect(),
+        };
         Self {
             path,
             precision,
@@ -85,6 +95,7 @@ impl Cpu {
             scratch,
             attention_tasks: Vec::new(),
             strips_done: Vec::new(),
+            seats,
             sent: VecDeque::new(),
             spare: Vec::new(),
         }
@@ -175,6 +186,27 @@ impl Ops for Cpu {
     fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R {
         let threads = self.threads.clone();
         threads.enter(|| work(self))
+    }
+
+    fn seats(&self) -> usize {
+        self.threads.count()
+    }
+
+    fn side_by_side<P: Send>(
+        &mut self,
+        parts: &mut [P],
+        work: impl Fn(&mut Self, &mut P) -> Result<(), KernelError> + Sync,
+    ) -> Result<(), KernelError> {
+        if self.seats.is_empty() {
+            return parts.iter_mut().try_for_each(|part| work(self, part));
+        }
+        // Each part is one task, so nobody ever waits for its lock.
+        let parts: Vec<_> = parts.iter_mut().map(|part| Mutex::new((part, Ok(())))).collect();
+        self.threads.each_with(&mut self.seats, parts.len(), |cpu, task| {
+            let (part, outcome) = &mut *parts[task].lock();
+            *outcome = work(cpu, part);
+        });
+        parts.into_iter().try_for_each(|part| part.into_inner().1)
     }
 
     fn embed(

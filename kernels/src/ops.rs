@@ -253,6 +253,24 @@ pub trait Ops: Send {
     where
         Self: Sized;
 
+    /// How many parts of a batch are computed sooner side by side, each by one of the device's threads, than
+    /// one after the other by all of them.
+    fn seats(&self) -> usize {
+        1
+    }
+
+    /// Runs `work` on each of `parts`, side by side on so many devices as there are seats.
+    fn side_by_side<P: Send>(
+        &mut self,
+        parts: &mut [P],
+        work: impl Fn(&mut Self, &mut P) -> Result<(), KernelError> + Sync,
+    ) -> Result<(), KernelError>
+    where
+        Self: Sized,
+    {
+        parts.iter_mut().try_for_each(|part| work(self, part))
+    }
+
     /// `out = norm(word[id] + position[position] + kind[kind])`.
     fn embed(
         &mut self,

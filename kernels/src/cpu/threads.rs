@@ -83,6 +83,16 @@ impl Threads {
         Ok(Self(Arc::new(team)))
     }
 
+    /// A team of nobody but whoever calls.
+    pub(crate) fn none() -> Self {
+        Self(Arc::new(Team {
+            count: 1,
+            shared: Arc::default(),
+            members: Vec::new(),
+            turn: FairMutex::new(()),
+        }))
+    }
+
     /// Threads that compute, the caller included.
     pub fn count(&self) -> usize {
         self.0.count

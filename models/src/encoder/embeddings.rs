@@ -10,8 +10,6 @@ use crate::weights::Weights;
 pub(super) struct Embeddings<O: Ops> {
     tables: Embedding<O::Table>,
     padding: Option<u32>,
-    /// Reused from batch to batch.
-    positions: Vec<u32>,
 }
 
 impl<O: Ops> Embeddings<O> {
@@ -31,21 +29,22 @@ impl<O: Ops> Embeddings<O> {
                 norm: norm(config, weights, ops, "embeddings.LayerNorm")?,
             },
             padding: config.padding,
-            positions: Vec::new(),
         })
     }
 
+    /// `places` is the caller's to keep between batches.
     pub(super) fn forward(
-        &mut self,
+        &self,
         ops: &mut O,
         batch: &PackedTokens,
+        places: &mut Vec<u32>,
         out: &mut O::Buffer,
     ) -> Result<(), KernelError> {
-        positions(batch, self.padding, &mut self.positions);
+        positions(batch, self.padding, places);
         // Every token of a single text is of type 0.
         let tokens = Tokens {
             ids: &batch.ids,
-            positions: &self.positions,
+            positions: places,
             kinds: &[],
         };
         ops.embed(tokens, &self.tables, out)
