@@ -1,18 +1,24 @@
 """Processes that measure on request, run in turn so that a slow minute of the machine meets all alike."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 
 class Contender:
     """A process that answers a line of JSON, the burst that is wanted, with a line of JSON, the figures."""
 
-    def __init__(self, command: list):
+    def __init__(self, command: list, environment: dict[str, str] | None = None):
         self.process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [str(part) for part in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | (environment or {}),
         )
         self.version = self.read()["ready"]
 
@@ -54,7 +60,24 @@ def ratio(above: list[dict], below: list[dict], figure: str) -> tuple[float, flo
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def forward(release: Path, model: Path, texts: Path, threads: int) -> Contender:
+def forward(release: Path, model: Path, texts: Path, threads: int, dtype: str = "f32") -> Contender:
     """Penstock's bare forward."""
-    command = [release / "forward", "--model", model, "--texts", texts, "--threads", threads]
+    command = [release / "forward", "--model", model, "--texts", texts, "--threads", threads, "--dtype", dtype]
     return Contender(command)
+
+
+def runtime(python: Path, onnx: Path, model: Path, texts: Path, threads: int) -> Contender:
+    """ONNX Runtime in process, on one graph."""
+    command = [python, Path(__file__).parents[1] / "peers/ort.py", "--onnx", onnx]
+    return Contender([*command, "--tokenizer", model / "tokenizer.json", "--texts", texts, "--threads", threads])
+
+
+def fastest(contenders: dict[str, Contender], wanted: dict, figure: str, rounds: int = 3) -> tuple[str, dict]:
+    """Which one is fastest at `wanted`, and every one's median rate. The others are closed."""
+    tried = interleave({name: partial(one.burst, wanted) for name, one in contenders.items()}, rounds)
+    rates = {name: median(measured, figure) for name, measured in tried.items()}
+    best = max(rates, key=rates.get)
+    for name, one in contenders.items():
+        if name != best:
+            one.close()
+    return best, rates
