@@ -1,0 +1,292 @@
+//! Matrix products of one shape by one library, and the machine's peaks that they are held against: timed call
+//! by call for a wanted time, so that a runner can interleave them with libraries of other languages.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
+use ndarray::{Array2, linalg::general_mat_mul};
+use penstock_kernels::{Activation, Cpu, KernelError, Ops, Path, Precision, Threads, cpu::peak};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
+use rten_tensor::NdTensorView;
+use serde::{Deserialize, Serialize};
+
+/// Rounds of multiply-adds in one timed call: some milliseconds, against some microseconds to start threads.
+const PEAK_ROUNDS: usize = 2_000_000;
+/// More than any cache holds.
+const MEMORY_BYTES: usize = 512 << 20;
+
+/// `x` of `rows` by `inputs` times the transpose of a weight of `outputs` by `inputs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(default)]
+pub struct Shape {
+    /// Tokens.
+    pub rows: usize,
+    /// Values of each token.
+    pub inputs: usize,
+    /// Results of each token.
+    pub outputs: usize,
+}
+
+impl Shape {
+    fn operations(self) -> f64 {
+        2.0 * self.rows as f64 * self.inputs as f64 * self.outputs as f64
+    }
+}
+
+/// One burst that is asked for.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Wanted {
+    /// One of `subjects`.
+    pub subject: String,
+    /// Of a product; a peak has none.
+    #[serde(flatten)]
+    pub shape: Shape,
+    /// It ends after the call in which so much time has passed.
+    pub seconds: f64,
+}
+
+/// What a burst measured.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Measured {
+    /// Calls timed.
+    pub calls: usize,
+    /// Operations, or bytes where memory is read, a nanosecond, by the median call.
+    pub giga_per_second: f64,
+    /// The same by the fastest call.
+    pub giga_per_second_best: f64,
+}
+
+/// Something to time: called with a budget, it hands back the time of each call.
+pub struct Subject {
+    timed: Box<dyn FnMut(Duration) -> Result<Vec<Duration>>>,
+    /// Operations or bytes of one call.
+    work: f64,
+}
+
+impl Subject {
+    fn new(work: f64, timed: impl FnMut(Duration) -> Result<Vec<Duration>> + 'static) -> Subject {
+        Subject {
+            timed: Box::new(timed),
+            work,
+        }
+    }
+
+    /// Calls it for the wanted time, after one call that is not counted.
+    pub fn burst(&mut self, seconds: f64) -> Result<Measured> {
+        (self.timed)(Duration::ZERO)?;
+        let mut times = (self.timed)(Duration::from_secs_f64(seconds))?;
+        times.sort_unstable();
+        let rate = |time: Duration| self.work / 1e9 / time.as_secs_f64().max(1e-9);
+        Ok(Measured {
+            calls: times.len(),
+            giga_per_second: rate(times[times.len() / 2]),
+            giga_per_second_best: rate(times[0]),
+        })
+    }
+}
+
+/// Every name that `subject` knows on this processor: peaks first, then libraries.
+pub fn subjects() -> Vec<String> {
+    let precisions = precisions();
+    let peaks = precisions.iter().map(|p| format!("peak {}", kind(*p)));
+    let ours = precisions.iter().map(|p| format!("penstock {}", kind(*p)));
+    let others = ["rten-gemm", "candle (gemm)", "ndarray (matrixmultiply)"].map(str::to_owned);
+    peaks
+        .chain(["memory".to_owned()])
+        .chain(ours)
+        .chain(others)
+        .collect()
+}
+
+/// Prepares what is called `name`, on `threads` threads; weights are packed here, where the library can.
+/// Crates that use rayon take the threads of its own pool instead.
+pub fn subject(name: &str, shape: Shape, threads: usize) -> Result<Subject> {
+    match name.split_once(' ') {
+        Some(("peak", format)) => Ok(registers(precision(format)?, threads)),
+        Some(("penstock", format)) => penstock(precision(format)?, shape, threads),
+        Some(("candle", _)) => candle(shape),
+        Some(("ndarray", _)) => ndarray(shape),
+        None if name == "memory" => Ok(memory(threads)),
+        None if name == "rten-gemm" => Ok(rten(shape)),
+        _ => bail!("no subject `{name}`; there are {}", subjects().join(", ")),
+    }
+}
+
+/// f32, bf16 where the processor has it, and int8 by the fastest way.
+fn precisions() -> Vec<Precision> {
+    let all = [
+        Some(Precision::F32),
+        Precision::bf16().ok(),
+        Some(Precision::int8()),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+fn kind(precision: Precision) -> &'static str {
+    precision.format().name()
+}
+
+fn precision(format: &str) -> Result<Precision> {
+    let found = precisions().into_iter().find(|p| kind(*p) == format);
+    found.with_context(|| format!("no products in `{format}` on this processor"))
+}
+
+fn noise(count: usize) -> Vec<f32> {
+    let mut rng = StdRng::seed_from_u64(count as u64);
+    (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
+}
+
+/// The time of each call, at least one.
+fn timed<E>(budget: Duration, mut call: impl FnMut() -> Result<(), E>) -> Result<Vec<Duration>, E> {
+    let mut times = Vec::new();
+    let start = Instant::now();
+    loop {
+        let before = Instant::now();
+        call()?;
+        times.push(before.elapsed());
+        if start.elapsed() >= budget {
+            return Ok(times);
+        }
+    }
+}
+
+fn penstock(precision: Precision, shape: Shape, threads: usize) -> Result<Subject> {
+    let (inp, out) = (shape.inputs, shape.outputs);
+    let mut cpu = Cpu::on(Threads::new(threads)?, Path::best(), precision);
+    let matrix = cpu.matrix(&noise(out * inp), None, out, inp)?;
+    let (mut input, mut output) = (cpu.buffer(), cpu.buffer());
+    cpu.write(&noise(shape.rows * inp), shape.rows, inp, &mut input)?;
+    let timed = move |budget| {
+        // One entry for all of them, as a forward has one for all of its products.
+        let done: Result<_, KernelError> = cpu.enter(|cpu| {
+            timed(budget, || {
+                cpu.linear(&input, &matrix, Activation::None, &mut output)
+            })
+        });
+        Ok(done?)
+    };
+    Ok(Subject::new(shape.operations(), timed))
+}
+
+fn rten(shape: Shape) -> Subject {
+    let gemm = GemmExecutor::<f32, f32, f32>::new();
+    let (x, weight) = (
+        noise(shape.rows * shape.inputs),
+        noise(shape.outputs * shape.inputs),
+    );
+    let transposed = NdTensorView::from_data([shape.outputs, shape.inputs], weight.as_slice());
+    let packed = gemm.prepack_b(transposed.transposed());
+    let mut product = vec![0.0; shape.rows * shape.outputs];
+    let timed = move |budget| {
+        let left = NdTensorView::from_data([shape.rows, shape.inputs], x.as_slice());
+        timed(budget, || {
+            let (left, right) = (GemmInputA::Unpacked(left), GemmInputB::Packed(&packed));
+            let done = gemm.gemm(&mut product, left, right, GemmOptions::default());
+            done.map_err(|error| anyhow::anyhow!("rten-gemm: {error}"))
+        })
+    };
+    Subject::new(shape.operations(), timed)
+}
+
+fn candle(shape: Shape) -> Result<Subject> {
+    let (x, weight) = (
+        noise(shape.rows * shape.inputs),
+        noise(shape.outputs * shape.inputs),
+    );
+    let left = Tensor::from_vec(x, (shape.rows, shape.inputs), &Device::Cpu)?;
+    let right = Tensor::from_vec(weight, (shape.outputs, shape.inputs), &Device::Cpu)?.t()?;
+    let timed = move |budget| {
+        timed(budget, || {
+            black_box(left.matmul(&right)?);
+            Ok(())
+        })
+    };
+    Ok(Subject::new(shape.operations(), timed))
+}
+
+fn ndarray(shape: Shape) -> Result<Subject> {
+    let left = Array2::from_shape_vec((shape.rows, shape.inputs), noise(shape.rows * shape.inputs))?;
+    let right = Array2::from_shape_vec((shape.outputs, shape.inputs), noise(shape.outputs * shape.inputs))?;
+    let mut product = Array2::zeros((shape.rows, shape.outputs));
+    let timed = move |budget| {
+        timed(budget, || {
+            general_mat_mul(1.0, &left, &right.t(), 0.0, &mut product);
+            Ok(())
+        })
+    };
+    Ok(Subject::new(shape.operations(), timed))
+}
+
+/// Multiply-adds on registers alone, on all threads at once: cores that share their power have one limit.
+fn registers(precision: Precision, threads: usize) -> Subject {
+    let burst = move || peak::multiply_adds(Path::best(), precision, PEAK_ROUNDS);
+    let (operations, _) = peak::multiply_adds(Path::best(), precision, 1);
+    let timed = move |budget| {
+        timed(budget, || {
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|| black_box(burst()));
+                }
+            });
+            Ok(())
+        })
+    };
+    let work = operations * PEAK_ROUNDS as f64 * threads as f64;
+    Subject::new(work, timed)
+}
+
+/// Reading, each thread its own part.
+fn memory(threads: usize) -> Subject {
+    let values = vec![1.0f32; MEMORY_BYTES / size_of::<f32>()];
+    let timed = move |budget| {
+        timed(budget, || {
+            std::thread::scope(|scope| {
+                for part in values.chunks(values.len().div_ceil(threads)) {
+                    scope.spawn(|| black_box(peak::read(Path::best(), part)));
+                }
+            });
+            Ok(())
+        })
+    };
+    Subject::new(MEMORY_BYTES as f64, timed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_can_be_timed() {
+        let shape = Shape {
+            rows: 3,
+            inputs: 32,
+            outputs: 64,
+        };
+        for name in subjects()
+            .into_iter()
+            .filter(|name| !name.starts_with("peak") && name != "memory")
+        {
+            let measured = subject(&name, shape, 1).unwrap().burst(0.0).unwrap();
+            assert!(
+                measured.calls == 1 && measured.giga_per_second > 0.0,
+                "{name}: {measured:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_subject_is_named() {
+        let error = subject("blas f32", Shape::default(), 1)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("blas f32") && error.contains("rten-gemm"),
+            "{error}"
+        );
+    }
+}
