@@ -20,7 +20,8 @@ class Contender:
             text=True,
             env=os.environ | (environment or {}),
         )
-        self.version = self.read()["ready"]
+        self.about = self.read()
+        self.version = self.about["ready"]
 
     def read(self) -> dict:
         line = self.process.stdout.readline()

@@ -54,18 +54,22 @@ class Server:
             raise SystemExit(f"the server ended with {code} after SIGTERM")
 
 
-def load_command(target: str, model: Path, texts: Path, seconds: float, options: list) -> list[str]:
-    command = [RELEASE / "load", "--target", f"server={target}", "--texts", texts, "--tokenizer", model]
-    command += ["--seconds", seconds, "--json", "-", *options]
+def load_command(target: str, model: Path | None, texts: Path, seconds: float, options: list) -> list[str]:
+    """With the folder of a `model`, tokens are counted too."""
+    command = [RELEASE / "load", "--target", f"server={target}", "--texts", texts, "--seconds", seconds]
+    command += ["--json", "-", *(["--tokenizer", model] if model else []), *options]
     return [str(part) for part in command]
 
 
 def load(target: str, model: Path, texts: Path, seconds: float, options: list) -> dict:
     """One burst: its figures."""
-    done = subprocess.run(
-        load_command(target, model, texts, seconds, options), capture_output=True, text=True, check=True
-    )
-    row = json.loads(done.stdout)["rows"][0]["median"]
+    command = load_command(target, model, texts, seconds, options)
+    return loaded(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def loaded(said: str) -> dict:
+    """The figures of a burst, as the load generator said them."""
+    row = json.loads(said)["rows"][0]["median"]
     if row["errors"]:
-        raise SystemExit(f"{row['errors']} requests to {target} failed, the first: {row['error']}")
+        raise SystemExit(f"{row['errors']} requests failed, the first: {row['error']}")
     return row

@@ -97,6 +97,11 @@ impl Forward {
         })
     }
 
+    /// Tokens of each text.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> {
+        self.ids.iter().map(Vec::len)
+    }
+
     /// Runs batches for the wanted time and goes on where the same arrangement stopped, so that the
     /// bursts of a run cover the whole workload.
     pub fn burst(&mut self, wanted: &Wanted) -> Result<Measured> {

@@ -181,8 +181,13 @@ impl Engine {
 
 /// Runs the server until SIGTERM or SIGINT, then drains it.
 pub fn serve(config: Config, placement: &Placement) -> Result<(), AppError> {
+    serve_with(config, placement, None)
+}
+
+/// The same, with `wrap` around every model that is loaded.
+pub fn serve_with(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Result<(), AppError> {
     let runtime = runtime(config.io_threads)?;
-    let served = runtime.block_on(run(config, placement));
+    let served = runtime.block_on(run(config, placement, wrap));
     // A request that outlived the drain must not hold the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
@@ -201,12 +206,12 @@ pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, AppError> {
         })
 }
 
-async fn run(config: Config, placement: &Placement) -> Result<(), AppError> {
+async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Result<(), AppError> {
     // Bound before the models load, so that a taken port is told at once; readiness says the rest.
     let (grpc, grpc_addr) = bind("grpc", config.grpc_addr).await?;
     let (http, http_addr) = bind("http", config.http_addr).await?;
     let (scrape, metrics_addr) = bind("metrics", config.metrics_addr).await?;
-    let engine = Engine::prepare(&config, placement, None)?;
+    let engine = Engine::prepare(&config, placement, wrap)?;
     let front = engine.front();
     // Until the routes hold a reason of their own, so that readiness does not come and go.
     let unread = front.unready();

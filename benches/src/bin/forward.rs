@@ -60,7 +60,10 @@ fn main() -> Result<()> {
     writeln!(
         out,
         "{}",
-        serde_json::json!({ "ready": format!("penstock {}", env!("CARGO_PKG_VERSION")) })
+        serde_json::json!({
+            "ready": format!("penstock {}", env!("CARGO_PKG_VERSION")),
+            "tokens": forward.lengths().collect::<Vec<_>>(),
+        })
     )?;
     out.flush()?;
     for line in stdin().lock().lines() {

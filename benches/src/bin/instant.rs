@@ -1,0 +1,44 @@
+//! The server with models that answer at once: what is left is the cost of all else.
+//! Takes the server's command line: `instant serve --config FILE`.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use penstock::cli::{Cli, Command};
+use penstock::{app, config, device, logging};
+use penstock_core::{PackedTokens, Reply};
+use penstock_models::{Model, ModelError};
+
+/// Runs its model on the first batch alone, and then gives every text the first reply of that.
+struct Instantly {
+    model: Box<dyn Model>,
+    reply: Option<Reply>,
+}
+
+impl Model for Instantly {
+    fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+        if let Some(reply) = &self.reply {
+            return Ok(vec![reply.clone(); batch.sequences()]);
+        }
+        let replies = self.model.forward(batch)?;
+        self.reply = replies.first().cloned();
+        Ok(replies)
+    }
+
+    fn window(&self) -> usize {
+        self.model.window()
+    }
+}
+
+fn main() -> Result<()> {
+    let Command::Serve(args) = Cli::parse().command else {
+        bail!("it only serves: instant serve --config FILE");
+    };
+    let config = config::load(args.config.as_deref(), args.settings)?;
+    logging::init(&config.log, config.log_format);
+    let placement = device::place(&config.device, config.dtype, penstock_models::probe)?;
+    let wrap = Arc::new(|model| Box::new(Instantly { model, reply: None }) as Box<dyn Model>);
+    app::serve_with(config, &placement, Some(wrap))?;
+    Ok(())
+}
