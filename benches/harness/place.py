@@ -11,6 +11,7 @@ CACHE = ROOT / ".cache"
 MODEL = Path(os.environ.get("PENSTOCK_MINILM", CACHE / "models/all-MiniLM-L6-v2"))
 PEERS_PYTHON = Path(os.environ.get("PENSTOCK_PEERS_PYTHON", CACHE / "peers/venv/bin/python"))
 EXPORT_PYTHON = Path(os.environ.get("PENSTOCK_EXPORT_PYTHON", CACHE / "peers/export/bin/python"))
+TRITON = Path(os.environ.get("PENSTOCK_TRITON", CACHE / "peers/triton"))
 ONNX = Path(os.environ.get("PENSTOCK_PEERS_ONNX", CACHE / "peers/onnx"))
 RESULTS = ROOT / "benches/results"
 
