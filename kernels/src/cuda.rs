@@ -164,6 +164,11 @@ impl<D: Driver> Ops for Cuda<D> {
         Ok(())
     }
 
+    fn is_ready(&self) -> bool {
+        let has_arrived = |sent: &Sent<D>| self.driver.has_arrived(&sent.outbox.outbox);
+        self.sent.front().is_none_or(has_arrived)
+    }
+
     fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R {
         work(self)
     }

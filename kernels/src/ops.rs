@@ -247,6 +247,11 @@ pub trait Ops: Send {
     /// values, row-major; by nothing where nothing was sent. Whatever the outcome, that one is received.
     fn receive(&mut self, out: &mut Vec<f32>) -> Result<(), KernelError>;
 
+    /// True where [`Ops::receive`] would not wait.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Runs `work`, a whole forward, when it is its turn on the device: models that share it do not
     /// slow each other down half-way.
     fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R

@@ -4,6 +4,8 @@ mod embeddings;
 mod layer;
 mod parts;
 
+use std::sync::Arc;
+
 use penstock_core::PackedTokens;
 use penstock_kernels::{KernelError, Ops, Pooling};
 
@@ -18,7 +20,8 @@ use parts::{Part, cut};
 
 /// An encoder on one device, and the memory that its forward pass reuses.
 pub(crate) struct Encoder<O: Ops> {
-    stack: Stack<O>,
+    /// Shared by all executors of a device.
+    stack: Arc<Stack<O>>,
     hidden: usize,
     /// One for the whole batch, or one for each of its parts.
     rooms: Vec<Room<O>>,
@@ -55,13 +58,22 @@ impl<O: Ops> Encoder<O> {
             relative_bias: embeddings::relative_bias(config, weights, ops)?,
             heads: config.heads,
         };
-        Ok(Encoder {
+        Ok(Encoder::with(Arc::new(stack), config.hidden, ops))
+    }
+
+    fn with(stack: Arc<Stack<O>>, hidden: usize, ops: &O) -> Encoder<O> {
+        Encoder {
             stack,
-            hidden: config.hidden,
+            hidden,
             rooms: vec![Room::new(ops)],
             joined: ops.buffer(),
             rows: Vec::new(),
-        })
+        }
+    }
+
+    /// The same layers with buffers of their own.
+    pub fn twin(&self, ops: &O) -> Encoder<O> {
+        Encoder::with(Arc::clone(&self.stack), self.hidden, ops)
     }
 
     /// One row for each text of `batch`, which has been checked against the window and the vocabulary.

@@ -1,5 +1,7 @@
 //! The classifier behind the encoder: first token to logits, logits to probabilities.
 
+use std::sync::Arc;
+
 use penstock_kernels::{Activation, KernelError, Ops};
 
 use crate::config::Config;
@@ -10,11 +12,16 @@ use crate::{ModelError, Problem};
 
 /// A hidden layer and the layer that makes the logits.
 pub(crate) struct Classifier<O: Ops> {
+    /// Shared by all executors of a device.
+    layers: Arc<Layers<O>>,
+    middle: O::Buffer,
+    logits: O::Buffer,
+}
+
+struct Layers<O: Ops> {
     dense: O::Matrix,
     activation: Activation,
     out: O::Matrix,
-    middle: O::Buffer,
-    logits: O::Buffer,
 }
 
 impl<O: Ops> Classifier<O> {
@@ -34,19 +41,38 @@ impl<O: Ops> Classifier<O> {
         };
         let (weight, bias) = linear(weights, &dense, hidden, hidden)?;
         let (out_weight, out_bias) = linear(weights, &weights.outer(names.classifier), labels, hidden)?;
-        Ok(Classifier {
-            dense: ops.matrix(&weight, Some(&bias), hidden, hidden)?,
-            activation,
-            out: ops.matrix(&out_weight, Some(&out_bias), labels, hidden)?,
+        Ok(Classifier::with(
+            Arc::new(Layers {
+                dense: ops.matrix(&weight, Some(&bias), hidden, hidden)?,
+                activation,
+                out: ops.matrix(&out_weight, Some(&out_bias), labels, hidden)?,
+            }),
+            ops,
+        ))
+    }
+
+    fn with(layers: Arc<Layers<O>>, ops: &O) -> Classifier<O> {
+        Classifier {
+            layers,
             middle: ops.buffer(),
             logits: ops.buffer(),
-        })
+        }
+    }
+
+    /// The same layers with buffers of their own.
+    pub fn twin(&self, ops: &O) -> Classifier<O> {
+        Classifier::with(Arc::clone(&self.layers), ops)
     }
 
     /// One row of logits for each row of `first`.
     pub fn forward(&mut self, ops: &mut O, first: &O::Buffer) -> Result<&O::Buffer, KernelError> {
-        ops.linear(first, &self.dense, self.activation, &mut self.middle)?;
-        ops.linear(&self.middle, &self.out, Activation::None, &mut self.logits)?;
+        let Layers {
+            dense,
+            activation,
+            out,
+        } = &*self.layers;
+        ops.linear(first, dense, *activation, &mut self.middle)?;
+        ops.linear(&self.middle, out, Activation::None, &mut self.logits)?;
         Ok(&self.logits)
     }
 }

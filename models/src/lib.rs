@@ -29,9 +29,9 @@ mod registry;
 
 pub use device::Device;
 pub use error::ModelError;
-pub use load::{LoadOptions, Loaded, inspect, load};
+pub use load::{LoadOptions, Loaded, inspect, load, load_on};
 pub use locate::locate;
-pub use model::Model;
+pub use model::{Model, Pipelined};
 pub use penstock_kernels::cuda::nvidia::probe;
 pub use penstock_kernels::cuda::{Dtype, Unavailable};
 pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Threads};

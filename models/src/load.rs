@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use penstock_kernels::cuda::{Cuda, Nvidia};
-use penstock_kernels::{Cpu, Ops, Path as Instructions, Pooling};
+use penstock_kernels::{Cpu, KernelError, Ops, Path as Instructions, Pooling};
 
 use crate::config::Config;
 use crate::device::{self, Device};
@@ -26,6 +26,8 @@ pub struct LoadOptions {
     pub max_length: Option<usize>,
     /// Hold the loaded model against `parity.json`.
     pub check_parity: bool,
+    /// Executors that will run it side by side; at least one.
+    pub executors: usize,
 }
 
 impl Default for LoadOptions {
@@ -35,6 +37,7 @@ impl Default for LoadOptions {
             task: None,
             max_length: None,
             check_parity: true,
+            executors: 1,
         }
     }
 }
@@ -47,6 +50,8 @@ pub struct Loaded {
     pub tokenizer: TextTokenizer,
     /// Runs them; belongs to one executor.
     pub model: Box<dyn Model>,
+    /// The same for each further executor. All share their weights.
+    pub twins: Vec<Box<dyn Model>>,
 }
 
 /// Loads the model in `folder`.
@@ -54,16 +59,23 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Loaded, ModelError> 
     match &options.device {
         Device::Cpu { threads, precision } => {
             let threads = device::team(threads.as_ref())?;
-            let cpu = Cpu::on(threads, Instructions::best(), *precision);
-            load_on(folder, options, cpu)
+            load_on(folder, options, || {
+                Ok(Cpu::on(threads.clone(), Instructions::best(), *precision))
+            })
         }
-        &Device::Cuda { ordinal, dtype } => {
-            load_on(folder, options, Cuda::new(Nvidia::open(ordinal, dtype)?, dtype))
-        }
+        &Device::Cuda { ordinal, dtype } => load_on(folder, options, || {
+            Ok(Cuda::new(Nvidia::open(ordinal, dtype)?, dtype))
+        }),
     }
 }
 
-fn load_on<O: Ops + 'static>(folder: &Path, options: &LoadOptions, ops: O) -> Result<Loaded, ModelError> {
+/// The same on operations that the caller opens, once for each executor; `options.device` says no more than how
+/// near the model must come to its reference.
+pub fn load_on<O: Ops + 'static>(
+    folder: &Path,
+    options: &LoadOptions,
+    mut open: impl FnMut() -> Result<O, KernelError>,
+) -> Result<Loaded, ModelError> {
     let Folder {
         config,
         sentence,
@@ -78,14 +90,17 @@ fn load_on<O: Ops + 'static>(folder: &Path, options: &LoadOptions, ops: O) -> Re
     let tokenizer = TextTokenizer::read(folder, spec.family, limits)?;
     tokenizer.fits(spec.vocabulary)?;
     let spec = Arc::new(spec);
-    let mut model = PackedModel::load(Arc::clone(&spec), &config, &weights, ops)?;
+    let mut model = PackedModel::load(Arc::clone(&spec), &config, &weights, open()?)?;
     if let (true, Some(parity)) = (options.check_parity, parity) {
         parity.check(&spec, &tokenizer, &mut model, options.device.fidelity())?;
     }
+    let twins = (1..options.executors).map(|_| Ok(Box::new(model.twin(open()?)) as Box<dyn Model>));
+    let twins = twins.collect::<Result<_, KernelError>>()?;
     Ok(Loaded {
         spec,
         tokenizer,
         model: Box::new(model),
+        twins,
     })
 }
 

@@ -1,5 +1,6 @@
 //! What an executor runs: packed texts in, one reply for each text out.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use penstock_core::{PackedTokens, Reply};
@@ -19,6 +20,29 @@ pub trait Model: Send {
 
     /// The longest text in tokens that it can run.
     fn window(&self) -> usize;
+
+    /// The same model for a caller that prepares a batch while another runs; none where the caller's thread
+    /// computes itself. Between the two ways nothing may be on its way.
+    fn pipelined(&mut self) -> Option<&mut dyn Pipelined> {
+        None
+    }
+}
+
+/// A model whose device computes while its host does something else.
+pub trait Pipelined {
+    /// Batches that may be on their way at once.
+    fn in_flight_max(&self) -> usize;
+
+    /// Packs a batch of at least one text, has it copied and its work started, and returns without waiting for
+    /// either. After an error none of it is on its way.
+    fn submit(&mut self, batch: &PackedTokens) -> Result<(), ModelError>;
+
+    /// True where [`Pipelined::receive`] would not wait.
+    fn is_ready(&self) -> bool;
+
+    /// Waits for the oldest batch that is on its way, and answers as [`Model::forward`] does. Whatever the
+    /// outcome, that batch is on its way no longer.
+    fn receive(&mut self) -> Result<Vec<Reply>, ModelError>;
 }
 
 /// An encoder with its head on the device `O`.
@@ -28,6 +52,8 @@ pub(crate) struct PackedModel<O: Ops> {
     encoder: Encoder<O>,
     head: Head<O>,
     window: usize,
+    /// Texts of each batch that is on its way, the oldest first.
+    sent: VecDeque<usize>,
     /// What came back from the device, reused.
     rows: Vec<f32>,
 }
@@ -56,8 +82,26 @@ impl<O: Ops> PackedModel<O> {
             encoder,
             head,
             window: config.window(),
+            sent: VecDeque::new(),
             rows: Vec::new(),
         })
+    }
+
+    /// The same model for another executor: its weights are shared, everything else is its own.
+    pub fn twin(&self, ops: O) -> Self {
+        let head = match &self.head {
+            Head::Embedding(pooling) => Head::Embedding(*pooling),
+            Head::Classifier(classifier) => Head::Classifier(classifier.twin(&ops)),
+        };
+        PackedModel {
+            spec: Arc::clone(&self.spec),
+            encoder: self.encoder.twin(&ops),
+            ops,
+            head,
+            window: self.window,
+            sent: VecDeque::new(),
+            rows: Vec::new(),
+        }
     }
 
     /// The packed form is trusted by the kernels, so it is checked here, once for each batch.
@@ -100,16 +144,38 @@ impl<O: Ops> PackedModel<O> {
 
 impl<O: Ops> Model for PackedModel<O> {
     fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
-        self.check(batch)?;
+        if !self.sent.is_empty() {
+            let sent = self.sent.len();
+            return Err(ModelError::Batch(format!(
+                "{sent} batches are still on their way"
+            )));
+        }
         if batch.sequences() == 0 {
+            self.check(batch)?;
             return Ok(Vec::new());
         }
+        self.submit(batch)?;
+        self.receive()
+    }
+
+    fn window(&self) -> usize {
+        self.window
+    }
+
+    fn pipelined(&mut self) -> Option<&mut dyn Pipelined> {
+        if O::IN_FLIGHT > 1 { Some(self) } else { None }
+    }
+}
+
+impl<O: Ops> Pipelined for PackedModel<O> {
+    fn in_flight_max(&self) -> usize {
+        O::IN_FLIGHT
+    }
+
+    fn submit(&mut self, batch: &PackedTokens) -> Result<(), ModelError> {
+        self.check(batch)?;
         let PackedModel {
-            ops,
-            encoder,
-            head,
-            rows,
-            ..
+            ops, encoder, head, ..
         } = self;
         ops.enter(|ops| match head {
             Head::Embedding(pooling) => {
@@ -122,12 +188,20 @@ impl<O: Ops> Model for PackedModel<O> {
                 ops.send(logits)
             }
         })?;
-        ops.receive(rows)?;
-        let width = self.rows.len() / batch.sequences();
-        Ok(self.rows.chunks_exact(width).map(|row| self.reply(row)).collect())
+        self.sent.push_back(batch.sequences());
+        Ok(())
     }
 
-    fn window(&self) -> usize {
-        self.window
+    fn is_ready(&self) -> bool {
+        self.ops.is_ready()
+    }
+
+    fn receive(&mut self) -> Result<Vec<Reply>, ModelError> {
+        let Some(texts) = self.sent.pop_front() else {
+            return Err(ModelError::Batch("no batch is on its way".into()));
+        };
+        self.ops.receive(&mut self.rows)?;
+        let width = self.rows.len() / texts;
+        Ok(self.rows.chunks_exact(width).map(|row| self.reply(row)).collect())
     }
 }

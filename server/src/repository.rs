@@ -290,6 +290,7 @@ impl Entry {
                 task: *task,
                 max_length: *max_length,
                 check_parity: *check_parity,
+                ..LoadOptions::default()
             };
             penstock_models::load(folder, &options).map_err(|e| refuse(&e))
         };

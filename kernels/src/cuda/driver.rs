@@ -152,6 +152,9 @@ pub trait Driver: Send {
         outbox: &mut Self::Outbox,
     ) -> Result<(), KernelError>;
 
+    /// True where [`Driver::wait`] would return at once, be it with an error.
+    fn has_arrived(&self, outbox: &Self::Outbox) -> bool;
+
     /// Waits for what was fetched into `outbox` and shows it.
     fn wait<'a>(&mut self, outbox: &'a mut Self::Outbox) -> Result<&'a [u8], KernelError>;
 }

@@ -23,6 +23,23 @@ pub struct Nvidia {
     card: Arc<Card>,
     modules: Modules,
     products: Products,
+    last: LastLaunch,
+}
+
+/// What was started last, for errors that are noticed only when its results are waited for.
+#[derive(Default)]
+struct LastLaunch {
+    kernel: String,
+    shape: (usize, usize),
+}
+
+impl LastLaunch {
+    /// Written over what was there: a launch allocates nothing.
+    fn set(&mut self, kernel: &str, shape: (usize, usize)) {
+        self.kernel.clear();
+        self.kernel.push_str(kernel);
+        self.shape = shape;
+    }
 }
 
 impl Nvidia {
@@ -32,6 +49,7 @@ impl Nvidia {
         Ok(Nvidia {
             modules: Modules::load(&card)?,
             products: Products::new(&card, dtype)?,
+            last: LastLaunch::default(),
             card,
         })
     }
@@ -99,7 +117,10 @@ impl Driver for Nvidia {
             inbox.memory.bytes
         );
         // The pinned memory is free once its last copy is over, which it long is.
-        inbox.copied.wait()?;
+        inbox
+            .copied
+            .wait()
+            .map_err(|e| self.card.failed("waiting for an earlier copy", e))?;
         let values = inbox.pinned.values_mut(bytes.len());
         values.copy_from_slice(bytes);
         self.card.wait_on(self.card.copy, &inbox.read)?;
@@ -119,6 +140,7 @@ impl Driver for Nvidia {
 
     fn launch(&mut self, launch: &Launch<'_>) -> Result<(), KernelError> {
         self.card.bind()?;
+        self.last.set(launch.kernel, launch.shape);
         let function = self.modules.function(launch.kernel, launch.shared)?;
         let mut args = [launch.args.as_ptr().cast_mut().cast()];
         // SAFETY: the function takes one struct, whose bytes `args` points to and which the driver copies
@@ -171,9 +193,20 @@ impl Driver for Nvidia {
         outbox.copied.record(self.card.compute)
     }
 
+    fn has_arrived(&self, outbox: &Outbox) -> bool {
+        self.card.bind().is_err() || outbox.copied.has_passed()
+    }
+
     fn wait<'a>(&mut self, outbox: &'a mut Outbox) -> Result<&'a [u8], KernelError> {
         self.card.bind()?;
-        outbox.copied.wait()?;
+        outbox.copied.wait().map_err(|e| {
+            let LastLaunch {
+                kernel,
+                shape: (rows, cols),
+            } = &self.last;
+            let work = format!("waiting for a batch (last started: kernel {kernel} over {rows} x {cols})");
+            self.card.failed(&work, e)
+        })?;
         Ok(outbox.pinned.values(outbox.bytes))
     }
 }

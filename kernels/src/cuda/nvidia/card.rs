@@ -62,6 +62,15 @@ impl Card {
         }
     }
 
+    /// The same where the library may only have met what an earlier piece of work left behind.
+    pub(super) fn refused_or_lost(&self, work: String, reason: &impl std::fmt::Debug) -> KernelError {
+        // SAFETY: the stream lives as long as this card.
+        match unsafe { result::stream::synchronize(self.compute) } {
+            Err(error) if FATAL.contains(&error.0) => self.failed(&work, error),
+            _ => self.refused(work, reason),
+        }
+    }
+
     /// Waits until both streams have done what they were given.
     pub(super) fn settle(&self) -> Result<(), KernelError> {
         for stream in [self.copy, self.compute] {
@@ -69,6 +78,11 @@ impl Card {
             unsafe { result::stream::synchronize(stream) }.map_err(|e| self.failed("waiting for it", e))?;
         }
         Ok(())
+    }
+
+    /// Waits until the GPU has done everything it was given by any executor of this process.
+    pub(super) fn settle_all(&self) -> Result<(), KernelError> {
+        result::ctx::synchronize().map_err(|e| self.failed("waiting for it", e))
     }
 
     /// Makes `stream` wait for `event`.
@@ -115,8 +129,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // Work that still uses it ends first. After an error the memory goes with the process.
-        if self.card.bind().and_then(|()| self.card.settle()).is_ok() {
+        // Work that still uses it ends first, in whichever stream: executors share weights. After an error the
+        // memory goes with the process.
+        if self.card.bind().and_then(|()| self.card.settle_all()).is_ok() {
             // SAFETY: allocated by `new`, freed once, and no work that was enqueued is left.
             let _ = unsafe { result::free_sync(self.address) };
         }
@@ -139,7 +154,7 @@ impl Pinned {
         card.bind()?;
         // SAFETY: asks for memory only; `fill` below initialises it.
         let start = unsafe { result::malloc_host(bytes.max(1), sys::CU_MEMHOSTALLOC_PORTABLE) }
-            .map_err(|e| card.failed("allocating pinned memory", e))?
+            .map_err(|e| classify(&card.name, "allocating pinned memory", bytes, e))?
             .cast::<u8>();
         // SAFETY: `bytes` were just allocated at `start`.
         unsafe { start.write_bytes(0, bytes) };
@@ -197,10 +212,18 @@ impl Event {
             .map_err(|e| self.card.failed("marking a stream", e))
     }
 
-    /// Waits for the last mark; returns at once where there never was one.
-    pub(super) fn wait(&self) -> Result<(), KernelError> {
+    /// Waits for the last mark; returns at once where there never was one. What failed on the way there is the
+    /// caller's to say.
+    pub(super) fn wait(&self) -> Result<(), DriverError> {
         // SAFETY: the event lives.
-        unsafe { result::event::synchronize(self.event) }.map_err(|e| self.card.failed("running a batch", e))
+        unsafe { result::event::synchronize(self.event) }
+    }
+
+    /// True where [`Event::wait`] would return at once, be it with an error.
+    pub(super) fn has_passed(&self) -> bool {
+        // SAFETY: the event lives.
+        let asked = unsafe { result::event::query(self.event) };
+        asked != Err(DriverError(Code::CUDA_ERROR_NOT_READY))
     }
 }
 

@@ -30,7 +30,14 @@ const SHARED_DEFAULT: u32 = 48 << 10;
 pub(super) struct Modules {
     card: Arc<Card>,
     loaded: Vec<CUmodule>,
-    functions: HashMap<String, CUfunction>,
+    functions: HashMap<String, Found>,
+}
+
+/// A kernel, and the dynamic shared memory that it may be launched with.
+#[derive(Clone, Copy)]
+struct Found {
+    function: CUfunction,
+    shared_max: u32,
 }
 
 // SAFETY: modules and functions are handles that the driver lets any thread use.
@@ -63,32 +70,44 @@ impl Modules {
 
     /// The kernel `name`, allowed the shared memory that it is launched with.
     pub(super) fn function(&mut self, name: &str, shared: u32) -> Result<CUfunction, KernelError> {
-        if let Some(&function) = self.functions.get(name) {
-            return Ok(function);
+        let known = self.functions.get(name).copied();
+        let mut found = match known {
+            Some(found) if shared <= found.shared_max => return Ok(found.function),
+            Some(found) => found,
+            None => Found {
+                function: self.find(name)?,
+                shared_max: SHARED_DEFAULT,
+            },
+        };
+        if shared > found.shared_max {
+            let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function was found in a module that is still loaded.
+            unsafe { result::function::set_function_attribute(found.function, most, shared as i32) }
+                .map_err(|e| {
+                    self.card.failed(
+                        &format!("giving kernel {name} {shared} bytes of shared memory"),
+                        e,
+                    )
+                })?;
+            found.shared_max = shared;
         }
-        let mut found = Err(self.card.refused(format!("finding kernel {name}"), &"not found"));
+        self.functions.insert(name.to_owned(), found);
+        Ok(found.function)
+    }
+
+    fn find(&self, name: &str) -> Result<CUfunction, KernelError> {
+        let work = format!("finding kernel {name}");
+        let mut found = Err(self.card.refused(work.clone(), &"not found"));
         for &module in &self.loaded {
             let Ok(name) = CString::new(name) else { break };
             // SAFETY: the modules stay loaded until this value is dropped.
-            found = unsafe { result::module::get_function(module, name.clone()) }
-                .map_err(|e| self.card.failed(&format!("finding kernel {name:?}"), e));
+            found =
+                unsafe { result::module::get_function(module, name) }.map_err(|e| self.card.failed(&work, e));
             if found.is_ok() {
                 break;
             }
         }
-        let function = found?;
-        if shared > SHARED_DEFAULT {
-            let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function was just found in a loaded module.
-            unsafe { result::function::set_function_attribute(function, most, shared as i32) }.map_err(
-                |e| {
-                    self.card
-                        .failed(&format!("giving kernel {name} {shared} bytes"), e)
-                },
-            )?;
-        }
-        self.functions.insert(name.to_owned(), function);
-        Ok(function)
+        found
     }
 }
 

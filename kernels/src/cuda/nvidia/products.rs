@@ -78,10 +78,8 @@ impl Products {
         outcome.map_err(|CublasError(status)| {
             let Shape { inp, out_cols, .. } = shape;
             let (rows, epilogue) = (product.rows, product.epilogue);
-            self.card.refused(
-                format!("product of {rows} x {inp} with {inp} x {out_cols}, {epilogue:?}"),
-                &status,
-            )
+            let work = format!("product of {rows} x {inp} with {inp} x {out_cols}, {epilogue:?}");
+            self.card.refused_or_lost(work, &status)
         })
     }
 

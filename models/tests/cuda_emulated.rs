@@ -1,0 +1,185 @@
+//! Whole models through the CUDA operations, with their kernels run on the processor: no GPU is needed, a C++
+//! compiler is.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+#[path = "../../kernels/tests/support/emulated.rs"]
+mod emulated;
+mod support;
+
+use std::path::Path;
+
+use emulated::Emulated;
+use penstock_core::{PackedTokens, Reply};
+use penstock_kernels::cuda::{Cuda, Dtype};
+use penstock_models::{LoadOptions, Loaded, Model, load, load_on};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use support::broken::Copy;
+use support::{cosine, difference};
+
+/// A copy of a family folder whose heads are twice as wide: the kernels know none of sixteen columns.
+fn folder(family: &str) -> Copy {
+    let copy = Copy::of(family);
+    let key = if family == "distilbert" {
+        "n_heads"
+    } else {
+        "num_attention_heads"
+    };
+    copy.json("config.json", &format!(r#"{{"{key}": 2}}"#));
+    copy
+}
+
+fn options(executors: usize) -> LoadOptions {
+    LoadOptions {
+        check_parity: false,
+        executors,
+        ..LoadOptions::default()
+    }
+}
+
+/// The model of `folder` on an emulated GPU, for so many executors.
+fn on_gpu(folder: &Path, dtype: Dtype, executors: usize) -> Loaded {
+    let device = Emulated::new(dtype);
+    load_on(folder, &options(executors), || {
+        Ok(Cuda::new(device.beside(), dtype))
+    })
+    .unwrap()
+}
+
+/// Texts of these lengths, every token drawn at random.
+fn batch(seed: u64, vocabulary: usize, lengths: &[usize]) -> PackedTokens {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut id = || rng.random_range(0..vocabulary as u32);
+    let texts: Vec<Vec<u32>> = lengths
+        .iter()
+        .map(|&length| (0..length).map(|_| id()).collect())
+        .collect();
+    PackedTokens::from_texts(texts.iter().map(Vec::as_slice))
+}
+
+fn values(reply: &Reply) -> &[f32] {
+    match reply {
+        Reply::Embedding(values) => values,
+        Reply::Classes { logits, .. } => logits,
+    }
+}
+
+/// Within `tolerance` in f32; by direction where activations are rounded.
+#[track_caller]
+fn check_same(what: &str, dtype: Dtype, found: &[Reply], expected: &[Reply]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let pairs = || found.iter().map(values).zip(expected.iter().map(values));
+    for (text, (found, expected)) in pairs().enumerate() {
+        let far = difference(found, expected);
+        assert!(
+            dtype != Dtype::F32 || far <= 1e-5,
+            "{what}: text {text} is off by {far:e}"
+        );
+    }
+    let mean = pairs().map(|(f, e)| cosine(f, e)).sum::<f64>() / found.len() as f64;
+    assert!(mean >= 0.999, "{what}: the mean cosine is {mean}");
+}
+
+#[test]
+fn models_are_the_processors() {
+    for family in ["bert", "bert-embedding-mean", "distilbert", "roberta"] {
+        let folder = folder(family);
+        let mut cpu = load(folder.path(), &options(1)).unwrap();
+        let packed = batch(1, cpu.spec.vocabulary, &[1, 9, 40, 3, 17, 64, 2]);
+        let expected = cpu.model.forward(&packed).unwrap();
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            let mut gpu = on_gpu(folder.path(), dtype, 1);
+            let found = gpu.model.forward(&packed).unwrap();
+            check_same(&format!("{family} in {}", dtype.name()), dtype, &found, &expected);
+        }
+    }
+}
+
+#[test]
+fn batches_on_their_way_come_back_in_their_order() {
+    let folder = folder("bert-embedding-mean");
+    let mut cpu = load(folder.path(), &options(1)).unwrap();
+    assert!(cpu.model.pipelined().is_none(), "the caller's thread computes");
+    let mut gpu = on_gpu(folder.path(), Dtype::F32, 1);
+    // Other batches than before, larger and smaller, so that buffers grow while one is on its way.
+    let batches: Vec<PackedTokens> = [[5, 3], [30, 40], [1, 1], [60, 9], [9, 60]]
+        .iter()
+        .enumerate()
+        .map(|(seed, lengths)| batch(seed as u64, cpu.spec.vocabulary, lengths))
+        .collect();
+    let pipeline = gpu.model.pipelined().expect("the device computes");
+    let depth = pipeline.in_flight_max();
+    assert!(depth > 1);
+    let mut found = Vec::new();
+    for (at, packed) in batches.iter().enumerate() {
+        if at >= depth {
+            found.push(pipeline.receive().unwrap());
+        }
+        pipeline.submit(packed).unwrap();
+    }
+    found.extend((0..depth).map(|_| pipeline.receive().unwrap()));
+    assert!(pipeline.receive().is_err(), "nothing is on its way");
+    for (packed, found) in batches.iter().zip(&found) {
+        let expected = cpu.model.forward(packed).unwrap();
+        check_same("in its turn", Dtype::F32, found, &expected);
+    }
+}
+
+#[test]
+fn a_batch_that_is_refused_leaves_the_one_before_it_alone() {
+    let folder = folder("bert-embedding-mean");
+    let mut gpu = on_gpu(folder.path(), Dtype::F32, 1);
+    let vocabulary = gpu.spec.vocabulary;
+    let (good, wrong) = (batch(1, vocabulary, &[7, 3]), batch(2, vocabulary, &[100_000]));
+    let alone = gpu.model.forward(&good).unwrap();
+    let pipeline = gpu.model.pipelined().unwrap();
+    pipeline.submit(&good).unwrap();
+    assert!(pipeline.submit(&wrong).is_err());
+    check_same(
+        "beside a wrong one",
+        Dtype::F32,
+        &pipeline.receive().unwrap(),
+        &alone,
+    );
+    pipeline.submit(&good).unwrap();
+    assert!(
+        gpu.model.forward(&good).is_err(),
+        "nobody could say whose rows are whose"
+    );
+}
+
+#[test]
+fn twins_share_weights_and_nothing_else() {
+    for family in ["bert", "bert-embedding-mean"] {
+        let folder = folder(family);
+        let Loaded {
+            spec,
+            mut model,
+            twins,
+            ..
+        } = on_gpu(folder.path(), Dtype::F32, 3);
+        assert_eq!(twins.len(), 2);
+        let batches: Vec<PackedTokens> = (0..3)
+            .map(|seed| batch(seed, spec.vocabulary, &[4, 30, 11]))
+            .collect();
+        let alone: Vec<_> = batches
+            .iter()
+            .map(|packed| model.forward(packed).unwrap())
+            .collect();
+        let mut all: Vec<Box<dyn Model>> = std::iter::once(model).chain(twins).collect();
+        for (model, packed) in all.iter_mut().zip(&batches) {
+            model.pipelined().unwrap().submit(packed).unwrap();
+        }
+        // The weights stay as long as anybody uses them.
+        for (mut model, alone) in all.into_iter().zip(&alone) {
+            let found = model.pipelined().unwrap().receive().unwrap();
+            check_same(family, Dtype::F32, &found, alone);
+        }
+    }
+}
