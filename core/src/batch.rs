@@ -45,6 +45,14 @@ impl PackedTokens {
         PackedTokens::from_texts(ends.map(|ends| &self.ids[ends[0] as usize..ends[1] as usize]))
     }
 
+    /// How many of its texts, at least one, make a first half of about as many tokens as the second; 0 for a
+    /// single text.
+    pub fn middle(&self) -> usize {
+        let within = |&end: &u32| 2 * end as usize <= self.tokens();
+        let texts = self.cu_seqlens.partition_point(within).saturating_sub(1);
+        texts.max(1).min(self.sequences().saturating_sub(1))
+    }
+
     /// The ids of one text.
     pub fn text(&self, text: usize) -> &[u32] {
         &self.ids[self.cu_seqlens[text] as usize..self.cu_seqlens[text + 1] as usize]
@@ -225,19 +233,6 @@ impl Batch {
         for (request, row) in self.requests.into_iter().zip(rows) {
             request.answer(row, started, finished);
         }
-    }
-
-    /// Two halves, for a device that had no memory for the whole; one where it is a single text.
-    pub fn split(mut self) -> (Batch, Option<Batch>) {
-        if self.requests.len() < 2 {
-            return (self, None);
-        }
-        let rest = self.requests.split_off(self.requests.len() / 2);
-        let half = |requests| Batch {
-            started: self.started,
-            ..Batch::pack(requests, None)
-        };
-        (half(self.requests), Some(half(rest)))
     }
 }
 

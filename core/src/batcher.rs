@@ -53,6 +53,15 @@ pub struct Batcher {
     refused_by_forecast: u32,
 }
 
+/// A budget that was lowered, in tokens of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lowered {
+    /// What it was.
+    pub from: usize,
+    /// What it is now.
+    pub to: usize,
+}
+
 /// A batch in the making.
 struct Draft {
     requests: Vec<Request>,
@@ -152,6 +161,20 @@ impl Batcher {
     pub fn observe(&mut self, shape: BatchShape, took: Duration) {
         self.cost.observe(shape, took);
         self.refused_by_forecast = 0;
+    }
+
+    /// Learns that the device had no memory for a batch of `tokens`: from now on a batch has at most half of that,
+    /// or as much as the longest text. None where it had no more already.
+    pub fn out_of_memory(&mut self, tokens: usize) -> Option<Lowered> {
+        let from = self.policy.tokens_max();
+        self.policy = self.policy.lowered(from.min(tokens / 2));
+        let to = self.policy.tokens_max();
+        (to < from).then_some(Lowered { from, to })
+    }
+
+    /// What one batch holds at most, in tokens.
+    pub fn tokens_max(&self) -> usize {
+        self.policy.tokens_max()
     }
 
     /// How many requests wait.

@@ -11,6 +11,7 @@ pub mod assignment;
 pub mod batch;
 pub mod batcher;
 pub mod cost;
+pub mod failure;
 pub mod in_flight;
 pub mod lifecycle;
 pub mod offsets;
@@ -21,12 +22,14 @@ pub mod request;
 #[cfg(test)]
 mod testing;
 pub mod throughput;
+pub mod turns;
 
 pub use admission::{Admission, AdmissionBounds, Permit};
 pub use assignment::{Assignment, Epoch};
 pub use batch::{Batch, BatchShape, PackedTokens};
-pub use batcher::{Batcher, Poll};
+pub use batcher::{Batcher, Lowered, Poll};
 pub use cost::CostModel;
+pub use failure::{Failure, Rescued, rescue};
 pub use in_flight::{BoundsError, Flow, InFlight, InFlightBounds};
 pub use lifecycle::{Load, LoadId, ModelLifecycle, ServerState, TransitionError, VersionState};
 pub use offsets::{OffsetError, OffsetTracker};
@@ -35,3 +38,4 @@ pub use policy::{BatchPolicy, PolicyError};
 pub use reply::{Outcome, Rejection, Reply, Responder, Retry, Sink, Stages};
 pub use request::{Class, Nanos, Request, TokenIds};
 pub use throughput::Throughput;
+pub use turns::Turns;

@@ -85,6 +85,15 @@ impl BatchPolicy {
         })
     }
 
+    /// The same with batches of fewer tokens, as few as still hold the longest text.
+    #[must_use]
+    pub(crate) fn lowered(&self, tokens_max: usize) -> BatchPolicy {
+        BatchPolicy {
+            tokens_max: tokens_max.clamp(self.window, self.tokens_max),
+            ..self.clone()
+        }
+    }
+
     /// What one batch holds at most, in tokens.
     pub fn tokens_max(&self) -> usize {
         self.tokens_max

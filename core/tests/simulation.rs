@@ -64,7 +64,7 @@ fn everything_breaks_at_once() {
     let tally = check(2000, Load::Heavy, Faults::All);
     assert!(tally.lost > 1000 && tally.answered > 10_000, "{tally:?}");
     assert!(
-        tally.split > 100 && tally.miscounted > 100 && tally.shed > 100,
+        tally.split > 100 && tally.unavailable > 100 && tally.miscounted > 100 && tally.shed > 100,
         "{tally:?}"
     );
 }

@@ -105,19 +105,19 @@ fn a_failed_batch_and_a_dropped_one_answer_everybody() {
 }
 
 #[test]
-fn halves_keep_the_order_and_the_duty() {
-    let answers = Arc::new(Answers::default());
-    let (first, second) = batch(&answers, &[1, 2, 3]).split();
-    let second = second.unwrap();
-    assert_eq!(first.tokens.ids, [0]);
-    assert_eq!(second.tokens.ids, [1, 1, 2, 2, 2]);
-    let (single, none) = first.split();
-    assert!(none.is_none());
-    single.answer(Ok(vec![embedding(0.0)]), millis(1));
-    second.answer(Ok(vec![embedding(1.0), embedding(2.0)]), millis(1));
-    for row in 0..3 {
-        assert_eq!(answers.get(row).unwrap().0, Ok(embedding(row as f32)));
-    }
+fn the_middle_is_that_of_the_tokens() {
+    let check = |lengths: &[usize], expected: usize| {
+        let texts: Vec<Vec<u32>> = lengths.iter().map(|&length| vec![1; length]).collect();
+        let tokens = PackedTokens::from_texts(texts.iter().map(Vec::as_slice));
+        assert_eq!(tokens.middle(), expected, "{lengths:?}");
+    };
+    check(&[], 0);
+    check(&[9], 0);
+    check(&[1, 9], 1);
+    check(&[9, 1], 1);
+    check(&[5, 5, 5, 5], 2);
+    check(&[1, 1, 1, 1, 16], 4);
+    check(&[16, 1, 1, 1, 1], 1);
 }
 
 #[test]

@@ -247,3 +247,26 @@ fn a_text_longer_than_the_window_is_refused() {
     assert_eq!(world.answers.rejection(row), Some(why));
     assert!(world.batcher.is_empty());
 }
+
+#[test]
+fn a_device_without_memory_is_given_smaller_batches_and_still_the_longest_text() {
+    let policy = BatchPolicy::new(64, 64, 100 * MS, 10, Duration::ZERO, None).unwrap();
+    let mut world = World::new(policy, CostModel::new());
+    let mut check = |tokens: usize, expected: Option<(usize, usize)>| {
+        let lowered = world.batcher.out_of_memory(tokens);
+        assert_eq!(lowered.map(|l| (l.from, l.to)), expected, "{tokens}");
+    };
+    check(60, Some((64, 30)));
+    // Batches that were packed before may be larger than what is allowed now.
+    check(64, None);
+    check(30, Some((30, 15)));
+    check(15, Some((15, 10)));
+    check(10, None);
+    for _ in 0..3 {
+        world.offer(Class::Interactive, 5, 0);
+    }
+    let Poll::Run(batch) = world.batcher.poll(millis(0)) else {
+        panic!("there is work");
+    };
+    assert_eq!(batch.tokens.tokens(), 10);
+}

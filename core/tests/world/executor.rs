@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use penstock_core::{Batch, Nanos, Rejection, Reply};
+use penstock_core::{Batch, Failure, Nanos, Outcome, PackedTokens, Reply, Rescued, rescue};
 use rand::Rng;
 
 use super::{Faults, World};
@@ -31,19 +31,16 @@ impl World {
             self.executors[i].dead_until = None;
         }
         if self.fault(0.01) {
-            // Its batches go with it.
-            let revives = self.now + Duration::from_millis(50);
-            self.executors[i] = Executor {
-                dead_until: Some(revives),
-                ..Executor::default()
-            };
-            return;
+            return self.replace(i);
         }
         if let Some(running) = self.executors[i]
             .running
             .take_if(|running| running.ends <= self.now)
         {
-            self.finish(running);
+            self.finish(i, running);
+            if self.executors[i].dead_until.is_some() {
+                return;
+            }
         }
         self.start(i);
         if self.executors[i].prefetched.is_none() {
@@ -79,35 +76,74 @@ impl World {
         });
     }
 
-    fn finish(&mut self, running: Running) {
+    fn finish(&mut self, i: usize, running: Running) {
         let Running { batch, started, .. } = running;
-        self.batcher.observe(batch.shape(), self.now.since(started));
         let luck = if self.faults == Faults::All {
             self.rng.random_range(0..100)
         } else {
             100
         };
-        match luck {
-            0..5 => {
-                // Out of memory: the halves run one after the other.
-                let (half, rest) = batch.split();
-                answer(half, self.now);
-                if let Some(rest) = rest {
-                    self.ledger.split();
-                    answer(rest, self.now);
-                }
-            }
-            5..8 => batch.answer(Ok(Vec::new()), self.now),
-            8..11 => batch.answer(Err(Rejection::Model("chance".into())), self.now),
-            _ => answer(batch, self.now),
+        if (5..8).contains(&luck) {
+            return batch.answer(Ok(Vec::new()), self.now);
         }
+        let memory = self.memory;
+        let fits = |tokens: &PackedTokens| {
+            if tokens.tokens() <= memory {
+                Ok(rows(tokens))
+            } else {
+                Err(Failure::OutOfMemory("full".into()))
+            }
+        };
+        let whole = match luck {
+            // Somebody else takes memory for a while.
+            0..5 => Err(Failure::OutOfMemory("full for a moment".into())),
+            8..11 => Err(Failure::Model("chance".into())),
+            11..13 => Err(Failure::Lost("gone".into())),
+            _ => fits(&batch.tokens),
+        };
+        match whole {
+            Ok(rows) => {
+                self.batcher.observe(batch.shape(), self.now.since(started));
+                batch.answer_rows(rows, self.now);
+            }
+            Err(failure) => {
+                let rescued = rescue(&batch.tokens, failure, fits);
+                self.rescued(i, &batch, &rescued);
+                batch.answer_rows(rescued.rows, self.now);
+            }
+        }
+    }
+
+    /// What follows from a failed batch for those that come.
+    fn rescued(&mut self, i: usize, batch: &Batch, rescued: &Rescued) {
+        if let Some(tokens) = rescued.too_large {
+            self.ledger.split();
+            let before = self.batcher.tokens_max();
+            let lowered = self.batcher.out_of_memory(tokens);
+            let after = self.batcher.tokens_max();
+            assert_eq!(lowered.is_some(), after < before);
+            assert!(after >= self.policy.window(), "the longest text fits no batch");
+            assert!(after < tokens || after == self.policy.window());
+            // The longest text always has memory here, so a budget that was too large ends by being small enough.
+            assert!(tokens <= batch.tokens.tokens());
+        }
+        if rescued.lost.is_some() {
+            self.replace(i);
+        }
+    }
+
+    /// Its batches go with it, and another takes its place after a while.
+    fn replace(&mut self, i: usize) {
+        let revives = self.now + Duration::from_millis(50);
+        self.executors[i] = Executor {
+            dead_until: Some(revives),
+            ..Executor::default()
+        };
     }
 }
 
 /// A model that answers each text with its first token, which is its row.
-fn answer(batch: Batch, now: Nanos) {
-    let starts = batch.tokens.cu_seqlens.iter().take(batch.len());
-    let rows = starts.map(|&at| Reply::Embedding(vec![batch.tokens.ids[at as usize] as f32]));
-    let rows = rows.collect();
-    batch.answer(Ok(rows), now);
+fn rows(tokens: &PackedTokens) -> Vec<Outcome> {
+    let first = |text| Ok(Reply::Embedding(vec![tokens.text(text)[0] as f32]));
+    (0..tokens.sequences()).map(first).collect()
 }

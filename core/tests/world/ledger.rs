@@ -32,6 +32,7 @@ pub struct Tally {
     pub waited: usize,
     pub miscounted: usize,
     pub split: usize,
+    pub unavailable: usize,
     pub shed: usize,
     pub interactive_ran: usize,
     pub bulk_ran: usize,
@@ -47,6 +48,7 @@ impl Tally {
         self.waited += other.waited;
         self.miscounted += other.miscounted;
         self.split += other.split;
+        self.unavailable += other.unavailable;
         self.shed += other.shed;
         self.interactive_ran += other.interactive_ran;
         self.bulk_ran += other.bulk_ran;
@@ -110,6 +112,7 @@ impl Sink for Row {
                 tally.late += 1;
             }
             Err(Rejection::Model(_)) => tally.miscounted += 1,
+            Err(Rejection::NotReady(_)) => tally.unavailable += 1,
             Err(why) => panic!("row {row}: {why}"),
         }
         if outcome.is_ok() || matches!(outcome, Err(Rejection::Model(_))) {

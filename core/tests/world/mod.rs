@@ -55,6 +55,8 @@ pub struct World {
     admission: Arc<Admission>,
     room_came_back: Arc<AtomicBool>,
     batcher: Batcher,
+    /// Tokens of the largest batch that an executor has memory for; never less than the longest text.
+    memory: usize,
     executors: Vec<Executor>,
     ledger: Arc<Ledger>,
     /// Bulk texts that were refused room and wait for it.
@@ -93,6 +95,10 @@ impl World {
         let room_came_back = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&room_came_back);
         let admission = Admission::with_release(bounds, Box::new(move || flag.store(true, SeqCst))).unwrap();
+        let memory = match faults {
+            Faults::None => usize::MAX,
+            Faults::All => rng.random_range(window..2 * tokens_max + 1),
+        };
         let executors = (0..rng.random_range(1..3)).map(|_| Executor::default()).collect();
         World {
             batcher: Batcher::new(policy.clone(), CostModel::new()),
@@ -100,6 +106,7 @@ impl World {
             load,
             faults,
             policy,
+            memory,
             admission,
             room_came_back,
             executors,
@@ -267,6 +274,7 @@ impl World {
         ];
         match self.batcher.poll(self.now) {
             Poll::Run(batch) => {
+                assert!(batch.tokens.tokens() <= self.batcher.tokens_max());
                 self.ledger.launched(&batch, &self.policy);
                 for (class, turn) in Class::ALL.into_iter().zip(turn) {
                     let ran = batch.requests().iter().any(|r| r.class == class);
