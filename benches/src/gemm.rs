@@ -1,7 +1,9 @@
 //! Matrix products of one shape by one library, and the machine's peaks that they are held against: timed call
 //! by call for a wanted time, so that a runner can interleave them with libraries of other languages.
 
+use std::convert::Infallible;
 use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,8 +16,8 @@ use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
 use rten_tensor::NdTensorView;
 use serde::{Deserialize, Serialize};
 
-/// Rounds of multiply-adds in one timed call: some milliseconds, against some microseconds to start threads.
-const PEAK_ROUNDS: usize = 2_000_000;
+/// Rounds of multiply-adds in one timed call: about a millisecond.
+const PEAK_ROUNDS: usize = 200_000;
 /// More than any cache holds.
 const MEMORY_BYTES: usize = 512 << 20;
 
@@ -223,36 +225,45 @@ fn ndarray(shape: Shape) -> Result<Subject> {
 
 /// Multiply-adds on registers alone, on all threads at once: cores that share their power have one limit.
 fn registers(precision: Precision, threads: usize) -> Subject {
-    let burst = move || peak::multiply_adds(Path::best(), precision, PEAK_ROUNDS);
     let (operations, _) = peak::multiply_adds(Path::best(), precision, 1);
     let timed = move |budget| {
-        timed(budget, || {
-            std::thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(|| black_box(burst()));
-                }
-            });
-            Ok(())
-        })
+        Ok(side_by_side(vec![(); threads], budget, |()| {
+            black_box(peak::multiply_adds(Path::best(), precision, PEAK_ROUNDS));
+        }))
     };
-    let work = operations * PEAK_ROUNDS as f64 * threads as f64;
-    Subject::new(work, timed)
+    Subject::new(operations * PEAK_ROUNDS as f64 * threads as f64, timed)
 }
 
 /// Reading, each thread its own part.
 fn memory(threads: usize) -> Subject {
     let values = vec![1.0f32; MEMORY_BYTES / size_of::<f32>()];
     let timed = move |budget| {
-        timed(budget, || {
-            std::thread::scope(|scope| {
-                for part in values.chunks(values.len().div_ceil(threads)) {
-                    scope.spawn(|| black_box(peak::read(Path::best(), part)));
-                }
-            });
-            Ok(())
-        })
+        let parts = values.chunks(values.len().div_ceil(threads)).collect();
+        Ok(side_by_side(parts, budget, |part| {
+            black_box(peak::read(Path::best(), part));
+        }))
     };
     Subject::new(MEMORY_BYTES as f64, timed)
+}
+
+/// Each part's calls by a thread of its own that lives as long as the burst: new threads may share a core for
+/// some milliseconds, until the scheduler parts them. The times of all of them.
+fn side_by_side<T: Copy + Send>(parts: Vec<T>, budget: Duration, call: impl Fn(T) + Sync) -> Vec<Duration> {
+    let (call, times) = (&call, Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for part in parts {
+            let times = &times;
+            scope.spawn(move || {
+                let own = timed(budget, || {
+                    call(part);
+                    Ok::<(), Infallible>(())
+                });
+                let mut all = times.lock().unwrap_or_else(PoisonError::into_inner);
+                all.extend(own.into_iter().flatten());
+            });
+        }
+    });
+    times.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
