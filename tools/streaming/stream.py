@@ -66,7 +66,9 @@ class Stream:
             | self.route
             | route
         )
-        made = {key: value for key, value in made.items() if key != "client" and value is not None}
+        apart = ("client", "client_files", "client_env")
+        secrets = {part: made[part] for part in apart[1:] if part in made}
+        made = {key: value for key, value in made.items() if key not in apart and value is not None}
         # Two threads that compute would only take the second core from the broker.
         server = {"threads": 1, "drain_timeout": "60s"} | ({"instance": instance} if instance else {})
         parts = [table("[server]", server)]
@@ -74,6 +76,10 @@ class Stream:
         parts += [
             table("[[kafka]]", made),
             table("[kafka.client]", {json.dumps(key): value for key, value in client.items()}),
+            *(
+                table(f"[kafka.{part}]", {json.dumps(key): value for key, value in values.items()})
+                for part, values in secrets.items()
+            ),
         ]
         return "\n".join(parts)
 

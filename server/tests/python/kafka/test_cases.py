@@ -2,20 +2,10 @@
 
 import pytest
 
-from streaming.broker import PORTS_EACH, Cluster, free_ports
 from streaming.cases import CASES, Stage
 
 SHORT = {"calm": 5_000, "poison": 5_000, "killed": 20_000, "scale": 10_000, "no-output-topic": 5_000}
 SHORT |= {"not-writable": 5_000, "drained": 20_000, "broker-restarted": 20_000}
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    cluster = Cluster(tmp_path_factory.mktemp("kafka") / "broker", free_ports(PORTS_EACH), secure=True)
-    try:
-        yield cluster.up()
-    finally:
-        cluster.down()
 
 
 @pytest.mark.parametrize("case", SHORT)
