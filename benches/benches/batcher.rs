@@ -93,7 +93,7 @@ fn batcher(c: &mut Criterion) {
                 b.iter_batched(
                     || {
                         (
-                            Batcher::new(policy.clone(), CostModel::default()),
+                            Batcher::new(policy.clone(), CostModel::default(), 1),
                             requests(&admission, deadlines),
                         )
                     },

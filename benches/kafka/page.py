@@ -106,6 +106,6 @@ def interactive(found: dict) -> list[str]:
     return [
         "## Interactive requests beside a drain (wanted: p99 at most 2 of idle, the drain at least 0.85 of alone)\n",
         f"{backlog(found)}. {rate} requests a second over gRPC, Poisson arrivals, 10 % of the bare forward's texts/s. "
-        f"Target: `interactive_target` of {target} ms.\n",
+        f"Target: `interactive_target` of {target} ms, `prefetch = 0`.\n",
         results.table(heads, rows),
     ]

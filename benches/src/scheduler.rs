@@ -174,7 +174,7 @@ impl Line {
         let executor = spawn("execute", move || {
             executor.run(Box::new(Instantly), &batches_out, &ran);
         })?;
-        let batcher = Batcher::new(policy, CostModel::default());
+        let batcher = Batcher::new(policy, CostModel::default(), PREFETCH);
         let wires = Wires {
             requests: requests_out,
             ran: ran_out,

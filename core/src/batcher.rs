@@ -21,9 +21,8 @@ use crate::request::{Class, Nanos, Request};
 
 /// The part of a batch that aged bulk work may take before interactive work.
 const AGED_SHARE: u32 = 4;
-/// An interactive text waits at worst for the batch that runs, for the one that is prefetched, and for
-/// its own: each may take this part of the target.
-const BATCHES_IN_TARGET: u32 = 3;
+/// An interactive text waits at worst for the batch that runs and for its own, and for those that are prefetched.
+const BATCHES_IN_TARGET: u32 = 2;
 /// How long the last interactive text keeps batches short.
 const INTERACTIVE_RECENT: Duration = Duration::from_secs(10);
 /// After so many refusals by forecast, with no batch in between to check it by, one text runs anyway:
@@ -41,6 +40,8 @@ pub enum Poll {
 /// Gathers requests and hands out batches when the executor asks.
 pub struct Batcher {
     policy: BatchPolicy,
+    /// Each batch may take this part of the interactive target.
+    batches_in_target: u32,
     cost: CostModel,
     interactive: VecDeque<Request>,
     bulk: VecDeque<Request>,
@@ -80,10 +81,12 @@ struct Room {
 }
 
 impl Batcher {
-    /// A batcher with nothing waiting.
-    pub fn new(policy: BatchPolicy, cost: CostModel) -> Batcher {
+    /// A batcher with nothing waiting, whose executor prepares `prefetch` batches while one runs.
+    pub fn new(policy: BatchPolicy, cost: CostModel, prefetch: usize) -> Batcher {
+        let prefetch = u32::try_from(prefetch).unwrap_or(u32::MAX);
         Batcher {
             policy,
+            batches_in_target: BATCHES_IN_TARGET.saturating_add(prefetch),
             cost,
             interactive: VecDeque::new(),
             bulk: VecDeque::new(),
@@ -273,7 +276,7 @@ impl Batcher {
             .policy
             .interactive_target()
             .filter(|_| recent || !self.interactive.is_empty());
-        target.map(|target| target / BATCHES_IN_TARGET)
+        target.map(|target| target / self.batches_in_target)
     }
 
     fn queue(&self, class: Class) -> &VecDeque<Request> {

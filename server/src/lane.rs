@@ -198,7 +198,7 @@ impl Lane {
         drop((batches_out, ran));
         let guard = AliveGuard(Arc::clone(&alive));
         let gone = Arc::clone(&metrics);
-        let batcher = Batcher::new(policy.clone(), CostModel::default());
+        let batcher = Batcher::new(policy.clone(), CostModel::default(), prefetch);
         let publish = queue_gauges(Arc::clone(&admission), Arc::clone(&metrics));
         let wires = Wires {
             requests: requests_out,

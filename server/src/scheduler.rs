@@ -140,7 +140,7 @@ mod tests {
             texts_max: 64,
         };
         (
-            Batcher::new(policy, CostModel::default()),
+            Batcher::new(policy, CostModel::default(), 1),
             Admission::new(bounds).unwrap(),
             Arc::default(),
         )

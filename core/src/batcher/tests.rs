@@ -38,7 +38,7 @@ fn one_ms_a_token() -> CostModel {
 impl World {
     fn new(policy: BatchPolicy, cost: CostModel) -> World {
         World {
-            batcher: Batcher::new(policy, cost),
+            batcher: Batcher::new(policy, cost, 1),
             answers: Arc::default(),
             row: 0,
         }
@@ -209,6 +209,19 @@ fn batches_stay_short_while_interactive_work_is_recent() {
     assert_eq!((batch[0], batch.len()), (interactive, 4));
     assert_eq!(world.run(5000).len(), 4);
     assert_eq!(world.run(10_001).len(), 50);
+}
+
+#[test]
+fn without_prefetching_a_batch_may_take_half_of_the_target() {
+    let policy = BatchPolicy::new(100, 100, MS * 1000, 100, Duration::ZERO, Some(31 * MS)).unwrap();
+    let mut world = World::new(policy.clone(), one_ms_a_token());
+    world.batcher = Batcher::new(policy, one_ms_a_token(), 0);
+    let interactive = world.offer(Interactive, 2, 0);
+    for _ in 0..60 {
+        world.offer(Bulk, 2, 0);
+    }
+    let batch = world.run(1);
+    assert_eq!((batch[0], batch.len()), (interactive, 7));
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl World {
         };
         let executors = (0..rng.random_range(1..3)).map(|_| Executor::default()).collect();
         World {
-            batcher: Batcher::new(policy.clone(), CostModel::new()),
+            batcher: Batcher::new(policy.clone(), CostModel::new(), 1),
             rng,
             load,
             faults,

@@ -149,13 +149,13 @@ pub(super) struct Batching {
         value_name = "TIME"
     )]
     pub(super) interactive_target: Option<Time>,
-    /// Batches that are prepared while one runs [default: 1]
+    /// Batches that are prepared while one runs, 0 to 8 [default: 1]
     #[arg(
         long = "batching-prefetch",
         env = "PENSTOCK_BATCHING_PREFETCH",
         value_name = "N"
     )]
-    pub(super) prefetch: Option<NonZeroUsize>,
+    pub(super) prefetch: Option<usize>,
 }
 
 /// The settings that a job without listeners has, under the same names.

@@ -252,7 +252,7 @@ fn batching(raw: &raw::Batching, limits: &Limits) -> Result<Batching, (&'static 
         bulk_age_max: time(raw.bulk_age_max, Duration::from_secs(2)),
         queue_delay_max: time(raw.queue_delay_max, Duration::ZERO),
         interactive_target: raw.interactive_target.map(|time| time.0),
-        prefetch: count(raw.prefetch, 1),
+        prefetch: raw.prefetch.unwrap_or(1),
     };
     let Batching {
         tokens_max,
