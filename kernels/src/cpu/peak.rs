@@ -44,7 +44,8 @@ impl Burst {
         // SAFETY: no register has more words than the array.
         let (a, b) = unsafe { (p.spread_at(words.as_ptr()), p.load_at(words.as_ptr())) };
         let count = 2 * P::TILE_ROWS;
-        let mut sums = [p.start(0); SUMS_MAX];
+        // Sums that the compiler knows to be alike would be shuffled through memory instead of kept in registers.
+        let mut sums = std::hint::black_box([p.start(0); SUMS_MAX]);
         for _ in 0..self.rounds {
             for sums in &mut sums[..count] {
                 *sums = p.step(a, b, *sums);
