@@ -137,7 +137,9 @@ fn embed(group: &mut Group<'_>, cpu: &mut Cpu, lengths: &[usize]) {
     let rows: usize = lengths.iter().sum();
     let table = |rows: usize| cpu.table(&noise(rows * HIDDEN), rows, HIDDEN).expect("a table");
     let tables = Embedding {
-        word: table(VOCABULARY),
+        word: cpu
+            .words(&noise(VOCABULARY * HIDDEN), VOCABULARY, HIDDEN)
+            .expect("a word table"),
         position: Some(table(512)),
         kind: Some(table(2)),
         norm: norm(cpu),

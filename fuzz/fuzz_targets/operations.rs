@@ -99,7 +99,7 @@ fn run(cpu: &mut Cpu, input: &Input) -> Vec<Result<Vec<f32>, KernelError>> {
     let embed = |cpu: &mut Cpu| {
         let ids: Vec<u32> = input.ids.iter().map(|&id| id.into()).collect();
         let tables = Embedding {
-            word: cpu.table(&values(rows * out), rows, out)?,
+            word: cpu.words(&values(rows * out), rows, out)?,
             position: Some(cpu.table(&values(inp * out), inp, out)?),
             kind: None,
             norm: norm(cpu, out + off)?,

@@ -35,6 +35,7 @@ use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
 
+pub use self::embedding::Words;
 pub use self::linear::Matrix;
 pub use self::memory::{Buffer, Table};
 
@@ -123,6 +124,7 @@ impl Ops for Cpu {
 
     type Matrix = Matrix;
     type Table = Table;
+    type Words = Words;
     type Buffer = Buffer;
 
     fn matrix(
@@ -142,6 +144,11 @@ impl Ops for Cpu {
     fn table(&self, values: &[f32], rows: usize, cols: usize) -> Result<Table, KernelError> {
         check::filled("table", "values", values, (rows, cols))?;
         Ok(Table::new(values, rows, cols))
+    }
+
+    fn words(&self, values: &[f32], rows: usize, cols: usize) -> Result<Words, KernelError> {
+        check::filled("words", "values", values, (rows, cols))?;
+        Ok(Words::new(self.precision.format(), values, cols))
     }
 
     fn buffer(&self) -> Buffer {
@@ -212,7 +219,7 @@ impl Ops for Cpu {
     fn embed(
         &mut self,
         tokens: Tokens<'_>,
-        tables: &Embedding<Table>,
+        tables: &Embedding<Words, Table>,
         out: &mut Buffer,
     ) -> Result<(), KernelError> {
         check::tokens(tokens, &embedding_shapes(tables))?;
@@ -330,7 +337,7 @@ impl Ops for Cpu {
     }
 }
 
-fn embedding_shapes(tables: &Embedding<Table>) -> check::EmbeddingShapes {
+fn embedding_shapes(tables: &Embedding<Words, Table>) -> check::EmbeddingShapes {
     check::EmbeddingShapes {
         word: tables.word.shape(),
         position: tables.position.as_ref().map(Table::shape),

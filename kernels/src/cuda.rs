@@ -75,6 +75,7 @@ impl<D: Driver> Ops for Cuda<D> {
 
     type Matrix = Matrix<D>;
     type Table = Table<D>;
+    type Words = Table<D>;
     type Buffer = Buffer<D>;
 
     fn matrix(
@@ -94,6 +95,10 @@ impl<D: Driver> Ops for Cuda<D> {
     fn table(&self, values: &[f32], rows: usize, cols: usize) -> Result<Table<D>, KernelError> {
         check::filled("table", "values", values, (rows, cols))?;
         Table::new(&self.driver, values, rows, cols)
+    }
+
+    fn words(&self, values: &[f32], rows: usize, cols: usize) -> Result<Table<D>, KernelError> {
+        self.table(values, rows, cols)
     }
 
     fn buffer(&self) -> Buffer<D> {
@@ -176,7 +181,7 @@ impl<D: Driver> Ops for Cuda<D> {
     fn embed(
         &mut self,
         tokens: Tokens<'_>,
-        tables: &Embedding<Table<D>>,
+        tables: &Embedding<Table<D>, Table<D>>,
         out: &mut Buffer<D>,
     ) -> Result<(), KernelError> {
         let (_, cols) = tables.word.shape();

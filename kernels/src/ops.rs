@@ -174,9 +174,9 @@ pub struct Norm<T> {
 
 /// The tables of an encoder's first layer.
 #[derive(Debug, Clone)]
-pub struct Embedding<T> {
+pub struct Embedding<W, T> {
     /// One row for each token id.
-    pub word: T,
+    pub word: W,
     /// One row for each position; some families have none.
     pub position: Option<T>,
     /// One row for each token type; some families have none.
@@ -207,8 +207,10 @@ pub trait Ops: Send {
 
     /// Weights `[out, in]` with an optional bias, packed once for this device.
     type Matrix: Send + Sync;
-    /// Read-only rows: embedding tables, norm vectors, relative bias.
+    /// Read-only rows: norm vectors, positions, relative bias.
     type Table: Send + Sync;
+    /// The word table. Often the largest tensor of a model, of which a batch reads a few rows.
+    type Words: Send + Sync;
     /// Activations. Grows on demand and keeps its memory, so a warm forward allocates nothing.
     type Buffer: Send;
 
@@ -223,6 +225,9 @@ pub trait Ops: Send {
 
     /// Takes over `values`, row-major `[rows, cols]`.
     fn table(&self, values: &[f32], rows: usize, cols: usize) -> Result<Self::Table, KernelError>;
+
+    /// Takes over the word table `values`, row-major `[rows, cols]`, in the precision of the linear layers or better.
+    fn words(&self, values: &[f32], rows: usize, cols: usize) -> Result<Self::Words, KernelError>;
 
     /// An empty buffer.
     fn buffer(&self) -> Self::Buffer;
@@ -280,7 +285,7 @@ pub trait Ops: Send {
     fn embed(
         &mut self,
         tokens: Tokens<'_>,
-        tables: &Embedding<Self::Table>,
+        tables: &Embedding<Self::Words, Self::Table>,
         out: &mut Self::Buffer,
     ) -> Result<(), KernelError>;
 

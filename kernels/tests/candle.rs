@@ -204,7 +204,7 @@ fn check_embed(batch: &Batch) -> Result<()> {
     let expected = flat(&layer_norm(&sum, &vector(&gamma)?, &vector(&beta)?, 1e-12)?)?;
     for mut cpu in devices() {
         let tables = Embedding {
-            word: cpu.table(&word, words, cols).unwrap(),
+            word: cpu.words(&word, words, cols).unwrap(),
             position: Some(cpu.table(&position, ROWS_MAX as usize, cols).unwrap()),
             kind: Some(cpu.table(&kind, kinds_max, cols).unwrap()),
             norm: norm(&cpu, &gamma, &beta),

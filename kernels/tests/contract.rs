@@ -228,7 +228,7 @@ fn wrong_tokens_are_refused_by_name() {
     let mut cpu = Cpu::new(1).unwrap();
     let mut out = cpu.buffer();
     let tables = Embedding {
-        word: cpu.table(&[0.0; 20], 5, 4).unwrap(),
+        word: cpu.words(&[0.0; 20], 5, 4).unwrap(),
         position: Some(cpu.table(&[0.0; 12], 3, 4).unwrap()),
         kind: Some(cpu.table(&[0.0; 8], 2, 4).unwrap()),
         norm: norm(&cpu, &[1.0; 4], &[0.0; 4]),

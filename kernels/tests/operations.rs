@@ -136,7 +136,7 @@ proptest! {
         reference::layer_norm(&mut expected, &gamma, &beta, 1e-12);
         for mut cpu in devices() {
             let tables = Embedding {
-                word: cpu.table(&tables[0], words, cols).unwrap(),
+                word: cpu.words(&tables[0], words, cols).unwrap(),
                 position: with_position.then(|| cpu.table(&tables[1], rows, cols).unwrap()),
                 kind: with_kind.then(|| cpu.table(&tables[2], types, cols).unwrap()),
                 norm: norm(&cpu, &gamma, &beta),

@@ -8,7 +8,7 @@
 
 mod support;
 
-use penstock_kernels::{Activation, Cpu, KernelError, Ops, reference};
+use penstock_kernels::{Activation, Cpu, Embedding, KernelError, Ops, Tokens, reference};
 use proptest::prelude::*;
 use support::{bf16_devices, check, filled, int8_devices, norm, random};
 
@@ -222,6 +222,33 @@ fn activation_residual_and_norm_follow_as_in_f32() {
         let mut sum = filled(&mut cpu, &residual, 50);
         cpu.linear_add_norm(&x, &matrix, &norm, &mut sum).unwrap();
         check("norm", sum.values(), &normed, 2e-5);
+    }
+}
+
+#[test]
+fn word_rows_are_bf16_and_what_is_added_to_them_f32() {
+    let (words, rows, cols) = (9, 4, 50);
+    let (word, position) = (random(9, words * cols, 1.0), random(10, rows * cols, 1.0));
+    let (gamma, beta) = (random(11, cols, 1.0), random(12, cols, 1.0));
+    let (ids, positions) = ([8, 0, 3, 3], [0, 1, 2, 3]);
+    let rounded: Vec<f32> = word.iter().map(|&w| half::bf16::from_f32(w).to_f32()).collect();
+    let mut expected = reference::embed((&ids, &rounded), (&positions, &position), (&[], &[]), cols);
+    reference::layer_norm(&mut expected, &gamma, &beta, 1e-12);
+    for mut cpu in int8_devices().into_iter().chain(bf16_devices()) {
+        let tables = Embedding {
+            word: cpu.words(&word, words, cols).unwrap(),
+            position: Some(cpu.table(&position, rows, cols).unwrap()),
+            kind: None,
+            norm: norm(&cpu, &gamma, &beta),
+        };
+        let tokens = Tokens {
+            ids: &ids,
+            positions: &positions,
+            kinds: &[],
+        };
+        let mut out = cpu.buffer();
+        cpu.embed(tokens, &tables, &mut out).unwrap();
+        check("embed", out.values(), &expected, 1e-5);
     }
 }
 

@@ -49,12 +49,12 @@ struct Room<O: Ops> {
 impl<O: Ops> Encoder<O> {
     /// Reads and packs the encoder that `config` describes.
     pub fn load(config: &Config, weights: &Weights, ops: &O) -> Result<Encoder<O>, ModelError> {
-        let layers = (0..config.layers)
-            .map(|i| Layer::load(config, weights, ops, i))
-            .collect::<Result<_, _>>()?;
         let stack = Stack {
+            // First: the word table is the largest tensor, mapped and packed while little else is in memory.
             embeddings: Embeddings::load(config, weights, ops)?,
-            layers,
+            layers: (0..config.layers)
+                .map(|i| Layer::load(config, weights, ops, i))
+                .collect::<Result<_, _>>()?,
             relative_bias: embeddings::relative_bias(config, weights, ops)?,
             heads: config.heads,
         };

@@ -1,14 +1,17 @@
 //! Tensors by name, from safetensors or `PyTorch`'s pickle, as f32 in the shape that the caller expects.
 //!
-//! A tensor is read when it is asked for, straight from its place in the file: a model is never in memory
-//! twice, and a file that is replaced meanwhile ends in an error, not in a fault.
+//! A tensor is mapped when it is asked for and let go when it is packed: a model is never in memory twice, and
+//! nothing of its file is held while it serves. A file that got shorter since it was opened ends in an error, not
+//! in a fault, except in the moments in which a tensor is being packed.
 
 mod pickle;
 mod safetensors;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
+use penstock_kernels::mapped::MappedSingles;
 use serde::Deserialize;
 
 use crate::config::read_json;
@@ -48,6 +51,25 @@ pub(crate) struct Info {
     pub floating: bool,
 }
 
+/// The values of a tensor, row-major.
+pub(crate) enum Values {
+    /// Where they lie in the file.
+    Mapped(MappedSingles),
+    /// Converted from another form.
+    Owned(Vec<f32>),
+}
+
+impl Deref for Values {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Values::Mapped(values) => values,
+            Values::Owned(values) => values,
+        }
+    }
+}
+
 impl Storage {
     fn open(file: &Path) -> Result<Storage, ModelError> {
         let pickled = file.extension().is_some_and(|e| e == "bin");
@@ -72,7 +94,7 @@ impl Storage {
         }
     }
 
-    fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+    fn read(&self, name: &str) -> Result<Values, ModelError> {
         match self {
             Storage::Safetensors(f) => f.read(name),
             Storage::Pickle(f) => f.read(name),
@@ -145,7 +167,7 @@ impl Weights {
     }
 
     /// The values of `name`, row-major, if it has the shape `expected`.
-    pub fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>, ModelError> {
+    pub fn read(&self, name: &str, expected: &[usize]) -> Result<Values, ModelError> {
         let found = self
             .find(name)
             .and_then(|(at, name)| Some((at, self.files[at].info(&name)?, name)));

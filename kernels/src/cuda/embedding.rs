@@ -10,7 +10,7 @@ impl<D: Driver> Cuda<D> {
     pub(super) fn launch_embedding(
         &mut self,
         tokens: Tokens<'_>,
-        tables: &Embedding<Table<D>>,
+        tables: &Embedding<Table<D>, Table<D>>,
         out: &Buffer<D>,
     ) -> Result<(), KernelError> {
         let (rows, cols) = out.shape();

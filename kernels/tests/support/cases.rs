@@ -362,7 +362,7 @@ pub fn refusals<D: Driver>(open: Open<'_, D>) {
         kind: None,
         norm: norm(&cuda, 1, cols).2,
     };
-    let (wide, narrow): (Embedding<Table<D>>, _) = (tables(1032), tables(8));
+    let (wide, narrow): (Embedding<Table<D>, Table<D>>, _) = (tables(1032), tables(8));
     let tokens = |ids| Tokens {
         ids,
         positions: &[],

@@ -8,19 +8,20 @@ use crate::config::Config;
 use crate::weights::Weights;
 
 pub(super) struct Embeddings<O: Ops> {
-    tables: Embedding<O::Table>,
+    tables: Embedding<O::Words, O::Table>,
     padding: Option<u32>,
 }
 
 impl<O: Ops> Embeddings<O> {
     pub(super) fn load(config: &Config, weights: &Weights, ops: &O) -> Result<Embeddings<O>, ModelError> {
+        let read = |name: &str, rows: usize| weights.read(&weights.encoder(name), &[rows, config.hidden]);
         let table = |name: &str, rows: usize| -> Result<O::Table, ModelError> {
-            let values = weights.read(&weights.encoder(name), &[rows, config.hidden])?;
-            Ok(ops.table(&values, rows, config.hidden)?)
+            Ok(ops.table(&read(name, rows)?, rows, config.hidden)?)
         };
+        let words = "embeddings.word_embeddings.weight";
         Ok(Embeddings {
             tables: Embedding {
-                word: table("embeddings.word_embeddings.weight", config.vocabulary)?,
+                word: ops.words(&read(words, config.vocabulary)?, config.vocabulary, config.hidden)?,
                 position: Some(table("embeddings.position_embeddings.weight", config.positions)?),
                 kind: match config.kinds {
                     0 => None,

@@ -5,7 +5,7 @@ use penstock_kernels::{Activation, KernelError, Norm, Ops, Pooling};
 use super::embeddings::norm;
 use crate::ModelError;
 use crate::config::Config;
-use crate::weights::Weights;
+use crate::weights::{Values, Weights};
 
 pub(super) struct Layer<O: Ops> {
     /// Query, key and value in one matrix, so that one product makes all three.
@@ -65,8 +65,8 @@ impl<O: Ops> Layer<O> {
         );
         for part in names.qkv {
             let (w, b) = linear(weights, &weights.encoder(&name(part)), hidden, hidden)?;
-            weight.extend(w);
-            bias.extend(b);
+            weight.extend_from_slice(&w);
+            bias.extend_from_slice(&b);
         }
         Ok(Layer {
             qkv: ops.matrix(&weight, Some(&bias), 3 * hidden, hidden)?,
@@ -123,7 +123,7 @@ pub(crate) fn linear(
     name: &str,
     out: usize,
     inp: usize,
-) -> Result<(Vec<f32>, Vec<f32>), ModelError> {
+) -> Result<(Values, Values), ModelError> {
     let weight = weights.read(&format!("{name}.weight"), &[out, inp])?;
     Ok((weight, weights.read(&format!("{name}.bias"), &[out])?))
 }

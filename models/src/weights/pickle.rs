@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 use candle_core::pickle::PthTensors;
 
-use super::Info;
+use super::{Info, Values};
 use crate::ModelError;
 use crate::guard::guard;
 
@@ -46,12 +46,13 @@ impl File {
         })
     }
 
-    pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn read(&self, name: &str) -> Result<Values, ModelError> {
         let tensor = guard(&self.path, TOO_SHORT, || self.tensors.get(name))?;
         let tensor =
             tensor.ok_or_else(|| ModelError::malformed(&self.path, format!("tensor {name} is missing")))?;
-        guard(&self.path, TOO_SHORT, || {
+        let values = guard(&self.path, TOO_SHORT, || {
             tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
-        })
+        });
+        values.map(Values::Owned)
     }
 }

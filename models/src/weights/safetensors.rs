@@ -1,21 +1,18 @@
 //! One safetensors file: its header in memory, its tensors where they are.
 
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
+use penstock_kernels::mapped::Mapped;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use super::Info;
+use super::{Info, Values};
 use crate::ModelError;
 
 /// What the format allows for a header. A length beyond it is the mark of a file of another kind.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
-
-/// Values converted at a time, so that a tensor's bytes are never in memory as a whole.
-const CHUNK_BYTES: usize = 1 << 20;
 
 pub(super) struct File {
     path: PathBuf,
@@ -77,13 +74,21 @@ impl File {
         })
     }
 
-    pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn read(&self, name: &str) -> Result<Values, ModelError> {
         let missing = || ModelError::malformed(&self.path, format!("tensor {name} is missing"));
         let info = self.header.info(name).ok_or_else(missing)?;
-        let decode: fn(&[u8], &mut Vec<f32>) = match info.dtype {
-            Dtype::F32 => |bytes, out| extend(bytes, out, f32::from_le_bytes),
-            Dtype::F16 => |bytes, out| extend(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => |bytes, out| extend(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+        let (from, to) = info.data_offsets;
+        let mapped = || {
+            Mapped::new(&self.data, self.start + from as u64, to - from)
+                .map_err(|e| ModelError::io(&self.path, e))
+        };
+        Ok(match info.dtype {
+            Dtype::F32 => match mapped()?.into_singles() {
+                Ok(singles) => Values::Mapped(singles),
+                Err(bytes) => decode(&bytes, f32::from_le_bytes),
+            },
+            Dtype::F16 => decode(&mapped()?, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => decode(&mapped()?, |b| bf16::from_le_bytes(b).to_f32()),
             other => {
                 let key = format!("the type of tensor {name}");
                 return Err(ModelError::unsupported(
@@ -93,23 +98,10 @@ impl File {
                     "F32, F16, BF16",
                 ));
             }
-        };
-        let (from, to) = info.data_offsets;
-        let mut values = Vec::with_capacity(info.shape.iter().product());
-        let mut chunk = vec![0; CHUNK_BYTES.min(to - from)];
-        let mut at = from;
-        while at < to {
-            let bytes = &mut chunk[..CHUNK_BYTES.min(to - at)];
-            self.data
-                .read_exact_at(bytes, self.start + at as u64)
-                .map_err(|e| ModelError::io(&self.path, e))?;
-            decode(bytes, &mut values);
-            at += bytes.len();
-        }
-        Ok(values)
+        })
     }
 }
 
-fn extend<const N: usize>(bytes: &[u8], out: &mut Vec<f32>, decode: impl Fn([u8; N]) -> f32) {
-    out.extend(bytes.as_chunks::<N>().0.iter().map(|&b| decode(b)));
+fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Values {
+    Values::Owned(bytes.as_chunks::<N>().0.iter().map(|&b| value(b)).collect())
 }

@@ -1,0 +1,61 @@
+//! A part of a file as memory: weights are packed from where the system keeps the file anyway.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+
+use memmap2::{Mmap, MmapOptions};
+
+/// Bytes of a file, mapped for reading.
+///
+/// Meant to be held for moments. Somebody who writes to the file meanwhile changes these bytes; somebody who
+/// shortens it ends the process as soon as it reads behind the new end.
+pub struct Mapped(Mmap);
+
+impl Mapped {
+    /// Maps `len` bytes from `start` on. A file that does not hold them is an error, not a fault.
+    pub fn new(file: &File, start: u64, len: usize) -> io::Result<Self> {
+        let (end, length) = (start.saturating_add(len as u64), file.metadata()?.len());
+        if end > length {
+            let short = format!("the file has {length} bytes, not the {end} that it had");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, short));
+        }
+        // SAFETY: the bytes are only read, and any bits are a byte or an f32, so that a writer can change
+        // results but nothing else. That the file holds the bytes was checked just now; shortened later, it ends
+        // the process by a signal, which breaks no promise of memory safety.
+        let map = unsafe { MmapOptions::new().offset(start).len(len).map(file)? };
+        Ok(Self(map))
+    }
+
+    /// The bytes as values, where they lie as this machine has them: little-endian, on a multiple of four.
+    pub fn into_singles(self) -> Result<MappedSingles, Self> {
+        let aligned = self.0.as_ptr().addr().is_multiple_of(align_of::<f32>());
+        let fits = aligned && self.0.len().is_multiple_of(size_of::<f32>());
+        if fits && cfg!(target_endian = "little") {
+            Ok(MappedSingles(self.0))
+        } else {
+            Err(self)
+        }
+    }
+}
+
+impl Deref for Mapped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Values of a file, mapped for reading; see [`Mapped`].
+pub struct MappedSingles(Mmap);
+
+impl Deref for MappedSingles {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: `into_singles`, the only way to make one, checked the alignment and that the length is a multiple
+        // of a value's; the map lives as long as the borrow, and any bits are an f32.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() / size_of::<f32>()) }
+    }
+}
