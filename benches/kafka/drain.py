@@ -31,6 +31,7 @@ class Drainer:
     delivery: str = "exactly-once"
     binary: str = "penstock"
     batching: dict = field(default_factory=dict)
+    route: dict = field(default_factory=dict)
     consumer: bool = False
 
     def config(self, backlog: Backlog, group: str) -> str:
@@ -50,7 +51,7 @@ class Drainer:
             "delivery": self.delivery,
         }
         if not self.consumer:
-            parts.append(table("[[kafka]]", route))
+            parts.append(table("[[kafka]]", route | self.route))
         return "\n".join(parts)
 
     @contextlib.contextmanager
