@@ -12,6 +12,7 @@ use crossbeam_channel::{Sender, bounded};
 use hdrhistogram::Histogram;
 use penstock::clock::Clock;
 use penstock::executor::{Executor, Seat};
+use penstock::fault::Fault;
 use penstock::metrics::{Metrics, ModelMetrics, OutcomeLabel, Source};
 use penstock::scheduler::{Wires, run};
 use penstock_core::{
@@ -158,30 +159,35 @@ impl Line {
             Duration::ZERO,
             None,
         )?;
-        let credits = PREFETCH + 1;
+        let held_max = PREFETCH + 1;
         let (requests, requests_out) = bounded(QUEUE_TEXTS_MAX);
-        let (batches, batches_out) = bounded(credits);
-        let (ran, ran_out) = bounded(credits);
+        let (batches, batches_out) = bounded(held_max);
+        let (ran, ran_out) = bounded(held_max);
         let executor = Executor {
             name: "instantly".into(),
+            number: 0,
             tokens_max,
             metrics: Arc::clone(&model_metrics),
             seat: Seat {
+                device: "cpu".into(),
                 busy: metrics.device_busy("cpu"),
+                fault: Fault::default(),
             },
             clock,
         };
         let executor = spawn("execute", move || {
-            executor.run(Box::new(Instantly), &batches_out, &ran);
+            executor.run(Box::new(Instantly), batches_out, &ran);
         })?;
         let batcher = Batcher::new(policy, CostModel::default(), PREFETCH);
         let wires = Wires {
             requests: requests_out,
             ran: ran_out,
-            batches,
+            batches: vec![batches],
         };
         let publish = gauges(Arc::clone(&admission), model_metrics);
-        let scheduler = spawn("schedule", move || run(batcher, wires, credits, clock, publish))?;
+        let scheduler = spawn("schedule", move || {
+            run("instantly", batcher, wires, held_max, clock, publish);
+        })?;
         let latency =
             Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|e| anyhow!("histogram: {e}"))?;
         let answers = Answers {

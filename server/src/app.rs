@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::device::Placement;
+use crate::fault::Fault;
 use crate::front::Front;
 use crate::ingest;
 use crate::lane::{Shared, Wrap};
@@ -48,6 +49,9 @@ pub enum AppError {
     /// A model could not be loaded.
     #[error("{0}")]
     Model(String),
+    /// A device is lost to this process; a new one may have it again.
+    #[error("{0}")]
+    DeviceLost(String),
     /// A listener failed while it served.
     #[error("the {what} listener failed: {reason}")]
     Listener {
@@ -120,11 +124,12 @@ impl Engine {
             pool: Arc::new(pool),
             limits: config.limits.clone(),
             clock,
+            fault: Fault::default(),
             wrap,
         };
         let repository = Arc::new(Repository::new(
             &config.models,
-            placement.compute.devices(&threads),
+            placement.devices(&threads),
             shared,
             Arc::clone(&metrics),
         ));
@@ -231,6 +236,7 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
         metrics::serve(Arc::clone(front), scrape, closed(&closing)),
     ));
 
+    let fault = front.repository().fault().clone();
     let stop = stop_signal()?;
     tokio::pin!(stop);
     let outcome = tokio::select! {
@@ -246,6 +252,7 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
             let outcome = tokio::select! {
                 failed = first_failure(&mut listeners) => Err(failed),
                 ended = routes.ended() => Err(ended.into()),
+                why = fault.raised() => Err(AppError::DeviceLost(why)),
                 () = &mut stop => Ok(()),
             };
             (Some(routes), outcome)
@@ -254,8 +261,12 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
         Err(failed) => (None, Err(failed)),
     };
     info!(drain_timeout = ?config.drain_timeout, "shutting down: taking no new requests");
-    drain(engine, routes.take(), closing, listeners, config.drain_timeout).await?;
-    outcome
+    let drained = drain(engine, routes.take(), closing, listeners, config.drain_timeout).await;
+    match fault.reason() {
+        // Whatever else failed, failed for this.
+        Some(why) => Err(AppError::DeviceLost(why)),
+        None => drained.and(outcome),
+    }
 }
 
 /// The pumps of the Kafka routes. They begin when the models serve, so that no record waits for one.

@@ -59,11 +59,12 @@ impl Failure {
         }
     }
 
-    /// 2 says that nothing was run, 1 that it ran and failed, 75 that another process has taken its place.
+    /// 2 says that nothing was run, 1 that it ran and failed, 75 that a new process, or the one that has taken
+    /// its place, will do better.
     pub fn code(&self) -> ExitCode {
         match self {
             // EX_TEMPFAIL: nothing is wrong that a new process, or the one that took its place, has not put right.
-            Failure::Serve(AppError::Kafka(_)) => ExitCode::from(75),
+            Failure::Serve(AppError::Kafka(_) | AppError::DeviceLost(_)) => ExitCode::from(75),
             Failure::Serve(_) => ExitCode::FAILURE,
             Failure::Config(_)
             | Failure::Device(_)

@@ -122,14 +122,10 @@ pub struct ModelConfig {
     pub check_parity: bool,
 }
 
-/// Tokens of one batch where nothing else is said. On a CPU a larger batch computes no more tokens a second
-/// and keeps everybody in it waiting (docs/performance.md).
-pub const TOKENS_MAX: usize = 1024;
-
 /// How texts become batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batching {
-    /// Tokens of one batch; `None` is [`TOKENS_MAX`], or the model's longest text where that is longer.
+    /// Tokens of one batch; `None` is what the device is given, or the model's longest text where that is longer.
     pub tokens_max: Option<usize>,
     /// Texts of one batch.
     pub texts_max: usize,
@@ -141,4 +137,6 @@ pub struct Batching {
     pub interactive_target: Option<Duration>,
     /// Batches that are prepared while one runs.
     pub prefetch: usize,
+    /// Executors on each GPU.
+    pub executors: usize,
 }

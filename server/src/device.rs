@@ -14,8 +14,26 @@ pub struct Placement {
     pub compute: Compute,
     /// Why this one, for the log.
     pub reason: String,
-    /// Whether nobody asked for a GPU by name: a model that does not fit it may then run on the CPU.
-    pub chosen: bool,
+    /// What runs a model that the GPU cannot hold: only where nobody asked for a GPU by name, and the CPU has the
+    /// format.
+    pub fallback: Option<Compute>,
+}
+
+/// Where every model runs.
+pub struct Devices {
+    /// On all of these.
+    pub each: Vec<Device>,
+    /// Or on this one, where those cannot hold it.
+    pub fallback: Option<Device>,
+}
+
+/// Tokens of one batch where nothing else is said. On a CPU a larger batch computes no more tokens a second and
+/// keeps everybody in it waiting; a GPU is not filled by less (docs/performance.md).
+pub fn tokens_max(device: &Device) -> usize {
+    match device {
+        Device::Cpu { .. } => 1024,
+        Device::Cuda { .. } => 8192,
+    }
 }
 
 /// A device and what it computes in.
@@ -111,7 +129,7 @@ pub fn place(
     let asked_for = |compute, reason: String| Placement {
         compute,
         reason,
-        chosen: false,
+        fallback: None,
     };
     match device {
         DeviceChoice::Cpu => Ok(asked_for(on_cpu(dtype)?, "asked for".to_owned())),
@@ -139,7 +157,7 @@ fn choose(
     let chosen = |compute, reason: String| Placement {
         compute,
         reason,
-        chosen: true,
+        fallback: None,
     };
     let on = match on_cuda(dtype) {
         Ok(on) => on,
@@ -151,7 +169,10 @@ fn choose(
                 gpus: vec![0],
                 dtype: on,
             };
-            Ok(chosen(compute, format!("found {}", names.join(", "))))
+            Ok(Placement {
+                fallback: on_cpu(dtype).ok(),
+                ..chosen(compute, format!("found {}", names.join(", ")))
+            })
         }
         Err(reason) => match on_cpu(dtype) {
             Ok(compute) => Ok(chosen(compute, format!("no gpu can be used: {reason}"))),
@@ -163,9 +184,19 @@ fn choose(
     }
 }
 
+impl Placement {
+    /// The devices. On the CPU models share `threads`.
+    pub fn devices(&self, threads: &Threads) -> Devices {
+        let fallback = self.fallback.as_ref();
+        Devices {
+            each: self.compute.devices(threads),
+            fallback: fallback.and_then(|compute| compute.devices(threads).pop()),
+        }
+    }
+}
+
 impl Compute {
-    /// One device for each executor of a model. On the CPU models share `threads`.
-    pub fn devices(&self, threads: &Threads) -> Vec<Device> {
+    fn devices(&self, threads: &Threads) -> Vec<Device> {
         match self {
             Compute::Cpu { precision } => vec![Device::Cpu {
                 threads: Some(threads.clone()),
@@ -227,6 +258,22 @@ mod tests {
         check("auto f32", FOUND, "cuda:0 f32 (found GPU 0)");
         let why = Unavailable::NoDriver;
         check("auto auto", NONE, &format!("cpu f32 (no gpu can be used: {why})"));
+    }
+
+    #[test]
+    fn a_model_may_run_on_the_cpu_where_nobody_named_the_gpu() {
+        let fallback = |device: &str, dtype: &str| {
+            let placed = place(&device.parse().unwrap(), dtype.parse().unwrap(), FOUND).unwrap();
+            placed
+                .fallback
+                .map(|compute| format!("{compute} {}", compute.dtype()))
+        };
+        assert_eq!(fallback("auto", "auto").as_deref(), Some("cpu f32"));
+        assert_eq!(fallback("auto", "f32").as_deref(), Some("cpu f32"));
+        // The CPU does not compute in it.
+        assert_eq!(fallback("auto", "f16"), None);
+        assert_eq!(fallback("cuda", "auto"), None);
+        assert_eq!(fallback("cpu", "auto"), None);
     }
 
     #[test]

@@ -1,14 +1,20 @@
-//! Stage 5: one thread that owns a model and runs its batches, one after the other.
+//! Stage 5: a thread that owns a model and runs its batches. Where the thread computes itself it runs one after the
+//! other; where a device does, the next is prepared and copied while one runs.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod attempt;
+mod direct;
+mod pipeline;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use penstock_core::{Batch, Outcome, PackedTokens, Rejection, Reply};
+use penstock_core::{Batch, Failure, Nanos, Outcome, Rejection, Rescued, rescue};
 use penstock_models::Model;
 use tracing::error;
 
 use crate::clock::Clock;
+use crate::fault::Fault;
 use crate::metrics::{BusyMeter, ModelMetrics};
 use crate::scheduler::Ran;
 
@@ -16,6 +22,8 @@ use crate::scheduler::Ran;
 pub struct Executor {
     /// The model's name, for errors.
     pub name: String,
+    /// Which of the model's executors this is, from 0 on.
+    pub number: usize,
     /// The token budget of a batch, for the fill ratio.
     pub tokens_max: usize,
     /// The model's metrics.
@@ -27,101 +35,126 @@ pub struct Executor {
 }
 
 /// What an executor shares with the others on its device.
+#[derive(Clone)]
 pub struct Seat {
-    /// The device's busy time.
+    /// The device's name.
+    pub device: String,
+    /// Its busy time.
     pub busy: BusyMeter,
+    /// Where it is told that the device is lost.
+    pub fault: Fault,
+}
+
+/// A batch of which the device made something.
+struct Done {
+    batch: Batch,
+    rows: Rescued,
+    /// When the device began with it.
+    begun: Nanos,
+    /// Whether it ran at the first attempt, and so says how long such a batch takes.
+    clean: bool,
 }
 
 impl Executor {
-    /// Runs every batch that comes, until the scheduler is gone.
-    pub fn run(&self, mut model: Box<dyn Model>, batches: &Receiver<Batch>, ran: &Sender<Ran>) {
-        for mut batch in batches {
-            let started = self.clock.now();
-            // Who left or ran out of time while the batch waited for the device costs no compute.
-            if batch.shed(started) == 0 {
-                let _ = ran.send(Ran {
-                    shape: batch.shape(),
-                    took: None,
-                });
-                continue;
-            }
-            batch.started(started);
-            let whole = self.forward(model.as_mut(), &batch.tokens);
-            let failed = whole.is_err();
-            let rows = whole.unwrap_or_else(|why| self.halves(model.as_mut(), &batch.tokens, why));
-            let finished = self.clock.now();
-            let took = finished.since(started);
-            let shape = batch.shape();
-            // Reported before the answers go out, so that the next batch is packed meanwhile. An error
-            // means that the scheduler is gone; this batch is answered all the same.
-            let _ = ran.send(Ran {
-                shape,
-                took: (!failed).then_some(took),
-            });
-            self.seat.busy.add(took);
-            self.metrics
-                .batch_done(shape.texts, shape.tokens, self.tokens_max, took);
-            batch.answer_rows(rows, finished);
-        }
-    }
-
-    /// The rows of a batch that failed as a whole: each half runs by itself, and again, until the text that
-    /// makes the model fail stands alone. One bad text costs some `2 log n` runs and spoils no neighbour; a
-    /// model that fails on everything costs `2 n`.
-    fn halves(&self, model: &mut dyn Model, tokens: &PackedTokens, why: Rejection) -> Vec<Outcome> {
-        let texts = tokens.sequences();
-        if texts < 2 {
-            return vec![Err(why); texts];
-        }
-        let mut rows = Vec::with_capacity(texts);
-        for half in [0..texts / 2, texts / 2..texts] {
-            let half = tokens.part(half);
-            let whole = self.forward(model, &half);
-            rows.extend(whole.unwrap_or_else(|why| self.halves(model, &half, why)));
-        }
-        rows
-    }
-
-    /// The rows of a batch, those that are not finite refused one by one: a NaN never spoils its neighbours.
-    fn forward(&self, model: &mut dyn Model, tokens: &PackedTokens) -> Result<Vec<Outcome>, Rejection> {
-        let texts = tokens.sequences();
-        match catch_unwind(AssertUnwindSafe(|| model.forward(tokens))) {
-            Ok(Ok(rows)) if rows.len() == texts => {
-                Ok(rows.into_iter().map(|reply| self.finite(reply)).collect())
-            }
-            // Nobody can say whose row is whose.
-            Ok(Ok(rows)) => {
-                let rows = rows.len();
-                error!(
-                    model = self.name,
-                    rows, texts, "a batch came back with another number of rows"
-                );
-                Err(Rejection::Model(format!(
-                    "model {} answered {rows} rows for {texts} texts",
-                    self.name
-                )))
-            }
-            Ok(Err(failed)) => {
-                error!(model = self.name, error = %failed, texts, "a batch failed");
-                Err(Rejection::Model(format!("model {}: {failed}", self.name)))
-            }
-            Err(_) => {
-                error!(model = self.name, texts, "the model panicked on a batch");
-                Err(Rejection::Model(format!(
-                    "model {} failed on this text",
-                    self.name
-                )))
-            }
-        }
-    }
-
-    fn finite(&self, reply: Reply) -> Outcome {
-        if reply.is_finite() {
-            Ok(reply)
+    /// Runs every batch that comes, until the scheduler is gone or the device is lost.
+    pub fn run(&self, mut model: Box<dyn Model>, batches: Receiver<Batch>, ran: &Sender<Ran>) {
+        let lost = if model.pipelined().is_some() {
+            pipeline::run(self, model.as_mut(), &batches, ran)
         } else {
-            Err(Rejection::NotFinite {
-                model: self.name.clone(),
-            })
+            direct::run(self, model.as_mut(), &batches, ran)
+        };
+        if let Err(why) = lost {
+            self.leave(&why, batches);
+        }
+    }
+
+    /// The device is lost: who waits for this executor is told, and so is the app.
+    fn leave(&self, why: &str, batches: Receiver<Batch>) {
+        let (model, device) = (&self.name, &self.seat.device);
+        error!(
+            model,
+            device,
+            error = why,
+            "a device is lost: the process drains and ends"
+        );
+        let now = self.clock.now();
+        for batch in batches.try_iter() {
+            batch.answer(Err(Rejection::NotReady(why.to_owned())), now);
+        }
+        // From here on batches go to other executors.
+        drop(batches);
+        self.seat.fault.raise(why);
+    }
+
+    /// Nobody in the batch is left to run for.
+    fn nothing_to_run(&self, batch: &Batch, ran: &Sender<Ran>) {
+        // An error means that the scheduler is gone.
+        let _ = ran.send(Ran {
+            executor: self.number,
+            shape: batch.shape(),
+            took: None,
+            too_large: None,
+        });
+    }
+
+    /// What is left to be done with a batch that failed as a whole.
+    fn rescue(&self, model: &mut dyn Model, batch: Batch, begun: Nanos, failure: Failure) -> Done {
+        let rows = rescue(&batch.tokens, failure, |part| self.forward(model, part));
+        Done {
+            batch,
+            rows,
+            begun,
+            clean: false,
+        }
+    }
+
+    /// Reports a batch and answers it; the error is why the device is lost.
+    fn finish(&self, done: Done, ran: &Sender<Ran>) -> Result<Nanos, String> {
+        let Done {
+            mut batch,
+            rows:
+                Rescued {
+                    rows,
+                    too_large,
+                    lost,
+                },
+            begun,
+            clean,
+        } = done;
+        let finished = self.clock.now();
+        let (took, shape) = (finished.since(begun), batch.shape());
+        batch.started(begun);
+        // Reported before the answers go out, so that the next batch is packed meanwhile. An error
+        // means that the scheduler is gone; this batch is answered all the same.
+        let _ = ran.send(Ran {
+            executor: self.number,
+            shape,
+            took: clean.then_some(took),
+            too_large,
+        });
+        self.measure(took, shape.texts, shape.tokens);
+        batch.answer_rows(rows, finished);
+        lost.map_or(Ok(finished), Err)
+    }
+
+    fn measure(&self, took: Duration, texts: usize, tokens: usize) {
+        self.seat.busy.add(took);
+        self.metrics.batch_done(texts, tokens, self.tokens_max, took);
+    }
+}
+
+impl Done {
+    /// A batch that ran at the first attempt.
+    fn clean(batch: Batch, rows: Vec<Outcome>, begun: Nanos) -> Done {
+        let rows = Rescued {
+            rows,
+            ..Rescued::default()
+        };
+        Done {
+            batch,
+            rows,
+            begun,
+            clean: true,
         }
     }
 }

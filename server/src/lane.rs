@@ -17,8 +17,9 @@ use penstock_models::{Loaded, Model, ModelSpec, TextTokenizer};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::config::{Batching, Limits, TOKENS_MAX};
+use crate::config::{Batching, Limits};
 use crate::executor::{Executor, Seat};
+use crate::fault::Fault;
 use crate::metrics::ModelMetrics;
 use crate::scheduler::{self, Wires};
 use crate::tokenize::{Job, Text, TokenizerPool};
@@ -95,6 +96,8 @@ pub struct Shared {
     pub limits: Limits,
     /// The clock.
     pub clock: Clock,
+    /// Where it is told that a device is lost.
+    pub fault: Fault,
     /// What stands in for the models.
     pub wrap: Option<Wrap>,
 }
@@ -110,14 +113,15 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// What was loaded from one folder, once for each of `seats`; `None` where that is never.
-    pub fn of(loaded: Vec<Loaded>, seats: impl IntoIterator<Item = Seat>) -> Option<Copies> {
-        let mut what = None;
-        let models = loaded.into_iter().zip(seats).map(|(loaded, seat)| {
-            what = what.take().or(Some((loaded.spec, loaded.tokenizer)));
-            (loaded.model, seat)
-        });
-        let models = models.collect();
+    /// What was loaded from one folder, once for each device; `None` where that is never. All executors on a device
+    /// have its seat.
+    pub fn of(loaded: Vec<(Loaded, Seat)>) -> Option<Copies> {
+        let (mut what, mut models) = (None, Vec::new());
+        for (loaded, seat) in loaded {
+            let each = std::iter::once(loaded.model).chain(loaded.twins);
+            models.extend(each.map(|model| (model, seat.clone())));
+            what = what.or(Some((loaded.spec, loaded.tokenizer)));
+        }
         what.map(|(spec, tokenizer)| Copies {
             spec,
             tokenizer,
@@ -169,33 +173,34 @@ impl Lane {
             models,
         } = copies;
         let Shared {
-            pool,
-            limits,
-            clock,
-            wrap: _,
+            pool, limits, clock, ..
         } = shared;
         let refuse = |e: &dyn std::fmt::Display| Rejection::Invalid(format!("model {name}: {e}"));
         let room = Arc::new(Notify::new());
         let admission = gate(&limits, tokenizer.max_length(), Arc::clone(&room)).map_err(|e| refuse(&e))?;
         let (requests, requests_out) = bounded(limits.queue_texts_max);
-        let credits = (prefetch + 1) * models.len();
-        let (batches, batches_out) = bounded(credits);
-        let (ran, ran_out) = bounded(credits);
+        let held_max = prefetch + 1;
+        let (ran, ran_out) = bounded(held_max * models.len());
         let alive = Arc::new(AtomicBool::new(true));
-        let executors = models.into_iter().map(|(model, seat)| {
+        let (mut batches, mut executors) = (Vec::new(), Vec::new());
+        for (number, (model, seat)) in models.into_iter().enumerate() {
             let executor = Executor {
                 name: name.to_owned(),
+                number,
                 tokens_max: policy.tokens_max(),
                 metrics: Arc::clone(&metrics),
                 seat,
                 clock,
             };
-            let (batches, ran) = (batches_out.clone(), ran.clone());
-            spawn(name, "execute", move || executor.run(model, &batches, &ran))
-        });
-        let executors = executors.collect::<Result<_, _>>()?;
+            let (to, batches_out) = bounded(held_max);
+            let ran = ran.clone();
+            batches.push(to);
+            executors.push(spawn(name, "execute", move || {
+                executor.run(model, batches_out, &ran);
+            })?);
+        }
         // These ends are the executors' alone: when the last of them is gone, the scheduler notices.
-        drop((batches_out, ran));
+        drop(ran);
         let guard = AliveGuard(Arc::clone(&alive));
         let gone = Arc::clone(&metrics);
         let batcher = Batcher::new(policy.clone(), CostModel::default(), prefetch);
@@ -205,9 +210,10 @@ impl Lane {
             ran: ran_out,
             batches,
         };
+        let model = name.to_owned();
         let scheduler = spawn(name, "schedule", move || {
             let _guard = guard;
-            scheduler::run(batcher, wires, credits, clock, publish);
+            scheduler::run(&model, batcher, wires, held_max, clock, publish);
             // The last batch may be answered after the last look at the queue.
             for class in Class::ALL {
                 gone.queue(class, 0, 0);
@@ -361,10 +367,10 @@ impl Lane {
 /// The most tokens a text can have, and its bytes.
 type TextBound = (usize, usize);
 
-/// The checked limits of a model's batches.
-pub fn policy(batching: &Batching, window: usize) -> Result<BatchPolicy, PolicyError> {
+/// The checked limits of a model's batches, of `tokens` or the longest text where nobody said how many.
+pub fn policy(batching: &Batching, window: usize, tokens: usize) -> Result<BatchPolicy, PolicyError> {
     BatchPolicy::new(
-        batching.tokens_max.unwrap_or(TOKENS_MAX.max(window)),
+        batching.tokens_max.unwrap_or(tokens.max(window)),
         batching.texts_max,
         batching.bulk_age_max,
         window,

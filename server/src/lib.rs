@@ -22,6 +22,7 @@ pub mod tokenize;
 pub mod scheduler;
 
 pub mod executor;
+pub mod fault;
 
 pub mod respond;
 

@@ -1,20 +1,23 @@
 //! The models: which are configured, which versions serve, and how one takes another's place.
 
+mod load;
+
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
-use penstock_core::lifecycle::{LoadId, ModelLifecycle, TransitionError, VersionState};
-use penstock_core::{BatchPolicy, Rejection};
-use penstock_models::{Device, LoadOptions, Model};
+use penstock_core::Rejection;
+use penstock_core::lifecycle::{LoadId, ModelLifecycle, VersionState};
 use tracing::{error, info};
 
 use crate::config::ModelConfig;
-use crate::executor::Seat;
-use crate::lane::{self, Copies, Lane, LaneThreads, Shared};
+use crate::device::Devices;
+use crate::fault::Fault;
+use crate::lane::{Lane, LaneThreads, Shared};
 use crate::metrics::Metrics;
+use load::Loader;
 
 /// Versions of a model that answer side by side, as Triton's default version policy has it.
 const SERVING_MAX: usize = 1;
@@ -60,8 +63,8 @@ pub struct IndexEntry {
 /// The configured models.
 pub struct Repository {
     entries: BTreeMap<String, Arc<Entry>>,
-    /// Every model runs on each of them.
-    devices: Arc<[Device]>,
+    /// Where every model runs.
+    devices: Arc<Devices>,
     shared: Shared,
     metrics: Arc<Metrics>,
 }
@@ -82,10 +85,10 @@ struct Serving {
 }
 
 impl Repository {
-    /// The models of the configuration, none of them loaded; each will run on all of `devices`.
+    /// The models of the configuration, none of them loaded; each will run on `devices`.
     pub fn new(
         models: &[ModelConfig],
-        devices: Vec<Device>,
+        devices: Devices,
         shared: Shared,
         metrics: Arc<Metrics>,
     ) -> Repository {
@@ -108,7 +111,7 @@ impl Repository {
         };
         Repository {
             entries: models.iter().map(entry).collect(),
-            devices: devices.into(),
+            devices: Arc::new(devices),
             shared,
             metrics,
         }
@@ -133,12 +136,18 @@ impl Repository {
         }
     }
 
-    /// True when every configured model serves.
+    /// True when every configured model serves, and no device is lost: what still serves then is about to end.
     pub fn is_ready(&self) -> bool {
-        self.entries.values().all(|entry| {
+        let serves = |entry: &Arc<Entry>| {
             let serving = entry.serving.read();
             serving.lifecycle.is_ready() && serving.lanes.values().any(|(lane, _)| lane.is_alive())
-        })
+        };
+        !self.fault().is_raised() && self.entries.values().all(serves)
+    }
+
+    /// Whether a device is lost.
+    pub fn fault(&self) -> &Fault {
+        &self.shared.fault
     }
 
     /// The versions of `name` that answer, lowest first.
@@ -233,7 +242,7 @@ impl Repository {
 
 impl Entry {
     /// Reads, checks, warms and opens the newest version. Returns the loads whose place it took.
-    fn load(&self, devices: &[Device], shared: Shared, metrics: &Metrics) -> Result<Vec<LoadId>, Rejection> {
+    fn load(&self, devices: &Devices, shared: Shared, metrics: &Metrics) -> Result<Vec<LoadId>, Rejection> {
         let name = &self.config.name;
         let started = Instant::now();
         let refuse = |e: &dyn std::fmt::Display| Rejection::NotReady(format!("model {name}: {e}"));
@@ -271,57 +280,27 @@ impl Entry {
         &self,
         id: LoadId,
         (version, folder): (u64, &std::path::Path),
-        devices: &[Device],
+        devices: &Devices,
         shared: Shared,
         metrics: &Metrics,
     ) -> Result<(Arc<Lane>, LaneThreads), Rejection> {
-        let ModelConfig {
-            name,
-            task,
-            max_length,
-            batching,
-            check_parity,
-            ..
-        } = &self.config;
-        let refuse = |e: &dyn std::fmt::Display| Rejection::NotReady(format!("model {name}: {e}"));
-        let load = |device: &Device| {
-            let options = LoadOptions {
-                device: device.clone(),
-                task: *task,
-                max_length: *max_length,
-                check_parity: *check_parity,
-                ..LoadOptions::default()
-            };
-            penstock_models::load(folder, &options).map_err(|e| refuse(&e))
+        let ModelConfig { name, batching, .. } = &self.config;
+        let loader = Loader {
+            config: &self.config,
+            folder,
+            devices,
+            metrics,
+            fault: &shared.fault,
+            wrap: shared.wrap.as_ref(),
         };
-        let loaded = devices.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-        let seats = devices.iter().map(|device| Seat {
-            busy: metrics.device_busy(&device.to_string()),
-        });
-        let mut copies = Copies::of(loaded, seats).ok_or_else(|| refuse(&"there is no device to run on"))?;
-        if let Some(wrap) = &shared.wrap {
-            copies.models = copies
-                .models
-                .into_iter()
-                .map(|(model, seat)| (wrap(model), seat))
-                .collect();
-        }
-        self.step(|lifecycle| lifecycle.loaded(id))?;
-        let window = copies.tokenizer.max_length();
-        let policy = lane::policy(batching, window).map_err(|e| refuse(&e))?;
-        for (model, _) in &mut copies.models {
-            warm(model.as_mut(), &policy).map_err(|e| refuse(&e))?;
-        }
+        // An error means that it was unloaded meanwhile, which is met again when it is to serve.
+        let loaded = || drop(self.serving.write().lifecycle.loaded(id));
+        let (copies, policy) = loader
+            .copies(loaded)
+            .map_err(|e| Rejection::NotReady(format!("model {name}: {e}")))?;
         let version = version.to_string();
         let metrics = metrics.model(name, &version);
         Lane::open(name, &version, copies, policy, batching.prefetch, shared, metrics)
-    }
-
-    fn step(
-        &self,
-        step: impl FnOnce(&mut ModelLifecycle) -> Result<(), TransitionError>,
-    ) -> Result<(), Rejection> {
-        step(&mut self.serving.write().lifecycle).map_err(|e| Rejection::NotReady(e.to_string()))
     }
 
     /// Lets lanes go that the lifecycle has taken out of service. Whoever still holds one finishes with
@@ -372,21 +351,4 @@ impl Entry {
             .map(|load| line(load.version.to_string(), state(&load.state), &reason(&load.state)))
             .collect()
     }
-}
-
-/// Tokens of the batch that warms a model. A full one would grow every buffer, but takes seconds on a CPU
-/// that could serve meanwhile; buffers that a larger batch needs grow once, then.
-const WARM_TOKENS: usize = 1024;
-
-/// Runs a text as long as they get and a batch of them, so that the first request finds code, weights
-/// and buffers in memory.
-fn warm(model: &mut dyn Model, policy: &BatchPolicy) -> Result<(), penstock_models::ModelError> {
-    let window = policy.window();
-    let text = vec![0_u32; window];
-    let texts = WARM_TOKENS.min(policy.tokens_max()) / window;
-    for texts in [1, texts.max(1)] {
-        let packed = penstock_core::PackedTokens::from_texts((0..texts).map(|_| text.as_slice()));
-        model.forward(&packed)?;
-    }
-    Ok(())
 }

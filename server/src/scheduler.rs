@@ -1,65 +1,89 @@
 //! Stage 4: one thread around [`Batcher`]. It gathers while the device is busy and hands over a batch
-//! when the device asks for one.
+//! when the device asks for one. Of several executors the idle come first.
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, after, never, select};
-use penstock_core::{BatchShape, Batcher, Nanos, Poll, Request};
+use crossbeam_channel::{Receiver, SendError, Sender, after, never, select};
+use penstock_core::{Batch, BatchShape, Batcher, Lowered, Nanos, Poll, Request, Turns};
+use tracing::warn;
 
 use crate::clock::Clock;
 
-/// What the executor reports after each batch: it has room for one more.
+/// What an executor reports after each batch: it has room for one more.
 #[derive(Clone, Copy, Debug)]
 pub struct Ran {
+    /// Which of them, by its number.
+    pub executor: usize,
     /// What it ran.
     pub shape: BatchShape,
     /// How long the forward pass took; `None` where it failed and says nothing about the cost.
     pub took: Option<Duration>,
+    /// Tokens that the device had no memory for, where there were some.
+    pub too_large: Option<usize>,
 }
 
 /// The scheduler's ends of its channels.
 pub struct Wires {
     /// Tokenized requests.
     pub requests: Receiver<Request>,
-    /// The executor's reports.
+    /// The executors' reports.
     pub ran: Receiver<Ran>,
-    /// To the executor. Its capacity is the number of credits, so that a send never blocks.
-    pub batches: Sender<penstock_core::Batch>,
+    /// To each executor, by its number. They have room for what an executor may hold, so that a send never blocks.
+    pub batches: Vec<Sender<Batch>>,
 }
 
-/// Runs until the requests' senders are gone and everything they sent is on its way, or until the
+/// Runs until the requests' senders are gone and everything they sent is on its way, or until every
 /// executor is gone. What is left in the batcher then answers by itself.
 ///
-/// `credits`: how many batches the executor can hold, the running one included. `idle` is called
+/// `held_max`: how many batches an executor can hold, the running one included. `idle` is called
 /// after each round, to publish the queue's figures.
-pub fn run(mut batcher: Batcher, wires: Wires, mut credits: usize, clock: Clock, mut idle: impl FnMut()) {
+pub fn run(
+    model: &str,
+    mut batcher: Batcher,
+    wires: Wires,
+    held_max: usize,
+    clock: Clock,
+    mut idle: impl FnMut(),
+) {
     let Wires {
         mut requests,
         ran,
         batches,
     } = wires;
+    let mut turns = Turns::new(batches.len(), held_max);
+    // Packed for an executor that is gone.
+    let mut packed = None;
     let mut open = true;
-    while open || !batcher.is_empty() {
+    while open || !batcher.is_empty() || packed.is_some() {
         while let Ok(request) = requests.try_recv() {
             batcher.offer(request);
         }
         let mut wake = None;
-        while credits > 0 && !batcher.is_empty() {
-            match batcher.poll(clock.now()) {
-                Poll::Run(batch) => {
-                    if batches.send(batch).is_err() {
-                        return;
+        while let Some(executor) = turns.next() {
+            let batch = match packed.take() {
+                Some(batch) => batch,
+                None if batcher.is_empty() => break,
+                None => match batcher.poll(clock.now()) {
+                    Poll::Run(batch) => batch,
+                    Poll::IdleUntil(at) => {
+                        wake = at;
+                        break;
                     }
-                    credits -= 1;
-                }
-                Poll::IdleUntil(at) => {
-                    wake = at;
-                    break;
+                },
+            };
+            match batches[executor].send(batch) {
+                Ok(()) => turns.given(executor),
+                Err(SendError(batch)) => {
+                    turns.gone(executor);
+                    packed = Some(batch);
                 }
             }
         }
+        if turns.all_gone() {
+            return;
+        }
         idle();
-        if !open && batcher.is_empty() {
+        if !open && batcher.is_empty() && packed.is_none() {
             return;
         }
         let timer = after(wake.map_or(PUBLISH, |at: Nanos| {
@@ -73,10 +97,13 @@ pub fn run(mut batcher: Batcher, wires: Wires, mut credits: usize, clock: Clock,
                 requests = never();
             },
             recv(ran) -> report => match report {
-                Ok(Ran { shape, took }) => {
-                    credits += 1;
+                Ok(Ran { executor, shape, took, too_large }) => {
+                    turns.done(executor);
                     if let Some(took) = took {
                         batcher.observe(shape, took);
+                    }
+                    if let Some(Lowered { from, to }) = too_large.and_then(|n| batcher.out_of_memory(n)) {
+                        warn!(model, tokens = too_large, from, to, "no memory for a batch: tokens_max is lowered");
                     }
                 }
                 Err(_) => return,
@@ -150,7 +177,7 @@ mod tests {
     fn when_the_executor_is_gone_everything_is_answered_and_the_thread_ends() {
         let (batcher, admission, answers) = rig();
         let (requests, requests_out) = bounded(8);
-        let (batches, batches_out) = bounded::<penstock_core::Batch>(1);
+        let (batches, batches_out) = bounded::<Batch>(1);
         let (ran_in, ran) = bounded(1);
         for row in 0..8 {
             requests.send(request(&admission, &answers, row)).unwrap();
@@ -158,11 +185,12 @@ mod tests {
         drop((ran_in, batches_out));
         // Returns although the requests' sender is still there.
         run(
+            "model",
             batcher,
             Wires {
                 requests: requests_out,
                 ran,
-                batches,
+                batches: vec![batches],
             },
             1,
             Clock::start(),
@@ -183,7 +211,7 @@ mod tests {
     fn what_was_sent_before_the_senders_went_is_still_run() {
         let (batcher, admission, answers) = rig();
         let (requests, requests_out) = bounded(8);
-        let (batches, batches_out) = bounded::<penstock_core::Batch>(1);
+        let (batches, batches_out) = bounded::<Batch>(1);
         let (report, ran) = bounded(1);
         for row in 0..8 {
             requests.send(request(&admission, &answers, row)).unwrap();
@@ -195,18 +223,25 @@ mod tests {
                 texts += batch.len();
                 let shape = batch.shape();
                 batch.answer(Err(Rejection::Cancelled), Nanos(1));
-                if report.send(Ran { shape, took: None }).is_err() {
+                let report_one = Ran {
+                    executor: 0,
+                    shape,
+                    took: None,
+                    too_large: None,
+                };
+                if report.send(report_one).is_err() {
                     break;
                 }
             }
             texts
         });
         run(
+            "model",
             batcher,
             Wires {
                 requests: requests_out,
                 ran,
-                batches,
+                batches: vec![batches],
             },
             1,
             Clock::start(),
@@ -214,5 +249,43 @@ mod tests {
         );
         assert_eq!(executor.join().unwrap(), 8);
         assert_eq!(answers.0.lock().len(), 8);
+    }
+
+    #[test]
+    fn a_batch_for_an_executor_that_is_gone_goes_to_another() {
+        let (batcher, admission, answers) = rig();
+        let (requests, requests_out) = bounded(8);
+        let (gone, gone_out) = bounded::<Batch>(1);
+        let (batches, batches_out) = bounded::<Batch>(1);
+        let (report, ran) = bounded(1);
+        for row in 0..8 {
+            requests.send(request(&admission, &answers, row)).unwrap();
+        }
+        drop((requests, gone_out));
+        let executor = std::thread::spawn(move || {
+            for batch in batches_out {
+                let shape = batch.shape();
+                batch.answer(Err(Rejection::Cancelled), Nanos(1));
+                let _ = report.send(Ran {
+                    executor: 1,
+                    shape,
+                    took: None,
+                    too_large: Some(shape.tokens),
+                });
+            }
+        });
+        let wires = Wires {
+            requests: requests_out,
+            ran,
+            batches: vec![gone, batches],
+        };
+        run("model", batcher, wires, 1, Clock::start(), || {});
+        executor.join().unwrap();
+        let answers = answers.0.lock();
+        let told = |outcome: &Outcome| *outcome == Err(Rejection::Cancelled);
+        assert!(
+            answers.len() == 8 && answers.iter().all(|(_, outcome)| told(outcome)),
+            "{answers:?}"
+        );
     }
 }

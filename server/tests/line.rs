@@ -8,11 +8,14 @@
 
 #[path = "line/bench.rs"]
 mod bench;
+#[path = "line/device.rs"]
+mod device;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bench::{FailsAt, Gate, Poisoned, Rig, texts};
+use device::{Device, Mishap};
 use penstock::lane::Room;
 use penstock_core::{Rejection, Reply};
 
@@ -216,5 +219,110 @@ async fn stages_are_told_apart_and_in_order() {
         sum <= stages.finished.since(started),
         "{stages:?} sum to more than the whole"
     );
+    rig.close();
+}
+
+/// The rows of so many texts, sent at once.
+async fn rows(rig: &Rig, count: usize) -> Vec<penstock_core::Outcome> {
+    let sent = rig.submit(texts(count), Room::Refuse, None).await;
+    sent.expect("admitted").await.rows
+}
+
+#[tokio::test]
+async fn the_next_batch_is_on_the_device_while_one_runs() {
+    let device = Device::default();
+    let rig = Rig::with_executors(vec![device.model()]);
+    let first = rig.submit(texts(1), Room::Refuse, None).await.expect("admitted");
+    device.wait_for(1);
+    let second = rig.submit(texts(2), Room::Refuse, None).await.expect("admitted");
+    device.wait_for(2);
+    device.run();
+    let lengths = |rows: &[penstock_core::Outcome]| rows.iter().map(bench::first).collect::<Vec<_>>();
+    let expected = |count| -> Vec<f32> { texts(count).iter().map(|text| rig.tokens(text) as f32).collect() };
+    let (first, second) = (first.await, second.await);
+    assert_eq!(lengths(&first.rows), expected(1));
+    assert_eq!(lengths(&second.rows), expected(2));
+    // What a batch waited for the one before it is its queue's time, not its own.
+    assert!(second.stages.execute <= second.stages.finished.since(first.stages.finished));
+    let many = rows(&rig, 500).await;
+    assert_eq!(lengths(&many), expected(500));
+    rig.close();
+}
+
+#[tokio::test]
+async fn a_batch_without_memory_runs_in_halves_and_those_after_it_are_smaller() {
+    let device = Device::default();
+    let rig = Rig::with_executors(vec![device.model()]);
+    // While the device stands still the rest gathers to batches of sixty-four texts.
+    let first = rig.submit(texts(64), Room::Refuse, None).await.expect("admitted");
+    device.wait_for(1);
+    let rest = rig
+        .submit(texts(640), Room::Refuse, None)
+        .await
+        .expect("admitted");
+    device.wait_for(2);
+    let whole: usize = texts(64).iter().map(|text| rig.tokens(text)).sum();
+    device.has_memory_for(whole * 3 / 4);
+    device.run();
+    assert!(first.await.rows.iter().all(Result::is_ok));
+    assert!(rest.await.rows.iter().all(Result::is_ok));
+    let before = device.submitted().len();
+    assert!(rows(&rig, 640).await.iter().all(Result::is_ok));
+    let after = &device.submitted()[before..];
+    assert!(after.iter().all(|&tokens| tokens <= whole * 3 / 4), "{after:?}");
+    assert!(rig.lane.is_alive() && !rig.fault.is_raised());
+    rig.close();
+}
+
+#[tokio::test]
+async fn on_a_lost_device_everybody_is_told_to_try_another() {
+    for mishap in [Mishap::Lost, Mishap::Panic] {
+        let device = Device::default();
+        let rig = Rig::with_executors(vec![device.model()]);
+        let first = rig.submit(texts(1), Room::Refuse, None).await.expect("admitted");
+        device.wait_for(1);
+        let second = rig.submit(texts(1), Room::Refuse, None).await.expect("admitted");
+        device.wait_for(2);
+        let waiting = rig
+            .submit(texts(100), Room::Refuse, None)
+            .await
+            .expect("admitted");
+        device.will(mishap);
+        device.run();
+        for rows in [first.await.rows, second.await.rows, waiting.await.rows] {
+            for row in rows {
+                let why = row.expect_err("the device is lost");
+                let code = penstock::status::grpc_code(&why);
+                assert_eq!(code, tonic::Code::Unavailable, "{why}");
+            }
+        }
+        let why = rig.fault.raised().await;
+        let expected = match mishap {
+            Mishap::Lost => "kernel attention over 7 x 64",
+            Mishap::Panic => "panicked",
+        };
+        assert!(why.contains(expected), "{why}");
+        rig.close();
+    }
+}
+
+#[tokio::test]
+async fn executors_take_turns_and_one_that_is_lost_leaves_its_work_to_the_other() {
+    let devices = [Device::default(), Device::default()];
+    let rig = Rig::with_executors(devices.iter().map(Device::model).collect());
+    let first = rig.submit(texts(1), Room::Refuse, None).await.expect("admitted");
+    devices[0].wait_for(1);
+    let second = rig.submit(texts(1), Room::Refuse, None).await.expect("admitted");
+    // An idle one goes before one that could only prepare it.
+    devices[1].wait_for(1);
+    devices[0].will(Mishap::Lost);
+    devices.iter().for_each(Device::run);
+    assert!(matches!(first.await.rows[0], Err(Rejection::NotReady(_))));
+    assert!(second.await.rows[0].is_ok());
+    rig.fault.raised().await;
+    for _ in 0..4 {
+        assert!(rows(&rig, 50).await.iter().all(Result::is_ok));
+    }
+    assert!(rig.lane.is_alive());
     rig.close();
 }

@@ -114,7 +114,7 @@ pub(super) struct Limits {
 #[command(next_help_heading = "Batching")]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Batching {
-    /// Tokens of one batch; at least the longest text of the model [default: 1024, or that text]
+    /// Tokens of one batch; at least the longest text of the model [default: 1024 on the CPU, 8192 on a GPU, or that text]
     #[arg(
         long = "batching-tokens-max",
         env = "PENSTOCK_BATCHING_TOKENS_MAX",
@@ -156,6 +156,13 @@ pub(super) struct Batching {
         value_name = "N"
     )]
     pub(super) prefetch: Option<usize>,
+    /// Executors of a model on each GPU; the CPU has one [default: 1]
+    #[arg(
+        long = "batching-executors",
+        env = "PENSTOCK_BATCHING_EXECUTORS",
+        value_name = "N"
+    )]
+    pub(super) executors: Option<NonZeroUsize>,
 }
 
 /// The settings that a job without listeners has, under the same names.
@@ -310,7 +317,8 @@ layered!(Batching {
     bulk_age_max,
     queue_delay_max,
     interactive_target,
-    prefetch
+    prefetch,
+    executors
 });
 
 impl Settings {

@@ -20,6 +20,8 @@ use crate::logging;
 const QUEUE_TOKENS_MAX: usize = 1 << 20;
 /// Batches in flight beyond which no device gains; each holds its tokens.
 const PREFETCH_MAX: usize = 8;
+/// Executors beyond which no GPU gains; each has activations and 32 MiB of workspace of its own.
+const EXECUTORS_MAX: usize = 8;
 const NAME_BYTES_MAX: usize = 128;
 
 /// A setting that cannot be, by the path that it has in the file.
@@ -253,12 +255,14 @@ fn batching(raw: &raw::Batching, limits: &Limits) -> Result<Batching, (&'static 
         queue_delay_max: time(raw.queue_delay_max, Duration::ZERO),
         interactive_target: raw.interactive_target.map(|time| time.0),
         prefetch: raw.prefetch.unwrap_or(1),
+        executors: count(raw.executors, 1),
     };
     let Batching {
         tokens_max,
         queue_delay_max,
         interactive_target,
         prefetch,
+        executors,
         ..
     } = batching;
     if let Some(tokens_max) = tokens_max.filter(|tokens| *tokens > limits.queue_tokens_max) {
@@ -268,11 +272,13 @@ fn batching(raw: &raw::Batching, limits: &Limits) -> Result<Batching, (&'static 
         );
         return Err(("tokens_max", message));
     }
-    if prefetch > PREFETCH_MAX {
-        return Err((
-            "prefetch",
-            format!("prefetch is {prefetch}; {PREFETCH_MAX} is the most"),
-        ));
+    for (key, value, most) in [
+        ("prefetch", prefetch, PREFETCH_MAX),
+        ("executors", executors, EXECUTORS_MAX),
+    ] {
+        if value > most {
+            return Err((key, format!("{key} is {value}; {most} is the most")));
+        }
     }
     match interactive_target.filter(|target| *target <= queue_delay_max) {
         Some(target) => Err((

@@ -84,6 +84,7 @@ impl Batching {
                 .map(|target| ("interactive_target", quoted(Time(target)))),
         );
         settings.push(("prefetch", self.prefetch.to_string()));
+        settings.push(("executors", self.executors.to_string()));
         lines(&settings)
     }
 }

@@ -63,6 +63,7 @@ bulk_age_max = "500ms"
 queue_delay_max = "2ms"
 interactive_target = "100ms"
 prefetch = 2
+executors = 3
 
 [[model]]
 name = "sentiment"
@@ -109,6 +110,7 @@ fn every_setting_of_a_file_arrives() {
         queue_delay_max: Duration::from_millis(2),
         interactive_target: Some(Duration::from_millis(100)),
         prefetch: 2,
+        executors: 3,
     };
     let [sentiment, minilm] = config.models.as_slice() else {
         panic!("{:?}", config.models)
@@ -342,6 +344,11 @@ fn contradictions_say_where_and_why() {
         &["--batching-prefetch", "9", "--model", "a=b"],
         "model `a`: prefetch is 9; 8 is the most",
     );
+    refused(
+        "[[model]]\nname = \"a\"\npath = \"b\"\n[model.batching]\nexecutors = 9",
+        &[],
+        "penstock.toml:5:13: model `a`: executors is 9; 8 is the most",
+    );
 }
 
 #[test]
@@ -434,9 +441,9 @@ fn the_manual_has_every_setting_with_its_names_and_default() {
             } else {
                 &shown[section]
             };
-            // Not shown where nobody said it: it depends on the model.
+            // Not shown where nobody said it: it depends on the device and the model.
             let unsaid = if key == "tokens_max" {
-                super::TOKENS_MAX.to_string()
+                "1024 on the CPU, 8192 on a GPU".to_owned()
             } else {
                 "none".to_owned()
             };

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use penstock::clock::Clock;
 use penstock::config::{Batching, Limits};
 use penstock::executor::Seat;
+use penstock::fault::Fault;
 use penstock::lane::{self, Copies, Lane, LaneThreads, Room, Shared, Submission};
 use penstock::metrics::Metrics;
 use penstock::respond::gather::{Gather, Gathered, Waiting};
@@ -38,7 +39,7 @@ pub fn first(row: &Outcome) -> f32 {
     }
 }
 
-fn lengths(batch: &PackedTokens) -> Vec<Reply> {
+pub fn lengths(batch: &PackedTokens) -> Vec<Reply> {
     batch
         .lengths()
         .map(|length| Reply::Embedding(vec![length as f32]))
@@ -159,6 +160,7 @@ impl Model for NanAbove {
 pub struct Rig {
     pub lane: Arc<Lane>,
     pub clock: Clock,
+    pub fault: Fault,
     threads: LaneThreads,
     tokenizers: Vec<JoinHandle<()>>,
 }
@@ -168,37 +170,55 @@ impl Rig {
         Rig::with(Box::new(gate), limit)
     }
 
+    /// Nothing is prefetched: what comes while a batch runs stays with the batcher.
     pub fn with(model: Box<dyn Model>, limit: impl FnOnce(&mut Limits)) -> Rig {
+        let mut limits = limits();
+        limit(&mut limits);
+        Rig::start(vec![model], limits, 0)
+    }
+
+    /// Executors of the same model, each with a batch prefetched.
+    pub fn with_executors(models: Vec<Box<dyn Model>>) -> Rig {
+        Rig::start(models, limits(), 1)
+    }
+
+    fn start(models: Vec<Box<dyn Model>>, limits: Limits, prefetch: usize) -> Rig {
         let options = LoadOptions {
             check_parity: false,
             ..LoadOptions::default()
         };
         let Loaded { spec, tokenizer, .. } =
             penstock_models::load(&folder(), &options).expect("a family folder");
-        let mut limits = limits();
-        limit(&mut limits);
         let clock = Clock::start();
         let (pool, tokenizers) = TokenizerPool::start(2, 1024, clock).expect("threads");
         let metrics = Metrics::new(clock);
-        let busy = metrics.device_busy("cpu");
+        let fault = Fault::default();
+        let seat = Seat {
+            device: "cpu".into(),
+            busy: metrics.device_busy("cpu"),
+            fault: fault.clone(),
+        };
         let shared = Shared {
             pool: Arc::new(pool),
             limits,
             clock,
+            fault: fault.clone(),
             wrap: None,
         };
         let copies = Copies {
             spec,
             tokenizer,
-            models: vec![(model, Seat { busy })],
+            models: models.into_iter().map(|model| (model, seat.clone())).collect(),
         };
-        let policy = lane::policy(&batching(), copies.tokenizer.max_length()).expect("a batch holds a text");
-        // Nothing is prefetched: what comes while a batch runs stays with the batcher.
+        let window = copies.tokenizer.max_length();
+        let policy = lane::policy(&batching(), window, window).expect("a batch holds a text");
+        let metrics = metrics.model("rig", "1");
         let (lane, threads) =
-            Lane::open("rig", "1", copies, policy, 0, shared, metrics.model("rig", "1")).expect("threads");
+            Lane::open("rig", "1", copies, policy, prefetch, shared, metrics).expect("threads");
         Rig {
             lane,
             clock,
+            fault,
             threads,
             tokenizers,
         }
@@ -279,5 +299,6 @@ fn batching() -> Batching {
         queue_delay_max: Duration::ZERO,
         interactive_target: None,
         prefetch: 0,
+        executors: 1,
     }
 }

@@ -1,0 +1,71 @@
+//! One attempt to run a batch: rows that are right, or why there are none.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use penstock_core::{Failure, Outcome, PackedTokens, Rejection, Reply};
+use penstock_models::{KernelError, Model, ModelError};
+use tracing::error;
+
+use super::Executor;
+
+impl Executor {
+    /// Runs a batch while no other is on its way.
+    pub(super) fn forward(
+        &self,
+        model: &mut dyn Model,
+        tokens: &PackedTokens,
+    ) -> Result<Vec<Outcome>, Failure> {
+        let texts = tokens.sequences();
+        if let Ok(rows) = catch_unwind(AssertUnwindSafe(|| model.forward(tokens))) {
+            return self.checked(rows, texts, tokens.tokens());
+        }
+        error!(model = self.name, texts, "the model panicked on a batch");
+        Err(Failure::Model(format!("model {} failed on this text", self.name)))
+    }
+
+    /// The rows of a batch, those that are not finite refused one by one: a NaN never spoils its neighbours.
+    pub(super) fn checked(
+        &self,
+        rows: Result<Vec<Reply>, ModelError>,
+        texts: usize,
+        tokens: usize,
+    ) -> Result<Vec<Outcome>, Failure> {
+        match rows {
+            Ok(rows) if rows.len() == texts => Ok(rows.into_iter().map(|reply| self.finite(reply)).collect()),
+            // Nobody can say whose row is whose.
+            Ok(rows) => {
+                let (model, rows) = (&self.name, rows.len());
+                error!(
+                    model,
+                    rows, texts, "a batch came back with another number of rows"
+                );
+                Err(Failure::Model(format!(
+                    "model {model} answered {rows} rows for {texts} texts"
+                )))
+            }
+            Err(failed) => Err(self.failure(&failed, texts, tokens)),
+        }
+    }
+
+    /// What a failed batch of so many texts and tokens means for them.
+    pub(super) fn failure(&self, failed: &ModelError, texts: usize, tokens: usize) -> Failure {
+        let (model, device) = (&self.name, &self.seat.device);
+        error!(model, device, error = %failed, texts, tokens, "a batch failed");
+        let why = format!("model {model}: {failed}");
+        match failed {
+            ModelError::Kernel(KernelError::OutOfMemory { .. }) => Failure::OutOfMemory(why),
+            ModelError::Kernel(KernelError::DeviceLost { .. }) => Failure::Lost(why),
+            _ => Failure::Model(why),
+        }
+    }
+
+    fn finite(&self, reply: Reply) -> Outcome {
+        if reply.is_finite() {
+            Ok(reply)
+        } else {
+            Err(Rejection::NotFinite {
+                model: self.name.clone(),
+            })
+        }
+    }
+}
