@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use penstock_core::PackedTokens;
-use penstock_models::{LoadOptions, Threads, load};
+use penstock_models::{Device, LoadOptions, Precision, Threads, load};
 
 /// What may be replaced; the last two are read where there is no safetensors file.
 const FILES: [&str; 8] = [
@@ -59,7 +59,10 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let options = LoadOptions {
-        threads: Some(THREADS.clone()),
+        device: Device::Cpu {
+            threads: Some(THREADS.clone()),
+            precision: Precision::F32,
+        },
         ..LoadOptions::default()
     };
     if let Ok(mut loaded) = load(folder, &options)
