@@ -21,6 +21,7 @@ mod layer_norm;
 mod linear;
 mod memory;
 pub mod peak;
+mod pin;
 mod pool;
 mod threads;
 pub(crate) mod vector;
@@ -193,6 +194,10 @@ impl Ops for Cpu {
     fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R {
         let threads = self.threads.clone();
         threads.enter(|| work(self))
+    }
+
+    fn settle(&self) -> Result<(), KernelError> {
+        self.threads.settle()
     }
 
     fn seats(&self) -> usize {

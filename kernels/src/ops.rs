@@ -263,6 +263,11 @@ pub trait Ops: Send {
     where
         Self: Sized;
 
+    /// Called once by the thread that is to run forwards: the device may keep it where its work is.
+    fn settle(&self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
     /// How many parts of a batch are computed sooner side by side, each by one of the device's threads, than
     /// one after the other by all of them.
     fn seats(&self) -> usize {

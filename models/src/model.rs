@@ -21,6 +21,11 @@ pub trait Model: Send {
     /// The longest text in tokens that it can run.
     fn window(&self) -> usize;
 
+    /// Called once by the thread that is to run it, which a device may keep on a CPU of its own.
+    fn settle(&self) -> Result<(), ModelError> {
+        Ok(())
+    }
+
     /// The same model for a caller that prepares a batch while another runs; none where the caller's thread
     /// computes itself. Between the two ways nothing may be on its way.
     fn pipelined(&mut self) -> Option<&mut dyn Pipelined> {
@@ -160,6 +165,10 @@ impl<O: Ops> Model for PackedModel<O> {
 
     fn window(&self) -> usize {
         self.window
+    }
+
+    fn settle(&self) -> Result<(), ModelError> {
+        Ok(self.ops.settle()?)
     }
 
     fn pipelined(&mut self) -> Option<&mut dyn Pipelined> {

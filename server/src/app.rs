@@ -119,7 +119,12 @@ impl Engine {
                     source,
                 },
             )?;
-        let threads = Threads::new(config.threads).map_err(|e| AppError::Model(e.to_string()))?;
+        let threads = if config.pin_threads {
+            Threads::pinned(config.threads)
+        } else {
+            Threads::new(config.threads)
+        };
+        let threads = threads.map_err(|e| AppError::Model(e.to_string()))?;
         let shared = Shared {
             pool: Arc::new(pool),
             limits: config.limits.clone(),

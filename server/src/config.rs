@@ -66,6 +66,8 @@ pub struct Config {
     pub dtype: DtypeChoice,
     /// Threads that compute.
     pub threads: usize,
+    /// Whether each of them stays on a CPU of its own.
+    pub pin_threads: bool,
     /// Threads that tokenize.
     pub tokenizer_threads: usize,
     /// Threads that read and write sockets.

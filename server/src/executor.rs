@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use penstock_core::{Batch, Failure, Nanos, Outcome, Rejection, Rescued, rescue};
 use penstock_models::Model;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::clock::Clock;
 use crate::fault::Fault;
@@ -58,6 +58,9 @@ struct Done {
 impl Executor {
     /// Runs every batch that comes, until the scheduler is gone or the device is lost.
     pub fn run(&self, mut model: Box<dyn Model>, batches: Receiver<Batch>, ran: &Sender<Ran>) {
+        if let Err(error) = model.settle() {
+            warn!(model = self.name, %error, "the executor stays where the system puts it");
+        }
         let lost = if model.pipelined().is_some() {
             pipeline::run(self, model.as_mut(), &batches, ran)
         } else {

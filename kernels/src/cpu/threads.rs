@@ -10,10 +10,12 @@ use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, FairMutex, Mutex};
 
+use super::pin;
 use crate::ops::KernelError;
 
 /// How often a member looks for the next region before it sleeps: some tens of microseconds.
@@ -33,6 +35,8 @@ struct Team {
     count: usize,
     shared: Arc<Shared>,
     members: Vec<JoinHandle<()>>,
+    /// Where whoever calls is to run, in a team that is pinned.
+    cpu: Option<usize>,
     /// Held for a whole forward: models take turns, in the order in which they came.
     turn: FairMutex<()>,
 }
@@ -59,10 +63,23 @@ struct Region<'a> {
 impl Threads {
     /// A team of `count` threads, of which one is whoever calls.
     pub fn new(count: usize) -> Result<Self, KernelError> {
-        let refused = |reason: String| KernelError::Threads {
-            threads: count,
-            reason,
-        };
+        Self::on(count, &[])
+    }
+
+    /// A team whose members each stay on one of the CPUs that this process may use, and whose callers stay on
+    /// another once they called [`Threads::settle`].
+    pub fn pinned(count: usize) -> Result<Self, KernelError> {
+        let cpus = pin::allowed().map_err(|error| refused(count, error.to_string()))?;
+        if count > cpus.len() {
+            let reason = format!("they cannot be pinned to the {} cpus of this process", cpus.len());
+            return Err(refused(count, reason));
+        }
+        Self::on(count, &cpus)
+    }
+
+    /// A team on `cpus`, the first of them for whoever calls; on any where there are none.
+    fn on(count: usize, cpus: &[usize]) -> Result<Self, KernelError> {
+        let refused = |reason: String| refused(count, reason);
         if count == 0 || count as u64 > INSIDE {
             return Err(refused(format!("1 to {INSIDE} are possible")));
         }
@@ -70,15 +87,24 @@ impl Threads {
             count,
             shared: Arc::default(),
             members: Vec::with_capacity(count - 1),
+            cpu: cpus.first().copied(),
             turn: FairMutex::new(()),
         };
         for index in 1..count {
-            let shared = Arc::clone(&team.shared);
+            let (shared, cpu) = (Arc::clone(&team.shared), cpus.get(index).copied());
+            let (settled, outcome) = sync_channel(1);
             let member = std::thread::Builder::new()
                 .name(format!("compute-{index}"))
-                .spawn(move || shared.serve())
+                .spawn(move || {
+                    // An error means that nobody waits any more.
+                    let _ = settled.send(cpu.map_or(Ok(()), pin::here));
+                    shared.serve();
+                })
                 .map_err(|error| refused(error.to_string()))?;
             team.members.push(member);
+            if let Ok(Err(error)) = outcome.recv() {
+                return Err(refused(error.to_string()));
+            }
         }
         Ok(Self(Arc::new(team)))
     }
@@ -89,8 +115,17 @@ impl Threads {
             count: 1,
             shared: Arc::default(),
             members: Vec::new(),
+            cpu: None,
             turn: FairMutex::new(()),
         }))
+    }
+
+    /// Called once by a thread that is to call often: pins it where the team is pinned.
+    pub fn settle(&self) -> Result<(), KernelError> {
+        match self.0.cpu {
+            Some(cpu) => pin::here(cpu).map_err(|error| refused(self.count(), error.to_string())),
+            None => Ok(()),
+        }
     }
 
     /// Threads that compute, the caller included.
@@ -143,6 +178,10 @@ impl Threads {
             }
         });
     }
+}
+
+fn refused(threads: usize, reason: String) -> KernelError {
+    KernelError::Threads { threads, reason }
 }
 
 impl std::fmt::Debug for Threads {
@@ -350,6 +389,47 @@ mod tests {
             ran.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(ran.into_inner(), 8);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    #[cfg_attr(miri, ignore = "an interpreter has no CPUs to choose from")]
+    fn a_pinned_team_has_a_cpu_for_each_of_its_threads() {
+        let cpus = pin::allowed().unwrap();
+        let count = cpus.len().min(4);
+        // On a thread of its own, which ends pinned.
+        let found = std::thread::spawn(move || {
+            let threads = Threads::pinned(count).unwrap();
+            threads.settle().unwrap();
+            let (seen, arrived) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+            threads.each(count, |_| {
+                seen.lock().push(pin::allowed().unwrap());
+                // Each task waits for the others, so that every thread takes one.
+                arrived.fetch_add(1, Ordering::SeqCst);
+                while arrived.load(Ordering::SeqCst) < count {
+                    std::thread::yield_now();
+                }
+            });
+            let mut seen = seen.into_inner();
+            seen.sort_unstable();
+            seen
+        });
+        let expected: Vec<Vec<usize>> = cpus.iter().take(count).map(|&cpu| vec![cpu]).collect();
+        assert_eq!(found.join().unwrap(), expected);
+        assert_eq!(pin::allowed().unwrap(), cpus, "who only made the team stays free");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    #[cfg_attr(miri, ignore = "an interpreter has no CPUs to choose from")]
+    fn more_pinned_threads_than_cpus_are_refused() {
+        let cpus = pin::allowed().unwrap().len();
+        let error = Threads::pinned(cpus + 1).unwrap_err().to_string();
+        let reason = format!("they cannot be pinned to the {cpus} cpus of this process");
+        assert_eq!(
+            error,
+            format!("cannot start {} compute threads: {reason}", cpus + 1)
+        );
     }
 
     #[test]

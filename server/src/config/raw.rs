@@ -63,6 +63,16 @@ pub(super) struct Server {
     /// Threads that compute [default: the CPUs this process may use]
     #[arg(long, env = "PENSTOCK_THREADS", value_name = "N")]
     pub(super) threads: Option<NonZeroUsize>,
+    /// Keep each of them on a CPU of its own [default: false]
+    #[arg(
+        long,
+        env = "PENSTOCK_PIN_THREADS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(super) pin_threads: Option<bool>,
     /// Threads that tokenize [default: a quarter of the CPUs, 1 to 16]
     #[arg(long, env = "PENSTOCK_TOKENIZER_THREADS", value_name = "N")]
     pub(super) tokenizer_threads: Option<NonZeroUsize>,
@@ -295,6 +305,7 @@ layered!(Server {
     device,
     dtype,
     threads,
+    pin_threads,
     tokenizer_threads,
     io_threads,
     drain_timeout,

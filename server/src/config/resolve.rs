@@ -77,6 +77,7 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
         device,
         dtype,
         threads: or(server.threads, cpus),
+        pin_threads: server.pin_threads.unwrap_or(false),
         tokenizer_threads: or(server.tokenizer_threads, quarter(16)),
         io_threads: or(server.io_threads, quarter(8)),
         drain_timeout: server.drain_timeout.map_or(Duration::from_secs(30), |t| t.0),

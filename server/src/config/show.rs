@@ -31,6 +31,7 @@ impl Config {
             ("device", quoted(&self.device)),
             ("dtype", quoted(self.dtype)),
             ("threads", self.threads.to_string()),
+            ("pin_threads", self.pin_threads.to_string()),
             ("tokenizer_threads", self.tokenizer_threads.to_string()),
             ("io_threads", self.io_threads.to_string()),
             ("drain_timeout", quoted(Time(self.drain_timeout))),
