@@ -113,6 +113,11 @@ impl Account {
     fn start(&mut self, bytes: usize, bound: Amount, now: Nanos) {
         self.inside.records += 1;
         self.inside.bytes += bytes;
+        self.watch(bound, now);
+    }
+
+    /// A full account has a mark, whether a record filled it or its bound fell.
+    fn watch(&mut self, bound: Amount, now: Nanos) {
         if self.is_full(bound) && self.mark.is_none() {
             let finished = Amount::default();
             self.mark = Some(Mark { at: now, finished });
@@ -138,6 +143,7 @@ impl Account {
     }
 
     fn judge(&mut self, bound: Amount, stall_max: Duration, now: Nanos) {
+        self.watch(bound, now);
         let slow = self.mark.is_some_and(|mark| now.since(mark.at) >= stall_max);
         self.stalled |= slow && self.is_full(bound);
     }

@@ -55,6 +55,19 @@ fn a_lower_limit_is_felt_at_once() {
 }
 
 #[test]
+fn a_limit_that_falls_below_what_is_inside_pauses_it_in_time() {
+    let mut in_flight = two(bounds(8, 1000, 8));
+    for _ in 0..4 {
+        in_flight.start(&0, 1, millis(0));
+    }
+    in_flight.limit(2);
+    assert_eq!(in_flight.flow(millis(5000)), flow(&[], &[]), "full since now");
+    assert!(!in_flight.may_poll());
+    assert_eq!(in_flight.flow(millis(6000)), flow(&[0, 1], &[]));
+    assert!(in_flight.may_poll(), "the consumer stays in its group");
+}
+
+#[test]
 fn full_means_not_asking_and_one_free_place_means_asking() {
     let mut in_flight = two(bounds(4, 1000, 4));
     for _ in 0..2 {
@@ -175,9 +188,10 @@ fn nothing_finishes_that_was_not_read() {
     in_flight.finish(&0, 7, millis(0));
 }
 
-/// What happens next: milliseconds pass, and then a partition is asked, finishes something, comes or goes.
+/// What happens next: milliseconds pass, and then a partition is asked, finishes something, comes or goes, or
+/// the limit changes.
 fn steps() -> impl Strategy<Value = Vec<(u64, u8, u8, usize)>> {
-    prop::collection::vec((0_u64..400, 0_u8..10, 0_u8..4, 0_usize..40), 1..300)
+    prop::collection::vec((0_u64..400, 0_u8..11, 0_u8..4, 0_usize..40), 1..300)
 }
 
 proptest! {
@@ -204,7 +218,8 @@ proptest! {
                     inside.remove(&partition);
                     paused.remove(&partition);
                 }
-                2..=5 => {
+                2 => in_flight.limit(bytes.min(records_max)),
+                3..=6 => {
                     if let Some(bytes) = inside.get_mut(&partition).and_then(Vec::pop) {
                         in_flight.finish(&partition, bytes, at);
                     }
@@ -234,6 +249,11 @@ proptest! {
             prop_assert_eq!((in_flight.records(), in_flight.bytes()), (records, bytes));
             prop_assert_eq!(in_flight.paused(), paused.len());
         }
+        now += 1000;
+        let Flow { pause, resume } = in_flight.flow(millis(now));
+        paused.extend(pause);
+        paused.retain(|partition| !resume.contains(partition));
+        prop_assert!(in_flight.may_poll(), "what stays full must not end the asking");
         for (partition, list) in &mut inside {
             for bytes in list.drain(..) {
                 in_flight.finish(partition, bytes, millis(now));
