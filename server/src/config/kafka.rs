@@ -85,6 +85,12 @@ impl KafkaRoute {
     pub fn written_bytes_max(&self) -> usize {
         self.record_bytes_max + BESIDE_BYTES_MAX
     }
+
+    /// What its transactional ids begin with; the consumer's number follows. Whoever comes later under the same
+    /// id fences the one before.
+    pub fn transactional_id(&self) -> String {
+        format!("{}-{}-{}", self.group, self.name, self.instance)
+    }
 }
 
 /// What a route reads.

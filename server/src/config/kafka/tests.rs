@@ -420,6 +420,12 @@ fn routes_keep_apart() {
         "15:9: the routes `reviews` and `second` share the group `penstock-reviews`: each would get a part of the \
          other's partitions",
     );
+    // `penstock-reviews` and `reviews` make the same id as `penstock` and `reviews-reviews`.
+    wrong(
+        &second("reviews-reviews", "penstock", "a", "b"),
+        "13:8: the routes `reviews` and `reviews-reviews` would both write as `penstock-reviews-reviews` and fence \
+         each other; rename one or its group",
+    );
     // One after the other is a pipeline; round in a circle is a flood.
     assert!(read(&second("second", "g", "reviews-scored", "b"), &[]).is_ok());
     wrong(

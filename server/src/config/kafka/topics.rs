@@ -106,6 +106,13 @@ pub(super) fn apart(route: &KafkaRoute, before: &[KafkaRoute]) -> Result<(), Wro
             );
             return Err(("group", message));
         }
+        if other.transactional_id() == route.transactional_id() && other.brokers == route.brokers {
+            let message = format!(
+                "the routes `{}` and `{}` would both write as `{}-{}` and fence each other; rename one or its group",
+                other.name, route.name, route.group, route.name
+            );
+            return Err(("name", message));
+        }
     }
     Ok(())
 }

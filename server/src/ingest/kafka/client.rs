@@ -91,7 +91,7 @@ pub fn producer_config(route: &KafkaRoute, thread: usize) -> ClientConfig {
         // Success is what a commit says; a report for each record would cost as much as sending it.
         .set("delivery.report.only.error", "true");
     if route.delivery == Delivery::ExactlyOnce {
-        let id = format!("{}-{}-{}-{thread}", route.group, route.name, route.instance);
+        let id = format!("{}-{thread}", route.transactional_id());
         let timeout = route.transaction_timeout.as_millis().to_string();
         config
             .set("transactional.id", id)
