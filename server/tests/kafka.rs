@@ -246,3 +246,27 @@ async fn what_was_done_is_counted() {
     }
     rig.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tombstone_and_many_headers_count_with_all_that_is_written_of_them() {
+    let rig = Rig::start("record_bytes_max = 1000\n", None).await;
+    let more = "h".repeat(70_000);
+    let more = [("more", more.as_str())];
+    let many = vec![("a", ""); 8_000];
+    let records = [
+        In {
+            value: None,
+            headers: &more,
+        },
+        In {
+            value: Some(b"a text"),
+            headers: &many,
+        },
+    ];
+    rig.send(&records);
+    let outs = rig.receive(records.len());
+    let codes: Vec<_> = outs.iter().map(|out| out.header("penstock-error-code")).collect();
+    assert_eq!(codes, [Some("INVALID_ARGUMENT"); 2]);
+    assert!(outs[0].header("more").is_none() && outs[1].header("a").is_none());
+    rig.close().await;
+}

@@ -80,7 +80,15 @@ impl Answers {
 
     /// Reads a record.
     pub fn read(&self, message: &BorrowedMessage<'_>, taken: Taken) -> Read {
+        if !taken.headers_valid {
+            let message = "the name of a header is not UTF-8; the headers are left out";
+            return Read::Judged(self.dead(taken, DeadReason::Header, message));
+        }
         if matches!(taken.value, Value::Null) {
+            if taken.carried_bytes > self.written_max {
+                let message = self.too_large("its key and headers have", taken.carried_bytes);
+                return Read::Judged(self.dead(taken, DeadReason::TooLarge, &message));
+            }
             let mark = taken.mark;
             let record = leaving::tombstone(&self.output, taken.carried);
             let fate = Fate::Tombstone;
@@ -107,10 +115,7 @@ impl Answers {
         match leaving::value(lane, reply) {
             Ok(value) if taken.carried_bytes + value.len() > self.written_max => {
                 let bytes = taken.carried_bytes + value.len();
-                let message = format!(
-                    "its key, headers and outputs have {bytes} bytes; record_bytes_max allows {}",
-                    self.written_max
-                );
+                let message = self.too_large("its key, headers and outputs have", bytes);
                 self.dead(taken, DeadReason::TooLarge, &message)
             }
             Ok(value) => {
@@ -124,6 +129,13 @@ impl Answers {
             }
             Err(why) => self.dead(taken, DeadReason::Model, &why.to_string()),
         }
+    }
+
+    fn too_large(&self, what: &str, bytes: usize) -> String {
+        format!(
+            "{what} {bytes} bytes; record_bytes_max allows {}",
+            self.written_max
+        )
     }
 
     /// A record that cannot be scored. What is too large to be written again is left out: the value, or where

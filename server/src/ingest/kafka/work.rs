@@ -1,5 +1,6 @@
 //! Records on their way to a score: what is copied of each, and how they are put together to calls.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use penstock_core::{Class, Epoch, Nanos};
@@ -40,6 +41,8 @@ pub struct Taken {
     pub source: Arc<Source>,
     /// What it keeps whatever becomes of it.
     pub carried: Carried,
+    /// Whether its headers can be read. Where not, none are carried.
+    pub headers_valid: bool,
     /// Bytes of that.
     pub carried_bytes: usize,
     /// Its value.
@@ -59,6 +62,9 @@ pub enum Value {
 /// What a record costs beside its key, headers and value: its places in the queues.
 const OVERHEAD_BYTES: usize = 256;
 
+/// What the protocol puts around one header: two lengths of at most five bytes each.
+const HEADER_FRAME_BYTES: usize = 10;
+
 impl Taken {
     /// Copies a record, its value up to so many bytes.
     pub fn copy(message: &BorrowedMessage<'_>, mark: Mark, source: &Arc<Source>, value_max: usize) -> Taken {
@@ -72,16 +78,20 @@ impl Taken {
         } else {
             0
         };
-        let carried_bytes = header_bytes(message) + message.key_len();
+        let headers = message.headers();
+        let header_bytes = headers.map_or(Some(0), header_bytes);
+        let headers = headers.filter(|_| header_bytes.is_some());
+        let carried_bytes = header_bytes.unwrap_or(0) + message.key_len();
         Taken {
             mark,
             bytes: OVERHEAD_BYTES + carried_bytes + copied,
             source: Arc::clone(source),
             carried: Carried {
                 key: message.key().map(<[u8]>::to_vec),
-                headers: message.headers().map(BorrowedHeaders::detach),
+                headers: headers.map(BorrowedHeaders::detach),
                 timestamp: message.timestamp().to_millis(),
             },
+            headers_valid: header_bytes.is_some(),
             carried_bytes,
             value,
         }
@@ -100,10 +110,16 @@ impl Taken {
     }
 }
 
-fn header_bytes(message: &BorrowedMessage<'_>) -> usize {
-    let headers = message.headers().into_iter().flat_map(Headers::iter);
-    let bytes = headers.map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len));
-    bytes.sum()
+/// Bytes of a record's headers; none where they cannot be read. A name is any bytes to the protocol, and the
+/// client's only way to it panics where they are not UTF-8: what passes here can be read again.
+fn header_bytes(headers: &impl Headers) -> Option<usize> {
+    let bytes = || {
+        let bytes = headers
+            .iter()
+            .map(|header| HEADER_FRAME_BYTES + header.key.len() + header.value.map_or(0, <[u8]>::len));
+        bytes.sum()
+    };
+    catch_unwind(AssertUnwindSafe(bytes)).ok()
 }
 
 /// What becomes of a record.
@@ -229,5 +245,37 @@ impl Chunks {
     /// What is left, full or not.
     pub fn take(&mut self) -> Vec<Chunk> {
         std::mem::take(&mut self.open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::message::{Header, OwnedHeaders};
+
+    use super::*;
+
+    /// As the client does it where a name is not UTF-8.
+    struct Unreadable;
+
+    impl Headers for Unreadable {
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn try_get(&self, _: usize) -> Option<Header<'_, &[u8]>> {
+            panic!("Utf8Error")
+        }
+    }
+
+    #[test]
+    fn headers_that_cannot_be_read_are_told_from_none() {
+        let header = Header {
+            key: "name",
+            value: Some("value"),
+        };
+        let made = OwnedHeaders::new().insert(header);
+        assert_eq!(header_bytes(&made), Some(9 + HEADER_FRAME_BYTES));
+        assert_eq!(header_bytes(&OwnedHeaders::new()), Some(0));
+        assert_eq!(header_bytes(&Unreadable), None);
     }
 }
