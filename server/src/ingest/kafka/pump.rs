@@ -76,12 +76,7 @@ impl Pump {
         self.score();
         self.collect(Duration::ZERO)?;
         self.write()?;
-        if self
-            .writer
-            .due(self.route.commit_interval, self.route.commit_records_max)
-        {
-            self.commit()?;
-        }
+        self.commit_due()?;
         self.watch();
         Ok(())
     }
@@ -195,6 +190,15 @@ impl Pump {
         if positions.is_empty() && !self.writer.is_open() {
             return Ok(());
         }
+    /// Commits when it is time.
+    fn commit_due(&mut self) -> Result<(), Trouble> {
+        let route = &self.route;
+        if self.writer.due(route.commit_interval, route.commit_records_max) {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
         let took = self
             .writer
             .commit(&self.consumer, &self.inside.list(&positions))?;
@@ -252,6 +256,8 @@ impl Pump {
         if let Err(Trouble::Abort(why)) = left {
             warn!(
                 route = self.route.name,
+            // A drain may take longer than a transaction may.
+            left = left.and_then(|()| self.commit_due());
                 reason = why,
                 "aborting: what was not committed is read again"
             );
