@@ -42,6 +42,17 @@ impl Held {
         }
     }
 
+    /// Nothing is left to be tried again: whether those that went can be scored is not ours to say.
+    pub fn forget(&mut self) {
+        self.clear();
+        self.alarm = false;
+    }
+
+    /// True when none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// True while the records that wait are no exception.
     pub fn alarm(&self) -> bool {
         self.alarm
@@ -60,5 +71,31 @@ impl Held {
     /// Gives all of them up: their records are read again.
     pub fn clear(&mut self) {
         self.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use penstock_core::Class;
+
+    use super::*;
+    use crate::ingest::kafka::work::Wish;
+
+    #[test]
+    fn the_alarm_ends_with_what_it_was_about() {
+        let wish = Wish {
+            model: Arc::from("m"),
+            class: Class::Bulk,
+            deadline: None,
+        };
+        let mut held = Held::default();
+        held.hold(Chunk::empty(wish), &Rejection::Model("broken".into()), "r");
+        assert!(held.alarm());
+        held.clear();
+        assert!(held.alarm(), "its records are read again, by us");
+        held.forget();
+        assert!(!held.alarm() && held.is_empty());
     }
 }

@@ -135,6 +135,7 @@ impl Pump {
         for chunk in self.chunks.take() {
             self.scorer.submit(chunk);
         }
+        let mut gone = false;
         for mut chunk in self.held.due(|| self.scorer.has_room(ROUND_MAX)) {
             chunk.records.retain(|record| self.inside.is_current(record.mark));
             chunk.texts = chunk
@@ -142,9 +143,14 @@ impl Pump {
                 .iter()
                 .map(|record| self.answers.text_again(record))
                 .collect();
-            if !chunk.records.is_empty() {
+            if chunk.records.is_empty() {
+                gone = true;
+            } else {
                 self.scorer.submit(chunk);
             }
+        }
+        if gone && self.held.is_empty() && self.scorer.out() == 0 {
+            self.held.forget();
         }
     }
 
@@ -184,12 +190,6 @@ impl Pump {
         })
     }
 
-    /// Makes what has left visible, and with it how far the input is done.
-    pub(super) fn commit(&mut self) -> Result<(), Trouble> {
-        let positions = self.inside.uncommitted();
-        if positions.is_empty() && !self.writer.is_open() {
-            return Ok(());
-        }
     /// Commits when it is time.
     fn commit_due(&mut self) -> Result<(), Trouble> {
         let route = &self.route;
@@ -199,6 +199,12 @@ impl Pump {
         Ok(())
     }
 
+    /// Makes what has left visible, and with it how far the input is done.
+    pub(super) fn commit(&mut self) -> Result<(), Trouble> {
+        let positions = self.inside.uncommitted();
+        if positions.is_empty() && !self.writer.is_open() {
+            return Ok(());
+        }
         let took = self
             .writer
             .commit(&self.consumer, &self.inside.list(&positions))?;
@@ -250,14 +256,14 @@ impl Pump {
         self.score();
         while left.is_ok() && self.scorer.out() > 0 && Instant::now() < by {
             left = self.collect(LOOK_BUSY).and_then(|()| self.write());
+            // A drain may take longer than a transaction may.
+            left = left.and_then(|()| self.commit_due());
         }
         self.scorer.give_up();
         let left = left.and_then(|()| self.commit());
         if let Err(Trouble::Abort(why)) = left {
             warn!(
                 route = self.route.name,
-            // A drain may take longer than a transaction may.
-            left = left.and_then(|()| self.commit_due());
                 reason = why,
                 "aborting: what was not committed is read again"
             );

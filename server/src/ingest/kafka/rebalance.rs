@@ -73,7 +73,12 @@ impl Pump {
         for place in places {
             self.inside.end(*place);
         }
-        Ok(clean)
+        if self.inside.assigned().is_empty() {
+            // What they could not have is for their next owner to say: nothing here would ever end it.
+            self.held.forget();
+            self.ready.writes(true);
+        }
+        clean
     }
 
     fn finish_partitions(&mut self, places: &[Place]) -> Result<(), Trouble> {
