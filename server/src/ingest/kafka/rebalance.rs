@@ -110,17 +110,25 @@ impl Pump {
         let mut targets = TopicPartitionList::new();
         for place in places {
             // Where nothing was read there is nothing to seek back from.
-            let Some(first) = self.inside.partition(*place).and_then(|known| known.first) else {
+            let Some(partition) = self.inside.partition(*place) else {
+                continue;
+            };
+            let Some(first) = partition.first else {
                 continue;
             };
             let source = self.inside.places.source(*place);
-            let known = committed
-                .find_partition(&source.topic, source.partition)
-                .map(|element| element.offset());
-            let target = match known {
-                Some(Offset::Offset(offset)) => offset,
+            let target = match committed.find_partition(&source.topic, source.partition) {
+                Some(element) => {
+                    // To begin too early would be to write again what is written.
+                    element.error().map_err(failed)?;
+                    element.offset()
+                }
+                None => Offset::Invalid,
+            };
+            let target = match target {
+                Offset::Offset(offset) => offset,
                 // Nothing was ever committed: the first record that was read is the first not written.
-                _ => first,
+                _ => partition.committed.unwrap_or(first),
             };
             // It fails for offsets below zero alone.
             let _ = targets.add_partition_offset(&source.topic, source.partition, Offset::Offset(target));
