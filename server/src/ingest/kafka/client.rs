@@ -207,17 +207,26 @@ impl Deref for Reader {
     }
 }
 
+impl Reader {
+    /// Answers the oldest change. Until then the group waits, and so does the consumer's own end: whatever
+    /// becomes of a pump meanwhile, the change stays where it is until it is answered.
+    pub fn answer(&self, change: &Change) -> Result<(), KafkaError> {
+        let answered = match change {
+            Change::Assign(partitions) => answer(&self.0, true, partitions),
+            Change::Revoke { partitions, .. } => answer(&self.0, false, partitions),
+        };
+        self.0.context().answered();
+        answered
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         // The client's own drop polls until the group has let it go, and that it does only when every
         // change of the assignment has its answer.
         self.0.context().close();
         while let Some(change) = self.0.context().next_change() {
-            let (assign, partitions) = match &change {
-                Change::Assign(partitions) => (true, partitions),
-                Change::Revoke { partitions, .. } => (false, partitions),
-            };
-            let _ = answer(&self.0, assign, partitions);
+            let _ = self.answer(&change);
         }
     }
 }

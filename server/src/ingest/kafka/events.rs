@@ -17,6 +17,7 @@ use crate::respond::kafka::Told;
 
 /// A change of the partitions that are ours. The group waits for our answer, so that what is in flight can
 /// be finished first.
+#[derive(Clone)]
 pub enum Change {
     /// These come.
     Assign(TopicPartitionList),
@@ -53,7 +54,12 @@ impl Events {
 
     /// The oldest change of the assignment that has no answer yet.
     pub fn next_change(&self) -> Option<Change> {
-        self.changes.lock().pop_front()
+        self.changes.lock().front().cloned()
+    }
+
+    /// That one has its answer.
+    pub fn answered(&self) {
+        self.changes.lock().pop_front();
     }
 
     /// The newest statistics, once.

@@ -6,7 +6,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
-use super::events::{Change, answer};
+use super::events::Change;
 use super::places::Place;
 use super::pump::Pump;
 use crate::respond::kafka::Trouble;
@@ -22,22 +22,27 @@ impl Pump {
     pub(super) fn rebalance(&mut self) -> Result<(), Trouble> {
         while let Some(change) = self.consumer.context().next_change() {
             let failed = |e| Trouble::Restart(format!("the assignment could not be changed: {e}"));
-            match change {
+            match &change {
                 Change::Assign(partitions) => {
-                    let places = self.inside.places.of(&partitions);
+                    let places = self.inside.places.of(partitions);
                     for place in places {
                         self.inside.begin(place);
                     }
                     self.metrics.assigned();
-                    info!(route = self.route.name, partitions = %names(&partitions), "assigned");
-                    answer(&self.consumer, true, &partitions).map_err(failed)?;
+                    info!(route = self.route.name, partitions = %names(partitions), "assigned");
+                    self.consumer.answer(&change).map_err(failed)?;
+                    // They begin unpaused with us; the client has kept a pause from before they went.
+                    self.consumer.resume(partitions).map_err(failed)?;
                 }
                 Change::Revoke { partitions, lost } => {
-                    let places = self.inside.places.of(&partitions);
-                    info!(route = self.route.name, partitions = %names(&partitions), lost, "revoked");
-                    let clean = self.let_go(&places, lost)?;
-                    answer(&self.consumer, false, &partitions).map_err(failed)?;
-                    self.metrics.revoked(lost);
+                    let places = self.inside.places.of(partitions);
+                    info!(route = self.route.name, partitions = %names(partitions), lost, "revoked");
+                    let clean = self.let_go(&places, *lost);
+                    // They are gone whatever came of it.
+                    let answered = self.consumer.answer(&change);
+                    self.metrics.revoked(*lost);
+                    let clean = clean?;
+                    answered.map_err(failed)?;
                     if !clean {
                         self.rewind(&self.inside.assigned())?;
                     }
@@ -58,17 +63,16 @@ impl Pump {
             self.finish_partitions(places).and_then(|()| self.commit())
         };
         let clean = match kept {
-            Ok(()) => true,
+            Ok(()) => Ok(true),
             Err(Trouble::Abort(why)) => {
                 warn!(
                     route = self.route.name,
                     reason = why,
                     "aborting: what was not committed is read again"
                 );
-                self.abort()?;
-                false
+                self.abort().map(|()| false)
             }
-            Err(other) => return Err(other),
+            Err(other) => Err(other),
         };
         for place in places {
             self.inside.end(*place);
