@@ -9,6 +9,7 @@ use rdkafka::producer::BaseRecord;
 use super::deliveries::Undelivered;
 use super::transaction::{LOOK, Writer, refused};
 use super::{Outgoing, Trouble};
+use crate::config::Delivery;
 
 /// How many partitions each topic that is written to has.
 pub type Partitions = HashMap<String, i32>;
@@ -42,6 +43,14 @@ impl Writer {
                 {
                     self.producer.poll(LOOK);
                     record = back;
+                }
+                // Without transactions nothing heals such a producer. With them, the abort tells what it died of.
+                KafkaError::MessageProduction(RDKafkaErrorCode::Fatal)
+                    if self.delivery == Delivery::AtLeastOnce =>
+                {
+                    return Err(Trouble::Restart(format!(
+                        "topic {topic}: the producer has failed for good"
+                    )));
                 }
                 KafkaError::MessageProduction(code) => {
                     let told = self.producer_trouble();

@@ -28,7 +28,7 @@ pub(super) const LOOK: Duration = Duration::from_millis(1);
 pub struct Writer {
     pub(super) producer: BaseProducer<Deliveries>,
     pub(super) partitions: Partitions,
-    delivery: Delivery,
+    pub(super) delivery: Delivery,
     /// How long the same call is repeated, and acknowledgements are waited for.
     pub(super) patience: Duration,
     /// After which the broker itself undoes a transaction, and fences whoever wrote in it.
@@ -240,6 +240,8 @@ pub(super) fn refused(undelivered: &Undelivered) -> String {
         Code::TopicAuthorizationFailed => "; allow this user to write it",
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => "; create it",
         Code::MessageSizeTooLarge => "; raise its max.message.bytes",
+        Code::InvalidRecord => "; it validates them: a compacted topic takes none without a key",
+        Code::InvalidTimestamp => "; a record's own time is kept: widen its message.timestamp limits",
         _ => "",
     };
     format!("topic {topic} does not take records: {code}{right}")
