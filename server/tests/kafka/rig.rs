@@ -175,6 +175,9 @@ impl Rig {
         self.routes.stop(Instant::now() + PATIENCE);
         self.routes.join().await;
         self.engine.stop(PATIENCE).await.expect("a clean end");
+        // Clients first: they would wait for a cluster that is gone.
+        drop(self.producer);
+        drop(self.consumer);
         drop(self.cluster);
     }
 }
