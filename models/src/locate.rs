@@ -103,7 +103,14 @@ impl Hub {
         let commit = commit.map_or_else(|_| revision.to_owned(), |c| c.trim().to_owned());
         let folder = repo.join("snapshots").join(commit);
         let has = |name: &str| folder.join(name).exists();
-        (has("config.json") && WEIGHTS.iter().any(|w| has(w)) && (has("tokenizer.json") || has("vocab.txt")))
+        // A download that broke off may have left an index without its shards.
+        let whole = |weights: &&str| {
+            has(weights)
+                && (!weights.ends_with(".index.json")
+                    || crate::weights::shards(&folder.join(weights))
+                        .is_ok_and(|shards| shards.iter().all(|shard| has(shard))))
+        };
+        (has("config.json") && WEIGHTS.iter().any(whole) && (has("tokenizer.json") || has("vocab.txt")))
             .then_some(folder)
     }
 

@@ -13,7 +13,7 @@ use penstock_core::{
     Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Permit, PolicyError,
     Rejection, Request, Responder, Sink,
 };
-use penstock_models::{Loaded, Model, ModelSpec, TextTokenizer};
+use penstock_models::{Device, Loaded, Model, ModelSpec, TextTokenizer};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -74,6 +74,8 @@ pub struct Lane {
     pub policy: BatchPolicy,
     /// Its tokenizer.
     pub tokenizer: TextTokenizer,
+    /// What it runs on; the first, where there are several.
+    pub device: Device,
     admission: Arc<Admission>,
     room: Arc<Notify>,
     /// Who waits for room, one of each class at a time and in order: if all did, each permit that comes back
@@ -108,6 +110,8 @@ pub struct Copies {
     pub spec: Arc<ModelSpec>,
     /// Its tokenizer.
     pub tokenizer: TextTokenizer,
+    /// The first device that it is on.
+    pub device: Device,
     /// The models, each on the device of its seat.
     pub models: Vec<(Box<dyn Model>, Seat)>,
 }
@@ -115,7 +119,7 @@ pub struct Copies {
 impl Copies {
     /// What was loaded from one folder, once for each device; `None` where that is never. All executors on a device
     /// have its seat.
-    pub fn of(loaded: Vec<(Loaded, Seat)>) -> Option<Copies> {
+    pub fn of(loaded: Vec<(Loaded, Seat)>, device: Device) -> Option<Copies> {
         let (mut what, mut models) = (None, Vec::new());
         for (loaded, seat) in loaded {
             let each = std::iter::once(loaded.model).chain(loaded.twins);
@@ -125,6 +129,7 @@ impl Copies {
         what.map(|(spec, tokenizer)| Copies {
             spec,
             tokenizer,
+            device,
             models,
         })
     }
@@ -170,6 +175,7 @@ impl Lane {
         let Copies {
             spec,
             tokenizer,
+            device,
             models,
         } = copies;
         let Shared {
@@ -226,6 +232,7 @@ impl Lane {
             metrics,
             policy,
             tokenizer,
+            device,
             admission,
             room,
             turns: Default::default(),

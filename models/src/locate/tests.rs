@@ -70,6 +70,19 @@ fn a_half_downloaded_snapshot_is_not_served() {
 }
 
 #[test]
+fn an_index_without_its_shards_is_not_served() {
+    let cache = tempfile::tempdir().unwrap();
+    let files = ["config.json", "tokenizer.json", "model.safetensors.index.json"];
+    let folder = snapshot(cache.path(), "abc123", &files);
+    let index = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
+    std::fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+    std::fs::write(folder.join("one.safetensors"), "").unwrap();
+    check_error(cache.path(), true, "org/tiny", &["HF_HUB_OFFLINE"]);
+    std::fs::write(folder.join("two.safetensors"), "").unwrap();
+    assert_eq!(hub(cache.path(), true).locate("org/tiny").unwrap(), folder);
+}
+
+#[test]
 fn without_network_the_error_names_id_and_cache() {
     let cache = tempfile::tempdir().unwrap();
     let folder = cache.path().to_str().unwrap().to_owned();

@@ -23,6 +23,10 @@ const PREFETCH_MAX: usize = 8;
 /// Executors beyond which no GPU gains; each has activations and 32 MiB of workspace of its own.
 const EXECUTORS_MAX: usize = 8;
 const NAME_BYTES_MAX: usize = 128;
+/// Threads of one kind beyond which no machine gains.
+const THREADS_MAX: usize = 4096;
+/// Texts of a queue, which has a place for each from the start.
+const QUEUE_TEXTS_MAX: usize = 1 << 22;
 
 /// A setting that cannot be, by the path that it has in the file.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,21 +69,24 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
     let [grpc_addr, http_addr, metrics_addr] = addresses(&server)?;
     let log = server.log.clone().unwrap_or_else(|| "info".to_owned());
     logging::check(&log).map_err(|message| setting("server", "log", message))?;
-    let limits = bounds(&limits);
+    let limits = bounds(&limits)?;
     let models = models(model, &batching, &limits)?;
     let kafka = kafka_routes(kafka, &models, &limits, server.instance.as_deref())?;
     let quarter = |max: usize| (cpus / 4).clamp(1, max);
-    let or = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
+    let threads = |key, given: Option<NonZeroUsize>, default| {
+        let count = given.map_or(default, NonZeroUsize::get);
+        at_most(count, THREADS_MAX, "server", key)
+    };
     Ok(Config {
         grpc_addr,
         http_addr,
         metrics_addr,
         device,
         dtype,
-        threads: or(server.threads, cpus),
+        threads: threads("threads", server.threads, cpus.min(THREADS_MAX))?,
         pin_threads: server.pin_threads.unwrap_or(false),
-        tokenizer_threads: or(server.tokenizer_threads, quarter(16)),
-        io_threads: or(server.io_threads, quarter(8)),
+        tokenizer_threads: threads("tokenizer_threads", server.tokenizer_threads, quarter(16))?,
+        io_threads: threads("io_threads", server.io_threads, quarter(8))?,
         drain_timeout: server.drain_timeout.map_or(Duration::from_secs(30), |t| t.0),
         instance: server.instance,
         models,
@@ -126,18 +133,28 @@ fn addresses(server: &raw::Server) -> Result<[SocketAddr; 3], Problem> {
     Ok(named.map(|(_, addr)| addr))
 }
 
-fn bounds(limits: &raw::Limits) -> Limits {
+/// A count within what this program can hold.
+fn at_most(count: usize, most: usize, section: &'static str, key: &'static str) -> Result<usize, Problem> {
+    if count > most {
+        let message = format!("{key} is {count}; {most} is the most");
+        return Err(setting(section, key, message));
+    }
+    Ok(count)
+}
+
+fn bounds(limits: &raw::Limits) -> Result<Limits, Problem> {
     let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
     let size = |given: Option<Size>, default| given.map_or(default, |size| size.0);
-    Limits {
+    let queue_texts_max = count(limits.queue_texts_max, 16_384);
+    Ok(Limits {
         max_request_texts: count(limits.max_request_texts, 8192),
         max_request_bytes: size(limits.max_request_bytes, 64 << 20),
         stream_in_flight_max: count(limits.stream_in_flight_max, 256),
-        queue_texts_max: count(limits.queue_texts_max, 16_384),
+        queue_texts_max: at_most(queue_texts_max, QUEUE_TEXTS_MAX, "limits", "queue_texts_max")?,
         queue_tokens_max: count(limits.queue_tokens_max, QUEUE_TOKENS_MAX),
         queue_bytes_max: size(limits.queue_bytes_max, 256 << 20),
         connections_max: count(limits.connections_max, 1024),
-    }
+    })
 }
 
 /// The routes of this process, under the name that it was given or one of its own.

@@ -351,6 +351,16 @@ fn contradictions_say_where_and_why() {
         &[],
         "penstock.toml:5:13: model `a`: executors is 9; 8 is the most",
     );
+    refused(
+        "[server]\nio_threads = 5000",
+        &[],
+        "penstock.toml:2:14: io_threads is 5000; 4096 is the most",
+    );
+    refused(
+        "[limits]\nqueue_texts_max = 9000000",
+        &[],
+        "penstock.toml:2:19: queue_texts_max is 9000000; 4194304 is the most",
+    );
 }
 
 #[test]

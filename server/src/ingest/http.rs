@@ -1,7 +1,7 @@
 //! Stage 1, HTTP: three dialects on one port. Bytes become a call here, and the call goes to the door.
 
 mod body;
-mod connection;
+pub(crate) mod connection;
 mod infer;
 mod openai;
 mod stall;

@@ -74,7 +74,8 @@ impl Loader<'_> {
         };
         let each = devices.iter().map(load).collect::<Result<Vec<_>, ModelError>>()?;
         let none = || ModelError::Batch("there is no device to run on".into());
-        let mut copies = Copies::of(each).ok_or_else(none)?;
+        let first = devices.first().cloned().ok_or_else(none)?;
+        let mut copies = Copies::of(each, first).ok_or_else(none)?;
         if let Some(wrap) = self.wrap {
             let wrapped = copies.models.into_iter().map(|(model, seat)| (wrap(model), seat));
             copies.models = wrapped.collect();

@@ -16,7 +16,7 @@ use penstock::metrics::Metrics;
 use penstock::respond::gather::{Gather, Gathered, Waiting};
 use penstock::tokenize::TokenizerPool;
 use penstock_core::{Class, Outcome, PackedTokens, Rejection, Reply};
-use penstock_models::{LoadOptions, Loaded, Model, ModelError};
+use penstock_models::{Device, LoadOptions, Loaded, Model, ModelError};
 
 /// A family folder with a small real tokenizer.
 fn folder() -> PathBuf {
@@ -208,6 +208,7 @@ impl Rig {
         let copies = Copies {
             spec,
             tokenizer,
+            device: Device::default(),
             models: models.into_iter().map(|model| (model, seat.clone())).collect(),
         };
         let window = copies.tokenizer.max_length();

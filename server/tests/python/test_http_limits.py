@@ -252,6 +252,25 @@ def test_readiness_turns_false_while_work_is_inside(launch):
     assert server.wait() == 0, server.log.read_text()
 
 
+def test_the_metrics_port_has_its_bounds_too(launch):
+    """A scraper that opens connections and says nothing takes no more of them than allowed, and holds up no shutdown."""
+    server = launch("[limits]\nconnections_max = 1\n", {"minilm": MINILM})
+    host, port = server.metrics.split(":")
+    silent = socket.create_connection((host, int(port)))
+    silent.sendall(b"GET /metrics HTTP/1.1\r\n")
+    waiting = socket.create_connection((host, int(port)))
+    waiting.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+    waiting.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        waiting.recv(1)
+    silent.close()
+    waiting.settimeout(30)
+    assert waiting.recv(100).startswith(b"HTTP/1.1 200")
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    waiting.close()
+
+
 def probe(host, path):
     connection = http.client.HTTPConnection(host, timeout=30)
     connection.request("GET", path)
@@ -261,7 +280,7 @@ def probe(host, path):
 
 
 def test_a_slow_request_does_not_delay_a_small_one(server):
-    """A thousand embeddings as JSON are five megabytes of digits; the thread that writes them is shared."""
+    """Four thousand embeddings as JSON are many megabytes of digits; the thread that writes them is shared."""
     large = infer_body(["a"] * 4000)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(call, server, "POST", "/v2/models/minilm/infer", large)

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
-use penstock_models::Task;
+use penstock_models::{Device, Dtype, Format, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -76,7 +76,11 @@ fn timed(scored: &Scored, characters: usize, out: Vec<u8>) -> Response<Body> {
     let timings = scored.timings();
     let mut response = bytes_with(StatusCode::OK, "application/json", out);
     let headers = response.headers_mut();
-    headers.insert("x-compute-type", HeaderValue::from_static("cpu"));
+    let kind = match scored.lane.device {
+        Device::Cpu { .. } => "cpu",
+        Device::Cuda { .. } => "gpu",
+    };
+    headers.insert("x-compute-type", HeaderValue::from_static(kind));
     let total = timings.total.as_millis();
     let numbers = [
         ("x-compute-time", total),
@@ -92,6 +96,22 @@ fn timed(scored: &Scored, characters: usize, out: Vec<u8>) -> Response<Body> {
         headers.insert(HeaderName::from_static(name), HeaderValue::from(number));
     }
     response
+}
+
+/// By the names that text-embeddings-inference and torch give them.
+fn dtype(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu { precision, .. } => match precision.format() {
+            Format::F32 => "float32",
+            Format::Bf16 => "bfloat16",
+            Format::Int8 => "int8",
+        },
+        Device::Cuda { dtype, .. } => match dtype {
+            Dtype::F32 => "float32",
+            Dtype::Bf16 => "bfloat16",
+            Dtype::F16 => "float16",
+        },
+    }
 }
 
 /// The answer to `/info`.
@@ -117,7 +137,7 @@ pub fn info(lane: &Lane, limits: &Limits) -> Value {
     json!({
         "model_id": lane.name,
         "model_sha": null,
-        "model_dtype": "float32",
+        "model_dtype": dtype(&lane.device),
         "served_model_name": lane.name,
         "model_type": model_type,
         "max_concurrent_requests": limits.queue_texts_max,
