@@ -37,7 +37,7 @@ def not_ready(stub):
 
 def test_a_load_of_single_requests(launch):
     server = launch(models=MODELS)
-    codes = []
+    answered, refused = [], []
     stop = threading.Event()
 
     def run():
@@ -45,23 +45,24 @@ def test_a_load_of_single_requests(launch):
         with channel:
             while not stop.is_set():
                 try:
-                    stub.ModelInfer(request([b"some text"] * 4), timeout=60)
-                    codes.append(grpc.StatusCode.OK)
+                    answered.append(stub.ModelInfer(request([b"some text"] * 4), timeout=60))
                 except grpc.RpcError as error:
-                    codes.append(error.code())
+                    refused.append((error.code(), error.details()))
                     return
 
     threads = [threading.Thread(target=run) for _ in range(16)]
     for thread in threads:
         thread.start()
-    eventually(lambda: len(codes) > 100, "a steady load", timeout=60)
+    eventually(lambda: len(answered) > 100, "a steady load", timeout=60)
     server.signal(signal.SIGTERM)
     code = server.wait()
     stop.set()
     for thread in threads:
         thread.join()
     assert code == 0, server.log.read_text()
-    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}, set(codes)
+    # A connection that is cut is UNAVAILABLE too, and would be a loss.
+    assert {code for code, _ in refused} == {grpc.StatusCode.UNAVAILABLE}, refused
+    assert all("shutting down" in why or "failed to connect" in why for _, why in refused), refused
 
 
 def test_an_open_stream_ends_with_unavailable_after_its_answers(launch):
