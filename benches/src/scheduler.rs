@@ -162,7 +162,7 @@ impl Line {
         let held_max = PREFETCH + 1;
         let (requests, requests_out) = bounded(QUEUE_TEXTS_MAX);
         let (batches, batches_out) = bounded(held_max);
-        let (ran, ran_out) = bounded(held_max);
+        let (reports, reports_out) = bounded(held_max + 1);
         let executor = Executor {
             name: "instantly".into(),
             number: 0,
@@ -176,17 +176,17 @@ impl Line {
             clock,
         };
         let executor = spawn("execute", move || {
-            executor.run(Box::new(Instantly), batches_out, &ran);
+            executor.run(Box::new(Instantly), &batches_out, &reports);
         })?;
         let batcher = Batcher::new(policy, CostModel::default(), PREFETCH);
         let wires = Wires {
             requests: requests_out,
-            ran: ran_out,
+            reports: reports_out,
             batches: vec![batches],
         };
         let publish = gauges(Arc::clone(&admission), model_metrics);
         let scheduler = spawn("schedule", move || {
-            run("instantly", batcher, wires, held_max, clock, publish);
+            drop(run("instantly", batcher, wires, held_max, clock, publish));
         })?;
         let latency =
             Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|e| anyhow!("histogram: {e}"))?;

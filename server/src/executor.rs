@@ -16,7 +16,7 @@ use tracing::{error, warn};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::metrics::{BusyMeter, ModelMetrics};
-use crate::scheduler::Ran;
+use crate::scheduler::{Ran, Report};
 
 /// What the executor of one model version needs beside the model.
 pub struct Executor {
@@ -57,22 +57,26 @@ struct Done {
 
 impl Executor {
     /// Runs every batch that comes, until the scheduler is gone or the device is lost.
-    pub fn run(&self, mut model: Box<dyn Model>, batches: Receiver<Batch>, ran: &Sender<Ran>) {
+    pub fn run(&self, mut model: Box<dyn Model>, batches: &Receiver<Batch>, reports: &Sender<Report>) {
+        let leaving = Leaving {
+            executor: self.number,
+            reports,
+        };
         if let Err(error) = model.settle() {
             warn!(model = self.name, %error, "the executor stays where the system puts it");
         }
         let lost = if model.pipelined().is_some() {
-            pipeline::run(self, model.as_mut(), &batches, ran)
+            pipeline::run(self, model.as_mut(), batches, reports)
         } else {
-            direct::run(self, model.as_mut(), &batches, ran)
+            direct::run(self, model.as_mut(), batches, reports)
         };
         if let Err(why) = lost {
-            self.leave(&why, batches);
+            self.leave(&why, leaving, batches);
         }
     }
 
     /// The device is lost: who waits for this executor is told, and so is the app.
-    fn leave(&self, why: &str, batches: Receiver<Batch>) {
+    fn leave(&self, why: &str, leaving: Leaving, batches: &Receiver<Batch>) {
         let (model, device) = (&self.name, &self.seat.device);
         error!(
             model,
@@ -80,24 +84,23 @@ impl Executor {
             error = why,
             "a device is lost: the process drains and ends"
         );
-        let now = self.clock.now();
-        for batch in batches.try_iter() {
-            batch.answer(Err(Rejection::NotReady(why.to_owned())), now);
+        // From here on batches go to other executors. One may be on its way still: so until the scheduler lets go.
+        drop(leaving);
+        for batch in batches {
+            batch.answer(Err(Rejection::NotReady(why.to_owned())), self.clock.now());
         }
-        // From here on batches go to other executors.
-        drop(batches);
         self.seat.fault.raise(why);
     }
 
     /// Nobody in the batch is left to run for.
-    fn nothing_to_run(&self, batch: &Batch, ran: &Sender<Ran>) {
+    fn nothing_to_run(&self, batch: &Batch, reports: &Sender<Report>) {
         // An error means that the scheduler is gone.
-        let _ = ran.send(Ran {
+        let _ = reports.send(Report::Ran(Ran {
             executor: self.number,
             shape: batch.shape(),
             took: None,
             too_large: None,
-        });
+        }));
     }
 
     /// What is left to be done with a batch that failed as a whole.
@@ -112,7 +115,7 @@ impl Executor {
     }
 
     /// Reports a batch and answers it; the error is why the device is lost.
-    fn finish(&self, done: Done, ran: &Sender<Ran>) -> Result<Nanos, String> {
+    fn finish(&self, done: Done, reports: &Sender<Report>) -> Result<Nanos, String> {
         let Done {
             mut batch,
             rows:
@@ -129,12 +132,12 @@ impl Executor {
         batch.started(begun);
         // Reported before the answers go out, so that the next batch is packed meanwhile. An error
         // means that the scheduler is gone; this batch is answered all the same.
-        let _ = ran.send(Ran {
+        let _ = reports.send(Report::Ran(Ran {
             executor: self.number,
             shape,
             took: clean.then_some(took),
             too_large,
-        });
+        }));
         self.measure(took, shape.texts, shape.tokens);
         batch.answer_rows(rows, finished);
         lost.map_or(Ok(finished), Err)
@@ -143,6 +146,19 @@ impl Executor {
     fn measure(&self, took: Duration, texts: usize, tokens: usize) {
         self.seat.busy.add(took);
         self.metrics.batch_done(texts, tokens, self.tokens_max, took);
+    }
+}
+
+/// Tells the scheduler that an executor takes no more, however it ends: by a panic too.
+struct Leaving<'a> {
+    executor: usize,
+    reports: &'a Sender<Report>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        // An error means that the scheduler is gone.
+        let _ = self.reports.send(Report::Gone(self.executor));
     }
 }
 

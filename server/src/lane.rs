@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use penstock_core::{
     Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Permit, PolicyError,
     Rejection, Request, Responder, Sink,
@@ -186,7 +186,8 @@ impl Lane {
         let admission = gate(&limits, tokenizer.max_length(), Arc::clone(&room)).map_err(|e| refuse(&e))?;
         let (requests, requests_out) = bounded(limits.queue_texts_max);
         let held_max = prefetch + 1;
-        let (ran, ran_out) = bounded(held_max * models.len());
+        // Room for a report of each batch that an executor may hold, and for its last.
+        let (reports, reports_out) = bounded((held_max + 1) * models.len());
         let alive = Arc::new(AtomicBool::new(true));
         let (mut batches, mut executors) = (Vec::new(), Vec::new());
         for (number, (model, seat)) in models.into_iter().enumerate() {
@@ -199,27 +200,28 @@ impl Lane {
                 clock,
             };
             let (to, batches_out) = bounded(held_max);
-            let ran = ran.clone();
+            let reports = reports.clone();
             batches.push(to);
             executors.push(spawn(name, "execute", move || {
-                executor.run(model, batches_out, &ran);
+                executor.run(model, &batches_out, &reports);
             })?);
         }
         // These ends are the executors' alone: when the last of them is gone, the scheduler notices.
-        drop(ran);
+        drop(reports);
         let guard = AliveGuard(Arc::clone(&alive));
         let gone = Arc::clone(&metrics);
         let batcher = Batcher::new(policy.clone(), CostModel::default(), prefetch);
         let publish = queue_gauges(Arc::clone(&admission), Arc::clone(&metrics));
         let wires = Wires {
             requests: requests_out,
-            ran: ran_out,
+            reports: reports_out,
             batches,
         };
         let model = name.to_owned();
         let scheduler = spawn(name, "schedule", move || {
-            let _guard = guard;
-            scheduler::run(&model, batcher, wires, held_max, clock, publish);
+            let left = scheduler::run(&model, batcher, wires, held_max, clock, publish);
+            drop(guard);
+            refuse_all(&left, clock);
             // The last batch may be answered after the last look at the queue.
             for class in Class::ALL {
                 gone.queue(class, 0, 0);
@@ -368,6 +370,13 @@ impl Lane {
             let now = request.tokenized;
             request.refuse(Rejection::Lost, now);
         }
+    }
+}
+
+/// What came while the last executor went is refused, and what comes until the lane is let go.
+fn refuse_all(requests: &Receiver<Request>, clock: Clock) {
+    for request in requests {
+        request.refuse(Rejection::Lost, clock.now());
     }
 }
 

@@ -9,7 +9,16 @@ use tracing::warn;
 
 use crate::clock::Clock;
 
-/// What an executor reports after each batch: it has room for one more.
+/// What an executor reports.
+#[derive(Clone, Copy, Debug)]
+pub enum Report {
+    /// A batch is done: there is room for one more.
+    Ran(Ran),
+    /// The executor with this number takes no more.
+    Gone(usize),
+}
+
+/// A batch that is done.
 #[derive(Clone, Copy, Debug)]
 pub struct Ran {
     /// Which of them, by its number.
@@ -27,13 +36,14 @@ pub struct Wires {
     /// Tokenized requests.
     pub requests: Receiver<Request>,
     /// The executors' reports.
-    pub ran: Receiver<Ran>,
+    pub reports: Receiver<Report>,
     /// To each executor, by its number. They have room for what an executor may hold, so that a send never blocks.
     pub batches: Vec<Sender<Batch>>,
 }
 
 /// Runs until the requests' senders are gone and everything they sent is on its way, or until every
-/// executor is gone. What is left in the batcher then answers by itself.
+/// executor is gone. What is left in the batcher then answers by itself. What is left in the queue does not, and
+/// more may come as long as it has senders: so the queue is handed back.
 ///
 /// `held_max`: how many batches an executor can hold, the running one included. `idle` is called
 /// after each round, to publish the queue's figures.
@@ -44,13 +54,14 @@ pub fn run(
     held_max: usize,
     clock: Clock,
     mut idle: impl FnMut(),
-) {
+) -> Receiver<Request> {
     let Wires {
         mut requests,
-        ran,
+        reports,
         batches,
     } = wires;
-    let mut turns = Turns::new(batches.len(), held_max);
+    let queue = requests.clone();
+    let mut executors = Executors::new(batches, held_max);
     // Packed for an executor that is gone.
     let mut packed = None;
     let mut open = true;
@@ -59,7 +70,7 @@ pub fn run(
             batcher.offer(request);
         }
         let mut wake = None;
-        while let Some(executor) = turns.next() {
+        while let Some(executor) = executors.turns.next() {
             let batch = match packed.take() {
                 Some(batch) => batch,
                 None if batcher.is_empty() => break,
@@ -71,20 +82,14 @@ pub fn run(
                     }
                 },
             };
-            match batches[executor].send(batch) {
-                Ok(()) => turns.given(executor),
-                Err(SendError(batch)) => {
-                    turns.gone(executor);
-                    packed = Some(batch);
-                }
-            }
+            packed = executors.give(executor, batch);
         }
-        if turns.all_gone() {
-            return;
+        if executors.turns.all_gone() {
+            break;
         }
         idle();
         if !open && batcher.is_empty() && packed.is_none() {
-            return;
+            break;
         }
         let timer = after(wake.map_or(PUBLISH, |at: Nanos| {
             at.since(clock.now()).clamp(MIN_WAIT, PUBLISH)
@@ -96,9 +101,9 @@ pub fn run(
                 open = false;
                 requests = never();
             },
-            recv(ran) -> report => match report {
-                Ok(Ran { executor, shape, took, too_large }) => {
-                    turns.done(executor);
+            recv(reports) -> report => match report {
+                Ok(Report::Ran(Ran { executor, shape, took, too_large })) => {
+                    executors.turns.done(executor);
                     if let Some(took) = took {
                         batcher.observe(shape, took);
                     }
@@ -106,10 +111,51 @@ pub fn run(
                         warn!(model, tokens = too_large, from, to, "no memory for a batch: tokens_max is lowered");
                     }
                 }
-                Err(_) => return,
+                Ok(Report::Gone(executor)) => executors.gone(executor),
+                Err(_) => break,
             },
             recv(timer) -> _ => {}
         }
+    }
+    queue
+}
+
+/// Who runs batches, and whose turn it is.
+struct Executors {
+    to: Vec<Option<Sender<Batch>>>,
+    turns: Turns,
+}
+
+impl Executors {
+    fn new(to: Vec<Sender<Batch>>, held_max: usize) -> Executors {
+        Executors {
+            turns: Turns::new(to.len(), held_max),
+            to: to.into_iter().map(Some).collect(),
+        }
+    }
+
+    /// Hands a batch over; one whose executor is gone comes back.
+    fn give(&mut self, executor: usize, batch: Batch) -> Option<Batch> {
+        let sent = match &self.to[executor] {
+            Some(to) => to.send(batch),
+            None => Err(SendError(batch)),
+        };
+        match sent {
+            Ok(()) => {
+                self.turns.given(executor);
+                None
+            }
+            Err(SendError(batch)) => {
+                self.gone(executor);
+                Some(batch)
+            }
+        }
+    }
+
+    /// Lets go of the channel, and with it of the batches that nobody took out.
+    fn gone(&mut self, executor: usize) {
+        self.turns.gone(executor);
+        self.to[executor] = None;
     }
 }
 
@@ -184,12 +230,12 @@ mod tests {
         }
         drop((ran_in, batches_out));
         // Returns although the requests' sender is still there.
-        run(
+        let _ = run(
             "model",
             batcher,
             Wires {
                 requests: requests_out,
-                ran,
+                reports: ran,
                 batches: vec![batches],
             },
             1,
@@ -229,18 +275,18 @@ mod tests {
                     took: None,
                     too_large: None,
                 };
-                if report.send(report_one).is_err() {
+                if report.send(Report::Ran(report_one)).is_err() {
                     break;
                 }
             }
             texts
         });
-        run(
+        let _ = run(
             "model",
             batcher,
             Wires {
                 requests: requests_out,
-                ran,
+                reports: ran,
                 batches: vec![batches],
             },
             1,
@@ -249,6 +295,43 @@ mod tests {
         );
         assert_eq!(executor.join().unwrap(), 8);
         assert_eq!(answers.0.lock().len(), 8);
+    }
+
+    #[test]
+    fn a_batch_that_an_executor_left_behind_is_answered_while_others_go_on() {
+        let (batcher, admission, answers) = rig();
+        let (requests, requests_out) = bounded(8);
+        let (gone, gone_out) = bounded::<Batch>(1);
+        let (other, _other_out) = bounded::<Batch>(1);
+        let (report, reports) = bounded(2);
+        for row in 0..4 {
+            requests.send(request(&admission, &answers, row)).unwrap();
+        }
+        let wires = Wires {
+            requests: requests_out,
+            reports,
+            batches: vec![gone, other],
+        };
+        let scheduler =
+            std::thread::spawn(move || drop(run("model", batcher, wires, 1, Clock::start(), || {})));
+        // It has a batch, which nobody will take out.
+        while gone_out.is_empty() {
+            std::thread::yield_now();
+        }
+        drop(gone_out);
+        report.send(Report::Gone(0)).unwrap();
+        while answers.0.lock().is_empty() {
+            std::thread::yield_now();
+        }
+        assert!(
+            answers
+                .0
+                .lock()
+                .iter()
+                .all(|(_, outcome)| *outcome == Err(Rejection::Lost))
+        );
+        drop((requests, report));
+        scheduler.join().unwrap();
     }
 
     #[test]
@@ -266,20 +349,20 @@ mod tests {
             for batch in batches_out {
                 let shape = batch.shape();
                 batch.answer(Err(Rejection::Cancelled), Nanos(1));
-                let _ = report.send(Ran {
+                let _ = report.send(Report::Ran(Ran {
                     executor: 1,
                     shape,
                     took: None,
                     too_large: Some(shape.tokens),
-                });
+                }));
             }
         });
         let wires = Wires {
             requests: requests_out,
-            ran,
+            reports: ran,
             batches: vec![gone, batches],
         };
-        run("model", batcher, wires, 1, Clock::start(), || {});
+        let _ = run("model", batcher, wires, 1, Clock::start(), || {});
         executor.join().unwrap();
         let answers = answers.0.lock();
         let told = |outcome: &Outcome| *outcome == Err(Rejection::Cancelled);

@@ -10,7 +10,7 @@ use penstock_core::{Batch, Failure, Nanos, Outcome};
 use penstock_models::{Model, ModelError, Pipelined};
 
 use super::{Done, Executor};
-use crate::scheduler::Ran;
+use crate::scheduler::Report;
 
 /// How often the thread looks whether rows have arrived while it also waits for a batch that might be started
 /// meanwhile. Rows are late by this at most, plus what the system adds to a sleep: some 50 µs.
@@ -40,7 +40,7 @@ impl Failed {
 struct Pipeline<'a> {
     executor: &'a Executor,
     model: &'a mut dyn Model,
-    ran: &'a Sender<Ran>,
+    reports: &'a Sender<Report>,
     /// The oldest first.
     flights: VecDeque<Flight>,
     /// When the device was done with the batch before the oldest.
@@ -52,12 +52,12 @@ pub(super) fn run(
     executor: &Executor,
     model: &mut dyn Model,
     batches: &Receiver<Batch>,
-    ran: &Sender<Ran>,
+    reports: &Sender<Report>,
 ) -> Result<(), String> {
     let mut pipeline = Pipeline {
         executor,
         model,
-        ran,
+        reports,
         flights: VecDeque::new(),
         free: executor.clock.now(),
     };
@@ -104,7 +104,7 @@ impl Pipeline<'_> {
         let submitted = self.executor.clock.now();
         // Who left or ran out of time while the batch waited costs no compute.
         if batch.shed(submitted) == 0 {
-            self.executor.nothing_to_run(&batch, self.ran);
+            self.executor.nothing_to_run(&batch, self.reports);
             return Ok(());
         }
         let outcome = self.guarded(|device| device.submit(&batch.tokens));
@@ -172,7 +172,7 @@ impl Pipeline<'_> {
             let Flight { batch, submitted } = flight;
             let begun = submitted.max(self.free);
             let done = self.executor.rescue(self.model, batch, begun, failure);
-            match self.executor.finish(done, self.ran) {
+            match self.executor.finish(done, self.reports) {
                 Ok(finished) => self.free = finished,
                 Err(why) => lost = lost.or(Some(why)),
             }
@@ -184,7 +184,9 @@ impl Pipeline<'_> {
         let Flight { batch, submitted } = flight;
         // It waited for the batch before it; that time was the other's.
         let begun = submitted.max(self.free);
-        self.free = self.executor.finish(Done::clean(batch, rows, begun), self.ran)?;
+        self.free = self
+            .executor
+            .finish(Done::clean(batch, rows, begun), self.reports)?;
         Ok(())
     }
 }
