@@ -188,12 +188,21 @@ fn unreachable_broker(error: &KafkaError, route: &KafkaRoute, consumer: &BaseCon
         .told
         .last_trouble()
         .unwrap_or_else(|| error.to_string());
-    let right = if trouble.contains("uthentication") {
+    let right = remedy(&trouble);
+    format!("no broker of {} answers: {trouble}; {right}", route.brokers)
+}
+
+/// What most likely mends it, by librdkafka's words for it.
+fn remedy(trouble: &str) -> &'static str {
+    if trouble.contains("certificate verify failed") {
+        "check ssl.ca.location under [kafka.client]: none of the authorities there vouches for the broker"
+    } else if trouble.contains("SSL alert number") {
+        "check ssl.certificate.location and ssl.key.location under [kafka.client]: the broker wants a certificate it trusts"
+    } else if trouble.contains("uthentication") {
         "check sasl.mechanism, sasl.username and sasl.password under [kafka.client]"
     } else {
         "check brokers, and security.protocol under [kafka.client]"
-    };
-    format!("no broker of {} answers: {trouble}; {right}", route.brokers)
+    }
 }
 
 /// A consumer that leaves its group when it is dropped, whatever the group asks of it meanwhile.

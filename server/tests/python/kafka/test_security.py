@@ -38,9 +38,15 @@ def told(one) -> str:
     return "\n".join([one.said(), one.page(), check.stdout, check.stderr])
 
 
-@pytest.mark.parametrize("how", ["sasl_plaintext", "sasl_ssl", "ssl"])
-def test_a_stream_is_scored_through_a_secured_listener(how, stage):
-    stream = filled(stage, how.replace("_", "-"), **entry(stage, how))
+# SASL over TLS is SCRAM where nothing else is said; PLAIN must be safe there too.
+PLAIN = {"sasl.mechanism": "PLAIN"}
+WAYS = [("sasl_plaintext", {}), ("sasl_ssl", {}), ("sasl_ssl", PLAIN), ("ssl", {})]
+
+
+@pytest.mark.parametrize(("how", "besides"), WAYS, ids=["plain", "scram-over-tls", "plain-over-tls", "mutual-tls"])
+def test_a_stream_is_scored_through_a_secured_listener(how, besides, stage):
+    route = entry(stage, how)
+    stream = filled(stage, how.replace("_", "-"), **route | {"client": route["client"] | besides})
     one = stream.instance().wait_ready()
     stream.wait_end()
     assert PASSWORD not in told(one)
@@ -75,6 +81,7 @@ def test_a_broker_of_unknown_origin_is_refused(stage):
     stream = filled(stage, "unknown-origin", **route)
     one = stream.instance()
     waits(one, "certificate verify failed")
+    waits(one, "check ssl.ca.location under [kafka.client]")
     assert PASSWORD not in told(one)
     assert not stream.group.total()
 
@@ -84,7 +91,9 @@ def test_who_brings_no_certificate_is_refused(stage):
     for part in ("certificate", "key"):
         route["client"].pop(f"ssl.{part}.location")
     stream = filled(stage, "no-certificate", **route)
-    waits(stream.instance(), "SSL alert number")
+    one = stream.instance()
+    waits(one, "SSL alert number")
+    waits(one, "check ssl.certificate.location and ssl.key.location under [kafka.client]")
     assert not stream.group.total()
 
 
