@@ -11,7 +11,7 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import eventually
+from conftest import MINILM, eventually
 from test_http_kserve import call
 
 MIB = 1 << 20
