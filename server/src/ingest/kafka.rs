@@ -35,7 +35,7 @@ use penstock_core::{InFlightBounds, Pace};
 use rdkafka::consumer::Consumer;
 use tokio::runtime::Handle;
 use tokio::sync::watch as latest;
-use tracing::error;
+use tracing::{error, warn};
 
 pub use client::check;
 
@@ -180,12 +180,15 @@ impl Seat {
                     attempt = 0;
                     let ran = catch_unwind(AssertUnwindSafe(|| pump.run()));
                     unready.get_or_insert_with(down);
-                    match ran {
+                    let why = match ran {
                         Ok(Ok(())) => return Ok(()),
                         Ok(Err(Trouble::Fatal(reason))) => return Err(self.ended(reason)),
                         Ok(Err(Trouble::Abort(why) | Trouble::Restart(why))) => why,
                         Err(_) => "the pump panicked".into(),
-                    }
+                    };
+                    // Said first: to let the clients go may take a while.
+                    warn!(route = self.route.name, reason = why, "the route begins anew");
+                    why
                 }
                 Err(why) => why,
             };
