@@ -5,7 +5,8 @@
 //! 1. bulk work older than `bulk_age_max` goes first, with at most a quarter of the batch and at least
 //!    one text, except where it alone filled the batch before while interactive work waited;
 //! 2. then interactive work;
-//! 3. then bulk work fills what is left.
+//! 3. then bulk work fills what is left, while the batch is predicted to keep the interactive target.
+//!    Interactive work itself is not cut: its batches are as large as the load makes them.
 //!
 //! So under any load each class moves on in every second batch. The quarter is there because a stream
 //! that is always behind has *only* old work: without it, ageing would turn the two classes around.
@@ -23,7 +24,7 @@ use crate::request::{Class, Nanos, Request};
 const AGED_SHARE: u32 = 4;
 /// An interactive text waits at worst for the batch that runs and for its own, and for those that are prefetched.
 const BATCHES_IN_TARGET: u32 = 2;
-/// How long the last interactive text keeps batches short.
+/// How long the last interactive text keeps bulk work from making long batches.
 const INTERACTIVE_RECENT: Duration = Duration::from_secs(10);
 /// After so many refusals by forecast, with no batch in between to check it by, one text runs anyway:
 /// otherwise a forecast that is too dark would never be put right.
@@ -129,8 +130,12 @@ impl Batcher {
         let room = Room {
             tokens: self.policy.tokens_max(),
             texts: self.policy.requests_max(),
-            time: self.time_max(now),
+            time: None,
             age_min: Duration::ZERO,
+        };
+        let beside = Room {
+            time: self.time_max(now),
+            ..room
         };
         let mut draft = Draft {
             requests: Vec::with_capacity(self.len().min(room.texts)),
@@ -142,7 +147,7 @@ impl Batcher {
             let aged = Room {
                 tokens: room.tokens / AGED_SHARE as usize,
                 texts: room.texts / AGED_SHARE as usize,
-                time: room.time.map(|time| time / AGED_SHARE),
+                time: beside.time.map(|time| time / AGED_SHARE),
                 age_min: self.policy.bulk_age_max(),
             };
             self.fill(&mut draft, Class::Bulk, &aged, now);
@@ -150,7 +155,7 @@ impl Batcher {
         let before = draft.requests.len();
         self.fill(&mut draft, Class::Interactive, &room, now);
         self.interactive_owed = draft.requests.len() == before && !self.interactive.is_empty();
-        self.fill(&mut draft, Class::Bulk, &room, now);
+        self.fill(&mut draft, Class::Bulk, &beside, now);
         if self.is_empty() {
             self.deadline_min = None;
         }
@@ -267,7 +272,7 @@ impl Batcher {
         earlier(Some(oldest + delay), latest).filter(|&at| at > now)
     }
 
-    /// How long a batch may take, so that interactive work keeps its target.
+    /// How long a batch may take that bulk work joins, so that interactive work keeps its target.
     fn time_max(&self, now: Nanos) -> Option<Duration> {
         let recent = self
             .interactive_seen

@@ -52,8 +52,8 @@ impl BatchPolicy {
     /// * `bulk_age_max`: bulk work older than this goes before interactive work;
     /// * `window`: the longest text, in tokens;
     /// * `queue_delay_max`: how long a batch that is not full waits for more; zero starts it at once;
-    /// * `interactive_target`: the latency that interactive work should keep; batches are cut so that
-    ///   it can, while there is such work.
+    /// * `interactive_target`: the latency that interactive work should keep: while there is such work, bulk
+    ///   work joins no batch that would then be too long for it.
     pub fn new(
         tokens_max: usize,
         requests_max: usize,

@@ -135,10 +135,10 @@ pub struct Batching {
     pub bulk_age_max: Duration,
     /// How long an idle device waits for more texts.
     pub queue_delay_max: Duration,
-    /// The latency that batches are kept small for, where there is one.
-    pub interactive_target: Option<Duration>,
-    /// Batches that are prepared while one runs.
-    pub prefetch: usize,
+    /// The latency of interactive work that bulk work leaves room for.
+    pub interactive_target: Duration,
+    /// Batches that are prepared while one runs; `None` is none on the CPU and one on a GPU.
+    pub prefetch: Option<usize>,
     /// Executors on each GPU.
     pub executors: usize,
 }

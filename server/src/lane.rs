@@ -162,13 +162,14 @@ impl Drop for AliveGuard {
 }
 
 impl Lane {
-    /// Starts the threads of a loaded model, each copy of which prepares `prefetch` batches while one runs.
+    /// Starts the threads of a loaded model, each copy of which prepares `prefetch` batches while one runs: where
+    /// nobody said how many, none if it computes on the threads that would prepare them, and one if a device does.
     pub fn open(
         name: &str,
         version: &str,
         copies: Copies,
         policy: BatchPolicy,
-        prefetch: usize,
+        prefetch: Option<usize>,
         shared: Shared,
         metrics: Arc<ModelMetrics>,
     ) -> Result<(Arc<Lane>, LaneThreads), Rejection> {
@@ -176,7 +177,7 @@ impl Lane {
             spec,
             tokenizer,
             device,
-            models,
+            mut models,
         } = copies;
         let Shared {
             pool, limits, clock, ..
@@ -185,6 +186,8 @@ impl Lane {
         let room = Arc::new(Notify::new());
         let admission = gate(&limits, tokenizer.max_length(), Arc::clone(&room)).map_err(|e| refuse(&e))?;
         let (requests, requests_out) = bounded(limits.queue_texts_max);
+        let on_device = models.iter_mut().any(|(model, _)| model.pipelined().is_some());
+        let prefetch = prefetch.unwrap_or(usize::from(on_device));
         let held_max = prefetch + 1;
         // Room for a report of each batch that an executor may hold, and for its last.
         let (reports, reports_out) = bounded((held_max + 1) * models.len());
@@ -391,7 +394,7 @@ pub fn policy(batching: &Batching, window: usize, tokens: usize) -> Result<Batch
         batching.bulk_age_max,
         window,
         batching.queue_delay_max,
-        batching.interactive_target,
+        Some(batching.interactive_target),
     )
 }
 

@@ -225,6 +225,19 @@ fn without_prefetching_a_batch_may_take_half_of_the_target() {
 }
 
 #[test]
+fn interactive_work_alone_is_not_cut() {
+    let policy = BatchPolicy::new(100, 100, MS * 1000, 100, Duration::ZERO, Some(30 * MS)).unwrap();
+    let mut world = World::new(policy, one_ms_a_token());
+    for _ in 0..60 {
+        world.offer(Interactive, 2, 0);
+    }
+    let bulk = world.offer(Bulk, 2, 0);
+    assert_eq!(world.run(1).len(), 50);
+    assert_eq!(world.run(1).len(), 10, "21 ms are too long for bulk work to join");
+    assert_eq!(world.run(1), [bulk]);
+}
+
+#[test]
 fn the_longest_text_runs_even_where_it_breaks_the_target() {
     let policy = BatchPolicy::new(100, 100, MS * 1000, 100, Duration::ZERO, Some(30 * MS)).unwrap();
     let mut world = World::new(policy, one_ms_a_token());

@@ -152,14 +152,14 @@ pub(super) struct Batching {
         value_name = "TIME"
     )]
     pub(super) queue_delay_max: Option<Time>,
-    /// The latency that batches are kept small for while interactive texts wait [default: none]
+    /// The latency of interactive texts that bulk texts leave room for [default: 50ms]
     #[arg(
         long = "batching-interactive-target",
         env = "PENSTOCK_BATCHING_INTERACTIVE_TARGET",
         value_name = "TIME"
     )]
     pub(super) interactive_target: Option<Time>,
-    /// Batches that are prepared while one runs, 0 to 8 [default: 1]
+    /// Batches that are prepared while one runs, 0 to 8 [default: 0 on the CPU, 1 on a GPU]
     #[arg(
         long = "batching-prefetch",
         env = "PENSTOCK_BATCHING_PREFETCH",

@@ -271,14 +271,13 @@ fn batching(raw: &raw::Batching, limits: &Limits) -> Result<Batching, (&'static 
         texts_max: count(raw.texts_max, 1024),
         bulk_age_max: time(raw.bulk_age_max, Duration::from_secs(2)),
         queue_delay_max: time(raw.queue_delay_max, Duration::ZERO),
-        interactive_target: raw.interactive_target.map(|time| time.0),
-        prefetch: raw.prefetch.unwrap_or(1),
+        interactive_target: time(raw.interactive_target, Duration::from_millis(50)),
+        prefetch: raw.prefetch,
         executors: count(raw.executors, 1),
     };
     let Batching {
         tokens_max,
         queue_delay_max,
-        interactive_target,
         prefetch,
         executors,
         ..
@@ -291,20 +290,23 @@ fn batching(raw: &raw::Batching, limits: &Limits) -> Result<Batching, (&'static 
         return Err(("tokens_max", message));
     }
     for (key, value, most) in [
-        ("prefetch", prefetch, PREFETCH_MAX),
+        ("prefetch", prefetch.unwrap_or_default(), PREFETCH_MAX),
         ("executors", executors, EXECUTORS_MAX),
     ] {
         if value > most {
             return Err((key, format!("{key} is {value}; {most} is the most")));
         }
     }
-    match interactive_target.filter(|target| *target <= queue_delay_max) {
+    match raw
+        .interactive_target
+        .filter(|target| target.0 <= queue_delay_max)
+    {
         Some(target) => Err((
             "queue_delay_max",
             format!(
                 "waiting {} for more texts leaves nothing of interactive_target = {}",
                 Time(queue_delay_max),
-                Time(target)
+                target
             ),
         )),
         None => Ok(batching),

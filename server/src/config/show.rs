@@ -79,12 +79,9 @@ impl Batching {
             ("texts_max", self.texts_max.to_string()),
             ("bulk_age_max", quoted(Time(self.bulk_age_max))),
             ("queue_delay_max", quoted(Time(self.queue_delay_max))),
+            ("interactive_target", quoted(Time(self.interactive_target))),
         ]);
-        settings.extend(
-            self.interactive_target
-                .map(|target| ("interactive_target", quoted(Time(target)))),
-        );
-        settings.push(("prefetch", self.prefetch.to_string()));
+        settings.extend(self.prefetch.map(|batches| ("prefetch", batches.to_string())));
         settings.push(("executors", self.executors.to_string()));
         lines(&settings)
     }

@@ -110,8 +110,8 @@ fn every_setting_of_a_file_arrives() {
         texts_max: 64,
         bulk_age_max: Duration::from_millis(500),
         queue_delay_max: Duration::from_millis(2),
-        interactive_target: Some(Duration::from_millis(100)),
-        prefetch: 2,
+        interactive_target: Duration::from_millis(100),
+        prefetch: Some(2),
         executors: 3,
     };
     let [sentiment, minilm] = config.models.as_slice() else {
@@ -454,14 +454,14 @@ fn the_manual_has_every_setting_with_its_names_and_default() {
                 &shown[section]
             };
             // Not shown where nobody said it: it depends on the device and the model.
-            let unsaid = if key == "tokens_max" {
-                "1024 on the CPU, 8192 on a GPU".to_owned()
-            } else {
-                "none".to_owned()
+            let unsaid = match key.as_str() {
+                "tokens_max" => "1024 on the CPU, 8192 on a GPU",
+                "prefetch" => "0 on the CPU, 1 on a GPU",
+                _ => "none",
             };
-            let default = table
-                .get(&key)
-                .map_or(unsaid, |v| v.as_str().map_or(v.to_string(), str::to_owned));
+            let default = table.get(&key).map_or(unsaid.to_owned(), |v| {
+                v.as_str().map_or(v.to_string(), str::to_owned)
+            });
             assert_eq!(
                 line.split('|').nth(4).unwrap().trim().trim_matches('`'),
                 default,

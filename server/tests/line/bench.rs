@@ -215,7 +215,7 @@ impl Rig {
         let policy = lane::policy(&batching(), window, window).expect("a batch holds a text");
         let metrics = metrics.model("rig", "1");
         let (lane, threads) =
-            Lane::open("rig", "1", copies, policy, prefetch, shared, metrics).expect("threads");
+            Lane::open("rig", "1", copies, policy, Some(prefetch), shared, metrics).expect("threads");
         Rig {
             lane,
             clock,
@@ -298,8 +298,8 @@ fn batching() -> Batching {
         texts_max: 64,
         bulk_age_max: Duration::from_millis(100),
         queue_delay_max: Duration::ZERO,
-        interactive_target: None,
-        prefetch: 0,
+        interactive_target: Duration::from_millis(50),
+        prefetch: None,
         executors: 1,
     }
 }
