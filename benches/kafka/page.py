@@ -12,7 +12,7 @@ PROCESSES = ("server", "broker", "consumer")
 
 
 def earlier(folder: Path, name: str, about: dict) -> dict:
-    """What other parts found on the same day in the same commit."""
+    """What other parts found on the same day; each says in which commit."""
     file = folder / f"{about['date'].split()[0]}-{name}.json"
     if not file.exists():
         return {}
@@ -20,8 +20,12 @@ def earlier(folder: Path, name: str, about: dict) -> dict:
     return {key: value for key, value in found.items() if key != "about"} if same(found["about"], about) else {}
 
 
+def merge(one: dict, other: dict) -> dict:
+    return one | other | {"commits": one.get("commits", {}) | other["commits"]}
+
+
 def same(one: dict, other: dict) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("commit", "cpu", "model", "workload", "threads"))
+    return all(one.get(key) == other.get(key) for key in ("cpu", "model", "workload", "threads"))
 
 
 def sections(measured: dict, cores: int) -> list[str]:
@@ -101,11 +105,11 @@ def interactive(found: dict) -> list[str]:
         alone = rounds.get(name.replace("both", "drain alone"))
         kept = ratio(measured, alone, TOKENS)[0] if name.endswith("both") else ""
         rows.append([*row, slower, kept])
-    rate, target = results.shown(found["rate"]), results.shown(found["target_ms"])
+    rate = results.shown(found["rate"])
     heads = ["what", "drain, tokens/s", "p50 ms", "p99 ms", "p99, of idle", "drain, of alone"]
     return [
         "## Interactive requests beside a drain (wanted: p99 at most 2 of idle, the drain at least 0.85 of alone)\n",
         f"{backlog(found)}. {rate} requests a second over gRPC, Poisson arrivals, 10 % of the bare forward's texts/s. "
-        f"Target: `interactive_target` of {target} ms, `prefetch = 0`.\n",
+        "Uncut: `interactive_target` of an hour, `prefetch = 1`.\n",
         results.table(heads, rows),
     ]
