@@ -143,6 +143,7 @@ impl Folder {
             vocabulary: config.vocabulary,
             max_length,
             pooling: (task == Task::Embedding).then(|| sentence.pooling.unwrap_or(Pooling::Mean)),
+            pooling_assumed: task == Task::Embedding && sentence.pooling.is_none(),
             normalize: task == Task::Embedding && sentence.normalize,
             parameters: dtypes.values().sum(),
             dtypes,

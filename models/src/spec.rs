@@ -73,6 +73,9 @@ pub struct ModelSpec {
     pub max_length: usize,
     /// How token vectors become one; `None` for a classifier, whose head takes the first token.
     pub pooling: Option<Pooling>,
+    /// True where no file says so and [`ModelSpec::pooling`] is sentence-transformers' default, the mean: as meant, or
+    /// because a cached snapshot was downloaded without `modules.json` and `1_Pooling/config.json`.
+    pub pooling_assumed: bool,
     /// True where `modules.json` ends in a Normalize module. [`crate::Model::forward`] does not apply it:
     /// a request may ask for the raw vector, so whoever answers applies [`crate::normalize`].
     pub normalize: bool,

@@ -390,11 +390,20 @@ fn inspect_tells_what_load_makes_of_a_folder() {
         (spec.hidden, spec.layers, spec.heads, spec.parity_cases),
         (64, 2, 4, 220)
     );
-    assert!(spec.labels.is_empty() && spec.normalize);
+    assert!(spec.labels.is_empty() && spec.normalize && !spec.pooling_assumed);
     let loaded = penstock_models::load(copy.path(), &options()).unwrap();
     assert_eq!(format!("{:?}", loaded.spec), format!("{spec:?}"));
     assert!(spec.max_length <= loaded.model.window());
     assert_eq!(loaded.tokenizer.max_length(), spec.max_length);
+}
+
+#[test]
+fn pooling_that_no_file_describes_is_told_as_assumed() {
+    let copy = Copy::of("mpnet-embedding-mean");
+    copy.remove("modules.json");
+    copy.remove("1_Pooling/config.json");
+    let spec = penstock_models::inspect(copy.path()).unwrap();
+    assert!(spec.task == Task::Embedding && spec.pooling_assumed && !spec.normalize);
 }
 
 #[test]

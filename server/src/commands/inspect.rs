@@ -42,9 +42,12 @@ fn describe(folder: &Path, spec: &ModelSpec) -> String {
             lines.push(("problem", spec.problem.name().to_owned()));
         }
         Task::Embedding => {
-            let pooling = spec
+            let mut pooling = spec
                 .pooling
                 .map_or("none".to_owned(), |p| format!("{p:?}").to_lowercase());
+            if spec.pooling_assumed {
+                pooling += " (assumed: there is neither modules.json nor 1_Pooling/config.json)";
+            }
             lines.push(("dimensions", spec.hidden.to_string()));
             lines.push(("pooling", pooling));
             lines.push(("normalized", if spec.normalize { "yes" } else { "no" }.to_owned()));

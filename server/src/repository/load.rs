@@ -76,6 +76,14 @@ impl Loader<'_> {
         let none = || ModelError::Batch("there is no device to run on".into());
         let first = devices.first().cloned().ok_or_else(none)?;
         let mut copies = Copies::of(each, first).ok_or_else(none)?;
+        if copies.spec.pooling_assumed {
+            warn!(
+                model = self.config.name,
+                folder = %self.folder.display(),
+                "neither modules.json nor 1_Pooling/config.json says how tokens become one vector: it is the mean, \
+                 not normalised; if this is a cached snapshot, download the whole model again"
+            );
+        }
         if let Some(wrap) = self.wrap {
             let wrapped = copies.models.into_iter().map(|(model, seat)| (wrap(model), seat));
             copies.models = wrapped.collect();

@@ -125,6 +125,7 @@ pub(crate) mod tests {
             vocabulary: 10,
             max_length: 16,
             pooling: None,
+            pooling_assumed: false,
             normalize: false,
             parameters: 0,
             dtypes: BTreeMap::new(),
