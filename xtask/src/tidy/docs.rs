@@ -63,3 +63,24 @@ fn metric_names(text: &str, quote: char) -> BTreeSet<String> {
         .filter(|name: &String| !name.ends_with('_'))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_named_with_its_line() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text = "[here](tidy.rs#top) [there](https://example.org) [top](#top)\n[gone](gone.md#part)";
+        let mut faults = Vec::new();
+        check_links(root, Path::new("src/page.md"), text, &mut faults);
+        assert_eq!(faults, ["src/page.md:2: link to gone.md, which does not exist"]);
+    }
+
+    #[test]
+    fn metric_names_are_those_right_after_a_quote() {
+        let text = r#"name("penstock_a_total") "penstock_" + "x_penstock_b" "nv_inference_c{d}""#;
+        let expected = ["nv_inference_c", "penstock_a_total"].map(String::from);
+        assert_eq!(metric_names(text, '"'), BTreeSet::from(expected));
+    }
+}

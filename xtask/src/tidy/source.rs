@@ -58,3 +58,59 @@ pub fn check(file: &Path, text: &str, faults: &mut Vec<String>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(file: &str, text: &str) -> Vec<String> {
+        let mut faults = Vec::new();
+        check(Path::new(file), text, &mut faults);
+        faults
+    }
+
+    #[test]
+    fn each_rule_finds_its_fault() {
+        let long = format!("//! Head.\n{}", "\n".repeat(LINES_MAX));
+        for (file, text, expected) in [
+            ("core/src/a.rs", "fn a() {}", "core/src/a.rs:1: the first line"),
+            ("core/src/a.rs", long.as_str(), "core/src/a.rs: 501 lines"),
+            ("core/src/utils.rs", "//! Head.", "core/src/utils.rs: the name"),
+            (
+                "core/src/a.rs",
+                "//! Head.\n// TODO: later",
+                "core/src/a.rs:2: TODO",
+            ),
+            (
+                "core/src/a.rs",
+                "//! Head.\nunsafe { f() }",
+                "core/src/a.rs:2: unsafe",
+            ),
+            (
+                "server/src/lane.rs",
+                "//! Head.\nuse tonic::Status;",
+                "server/src/lane.rs:2: wire",
+            ),
+        ] {
+            let found = faults(file, text);
+            assert!(
+                matches!(&found[..], [one] if one.starts_with(expected)),
+                "{expected}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_is_no_fault() {
+        for (file, text) in [
+            ("kernels/src/a.rs", "//! Head.\nunsafe { f() }"),
+            ("kernels/cu/a.cu", "// no head is asked of it"),
+            (
+                "server/src/ingest/a.rs",
+                "//! Head.\nuse tonic::Status; // unsafe { in words }",
+            ),
+        ] {
+            assert_eq!(faults(file, text), Vec::<String>::new(), "{file}");
+        }
+    }
+}
