@@ -10,6 +10,7 @@ mod attention;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
 mod embedding;
+mod gate;
 pub(crate) mod gemm;
 pub(crate) mod int8;
 #[cfg(target_arch = "x86_64")]
@@ -63,6 +64,8 @@ pub struct Cpu {
     strips_done: Vec<AtomicUsize>,
     /// The same processor once for each thread, for the parts of a batch that it computes by itself.
     seats: Vec<Cpu>,
+    /// Their team.
+    helpers: Threads,
     sent: VecDeque<Vec<f32>>,
     spare: Vec<Vec<f32>>,
 }
@@ -80,15 +83,21 @@ impl Cpu {
 
     /// A processor that computes with a team that others use too, its linear layers in `precision`.
     pub fn on(threads: Threads, path: Path, precision: Precision) -> Self {
+        let mut cpu = Self::seat(threads, path, precision);
+        let count = cpu.threads.count();
+        if count > 1 {
+            cpu.helpers = Threads::helped(count);
+            let seat = |_| Self::seat(cpu.helpers.clone(), path, precision);
+            cpu.seats = (0..count).map(seat).collect();
+        }
+        cpu
+    }
+
+    /// One without seats.
+    fn seat(threads: Threads, path: Path, precision: Precision) -> Self {
         let scratch = (0..threads.count())
             .map(|_| attention::Scratch::default())
             .collect();
-        let seats = match threads.count() {
-            1 => Vec::new(),
-            count => (0..count)
-                .map(|_| Self::on(Threads::none(), path, precision))
-                .collect(),
-        };
         Self {
             path,
             precision,
@@ -97,7 +106,8 @@ impl Cpu {
             scratch,
             attention_tasks: Vec::new(),
             strips_done: Vec::new(),
-            seats,
+            seats: Vec::new(),
+            helpers: Threads::helped(1),
             sent: VecDeque::new(),
             spare: Vec::new(),
         }
@@ -214,10 +224,12 @@ impl Ops for Cpu {
         }
         // Each part is one task, so nobody ever waits for its lock.
         let parts: Vec<_> = parts.iter_mut().map(|part| Mutex::new((part, Ok(())))).collect();
-        self.threads.each_with(&mut self.seats, parts.len(), |cpu, task| {
-            let (part, outcome) = &mut *parts[task].lock();
-            *outcome = work(cpu, part);
-        });
+        let helpers = &self.helpers;
+        self.threads
+            .each_helped(helpers, &mut self.seats, parts.len(), |cpu, task| {
+                let (part, outcome) = &mut *parts[task].lock();
+                *outcome = work(cpu, part);
+            });
         parts.into_iter().try_for_each(|part| part.into_inner().1)
     }
 

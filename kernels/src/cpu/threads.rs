@@ -1,30 +1,20 @@
-//! The compute threads: one team for all models, and regions of tasks that its members take one by one.
+//! The compute threads: one team for all models, whose members take tasks one by one.
 //!
-//! Whoever has a region computes itself and rings for the others; a member that comes late, because it
-//! slept or another process has its core, finds the tasks taken, and nobody has waited for it. Between
-//! two regions members look out for some microseconds before they sleep: a forward has some forty
-//! regions, and waking a thread costs more than the gap between two.
+//! Tasks are either small, a strip of one product, or large, a part of a batch from its first product to its
+//! last. Large ones end at different times: their texts are not quite equal, and a core that is shared with
+//! another process, or another guest of the host, is slower for a while. Who has none left helps with the
+//! products of those that still run.
 
-use std::any::Any;
-use std::hint::spin_loop;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, FairMutex, Mutex};
+use parking_lot::FairMutex;
 
+use super::gate::{Gate, MEMBERS_MAX};
 use super::pin;
 use crate::ops::KernelError;
-
-/// How often a member looks for the next region before it sleeps: some tens of microseconds.
-const LOOKS: u32 = 1000;
-
-/// The gate of a region: its number, whether it is open, and how many members are inside.
-const OPEN: u64 = 1 << 16;
-const INSIDE: u64 = OPEN - 1;
-const NUMBER: u32 = 32;
 
 /// A team of compute threads. Clones share it; its members end with the last clone.
 #[derive(Clone)]
@@ -33,31 +23,12 @@ pub struct Threads(Arc<Team>);
 struct Team {
     /// Who computes, the caller included.
     count: usize,
-    shared: Arc<Shared>,
+    gate: Arc<Gate>,
     members: Vec<JoinHandle<()>>,
     /// Where whoever calls is to run, in a team that is pinned.
     cpu: Option<usize>,
     /// Held for a whole forward: models take turns, in the order in which they came.
     turn: FairMutex<()>,
-}
-
-#[derive(Default)]
-struct Shared {
-    gate: AtomicU64,
-    /// Valid while a member is inside or the gate is open.
-    region: AtomicPtr<Region<'static>>,
-    /// Whether somebody has the members.
-    taken: AtomicBool,
-    asleep: AtomicUsize,
-    /// True once the team ends.
-    ended: Mutex<bool>,
-    bell: Condvar,
-}
-
-/// What members do once they are inside, and what they panicked with.
-struct Region<'a> {
-    work: &'a (dyn Fn() + Sync),
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Threads {
@@ -80,25 +51,25 @@ impl Threads {
     /// A team on `cpus`, the first of them for whoever calls; on any where there are none.
     fn on(count: usize, cpus: &[usize]) -> Result<Self, KernelError> {
         let refused = |reason: String| refused(count, reason);
-        if count == 0 || count as u64 > INSIDE {
-            return Err(refused(format!("1 to {INSIDE} are possible")));
+        if count == 0 || count > MEMBERS_MAX {
+            return Err(refused(format!("1 to {MEMBERS_MAX} are possible")));
         }
         let mut team = Team {
             count,
-            shared: Arc::default(),
+            gate: Arc::default(),
             members: Vec::with_capacity(count - 1),
             cpu: cpus.first().copied(),
             turn: FairMutex::new(()),
         };
         for index in 1..count {
-            let (shared, cpu) = (Arc::clone(&team.shared), cpus.get(index).copied());
+            let (gate, cpu) = (Arc::clone(&team.gate), cpus.get(index).copied());
             let (settled, outcome) = sync_channel(1);
             let member = std::thread::Builder::new()
                 .name(format!("compute-{index}"))
                 .spawn(move || {
                     // An error means that nobody waits any more.
                     let _ = settled.send(cpu.map_or(Ok(()), pin::here));
-                    shared.serve();
+                    gate.serve();
                 })
                 .map_err(|error| refused(error.to_string()))?;
             team.members.push(member);
@@ -109,11 +80,14 @@ impl Threads {
         Ok(Self(Arc::new(team)))
     }
 
-    /// A team of nobody but whoever calls.
-    pub(crate) fn none() -> Self {
+    /// A team without members of its own: whoever calls, and up to three of another team's that have nothing
+    /// else to do ([`Threads::each_helped`]).
+    pub(crate) fn helped(by: usize) -> Self {
+        // Each has scratch for all that may help it, which should not grow with the square of a large team.
+        const HELPED_MAX: usize = 4;
         Self(Arc::new(Team {
-            count: 1,
-            shared: Arc::default(),
+            count: by.min(HELPED_MAX),
+            gate: Arc::default(),
             members: Vec::new(),
             cpu: None,
             turn: FairMutex::new(()),
@@ -152,6 +126,36 @@ impl Threads {
         tasks: usize,
         run: impl Fn(&mut T, usize) + Sync,
     ) {
+        self.seated(scratch, tasks, run, |_| {});
+    }
+
+    /// The same for tasks that call `helpers` themselves: who finds none left helps with those that still run.
+    pub(crate) fn each_helped<T: Send>(
+        &self,
+        helpers: &Threads,
+        scratch: &mut [T],
+        tasks: usize,
+        run: impl Fn(&mut T, usize) + Sync,
+    ) {
+        let done = AtomicUsize::new(0);
+        let run = |scratch: &mut T, task| {
+            // Counted even where it panics, or the others would wait for it for ever.
+            let _counted = Counted(&done);
+            run(scratch, task);
+        };
+        self.seated(scratch, tasks, run, |tasks| {
+            helpers.0.gate.help(|| done.load(Ordering::Acquire) == tasks);
+        });
+    }
+
+    /// Runs tasks on as many threads as have a place in `scratch`; each calls `then` when it finds none left.
+    fn seated<T: Send>(
+        &self,
+        scratch: &mut [T],
+        tasks: usize,
+        run: impl Fn(&mut T, usize) + Sync,
+        then: impl Fn(usize) + Sync,
+    ) {
         let seats_max = self.count().min(tasks).min(scratch.len());
         if seats_max <= 1 {
             if let [scratch, ..] = scratch {
@@ -161,10 +165,10 @@ impl Threads {
         }
         let (seats, next) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let scratch = Seats(scratch.as_mut_ptr());
-        self.0.shared.region(&|| {
+        self.0.gate.region(&|| {
             let seat = seats.fetch_add(1, Ordering::Relaxed);
             if seat >= seats_max {
-                return;
+                return then(tasks);
             }
             // SAFETY: `seat` is below the length of `scratch`, which the caller has borrowed for as long
             // as the region lasts, and each number is given out once: nobody else has this reference.
@@ -172,11 +176,20 @@ impl Threads {
             loop {
                 let task = next.fetch_add(1, Ordering::Relaxed);
                 if task >= tasks {
-                    return;
+                    return then(tasks);
                 }
                 run(scratch, task);
             }
         });
+    }
+}
+
+/// Counts one up when it goes.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -192,8 +205,7 @@ impl std::fmt::Debug for Threads {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        *self.shared.ended.lock() = true;
-        self.shared.bell.notify_all();
+        self.gate.end();
         for member in self.members.drain(..) {
             // It catches what tasks panic with, and has nothing else to panic about.
             let _ = member.join();
@@ -217,116 +229,12 @@ impl<T> Seats<T> {
     }
 }
 
-impl Shared {
-    /// Runs `work` here and on every member that comes in time; returns when all have left it.
-    fn region(&self, work: &(dyn Fn() + Sync)) {
-        if self.taken.swap(true, Ordering::Acquire) {
-            // Another caller has the members.
-            return work();
-        }
-        let region = Region {
-            work,
-            panic: Mutex::new(None),
-        };
-        let leave = Leave(self);
-        self.open(&region);
-        work();
-        drop(leave);
-        if let Some(panic) = region.panic.into_inner() {
-            resume_unwind(panic);
-        }
-    }
-
-    fn open(&self, region: &Region<'_>) {
-        let region = std::ptr::from_ref(region).cast::<Region<'static>>().cast_mut();
-        self.region.store(region, Ordering::Relaxed);
-        let number = (self.gate.load(Ordering::Relaxed) >> NUMBER).wrapping_add(1);
-        // Before `asleep` is read, as members raise `asleep` before they read the gate a last time: one of
-        // the two sees the other.
-        self.gate.store(number << NUMBER | OPEN, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) > 0 {
-            drop(self.ended.lock());
-            self.bell.notify_all();
-        }
-    }
-
-    /// What a member does: regions, one after the other.
-    fn serve(&self) {
-        let mut seen = 0;
-        while let Some(number) = self.next(seen) {
-            seen = number;
-            // SAFETY: this member is counted inside since the gate was open, and the region's owner does
-            // not leave it before the count is zero again.
-            let region = unsafe { &*self.region.load(Ordering::Relaxed) };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(region.work)) {
-                region.panic.lock().get_or_insert(panic);
-            }
-            self.gate.fetch_sub(1, Ordering::Release);
-        }
-    }
-
-    /// Enters the next region after `seen` and returns its number; `None` once the team ends.
-    fn next(&self, seen: u64) -> Option<u64> {
-        let mut looks = 0;
-        loop {
-            let gate = self.gate.load(Ordering::Acquire);
-            if is_open(gate, seen) {
-                let inside = gate + 1;
-                let entered = self
-                    .gate
-                    .compare_exchange(gate, inside, Ordering::Acquire, Ordering::Relaxed);
-                if entered.is_ok() {
-                    return Some(gate >> NUMBER);
-                }
-            } else if looks < LOOKS {
-                looks += 1;
-                spin_loop();
-            } else if self.sleep(seen) {
-                looks = 0;
-            } else {
-                return None;
-            }
-        }
-    }
-
-    /// Sleeps until a region after `seen` is open; false once the team ends.
-    fn sleep(&self, seen: u64) -> bool {
-        self.asleep.fetch_add(1, Ordering::SeqCst);
-        let mut ended = self.ended.lock();
-        while !*ended && !is_open(self.gate.load(Ordering::SeqCst), seen) {
-            self.bell.wait(&mut ended);
-        }
-        self.asleep.fetch_sub(1, Ordering::SeqCst);
-        !*ended
-    }
-}
-
-fn is_open(gate: u64, seen: u64) -> bool {
-    gate & OPEN != 0 && gate >> NUMBER != seen
-}
-
-/// Closes a region and waits until nobody is inside, even where its owner panics.
-struct Leave<'a>(&'a Shared);
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        self.0.gate.fetch_and(!OPEN, Ordering::AcqRel);
-        let mut looks = 0;
-        while self.0.gate.load(Ordering::Acquire) & INSIDE != 0 {
-            if looks < LOOKS {
-                looks += 1;
-                spin_loop();
-            } else {
-                // A member lost its core within a task: this one may be what it waits for.
-                std::thread::yield_now();
-            }
-        }
-        self.0.taken.store(false, Ordering::Release);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use parking_lot::Mutex;
+
     use super::*;
 
     #[test]
@@ -361,7 +269,7 @@ mod tests {
     fn members_that_sleep_are_called() {
         let threads = Threads::new(2).unwrap();
         for _ in 0..3 {
-            while threads.0.shared.asleep.load(Ordering::SeqCst) == 0 {
+            while threads.0.gate.asleep() == 0 {
                 std::thread::yield_now();
             }
             // Each task waits for the other one, so that both threads are needed.
@@ -372,6 +280,42 @@ mod tests {
                     std::thread::yield_now();
                 }
             });
+        }
+    }
+
+    #[test]
+    fn who_has_no_task_left_helps_with_those_that_run() {
+        let threads = Threads::new(2).unwrap();
+        let helpers = Threads::helped(2);
+        for _ in 0..20 {
+            threads.each_helped(&helpers, &mut [(), ()], 2, |(), task| {
+                if task == 0 {
+                    return;
+                }
+                // Each of these waits for the other, so the thread of task 0 must come.
+                let arrived = AtomicUsize::new(0);
+                helpers.each(2, |_| {
+                    arrived.fetch_add(1, Ordering::SeqCst);
+                    while arrived.load(Ordering::SeqCst) < 2 {
+                        std::thread::yield_now();
+                    }
+                });
+            });
+        }
+    }
+
+    #[test]
+    fn a_large_task_that_panics_keeps_no_helper() {
+        let threads = Threads::new(3).unwrap();
+        let helpers = Threads::helped(3);
+        for bad in 0..3 {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                threads.each_helped(&helpers, &mut [(); 3], 3, |(), task| {
+                    helpers.each(8, |_| std::thread::yield_now());
+                    assert_ne!(task, bad, "on purpose");
+                });
+            }));
+            assert!(outcome.is_err());
         }
     }
 
