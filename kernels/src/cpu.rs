@@ -17,6 +17,8 @@ pub(crate) mod int8;
 pub(crate) mod int8_avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod int8_avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod int8_neon;
 pub(crate) mod int8_portable;
 mod layer_norm;
 mod linear;
@@ -30,6 +32,8 @@ pub(crate) mod vector;
 pub(crate) mod vector_avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vector_avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod vector_neon;
 pub(crate) mod vector_portable;
 
 use std::collections::VecDeque;

@@ -1,6 +1,8 @@
 //! Which vector instructions this processor has: found out once, then carried as a value that proves it.
 
 use crate::cpu::vector::Vector;
+#[cfg(target_arch = "aarch64")]
+use crate::cpu::vector_neon::Neon;
 use crate::cpu::vector_portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::{vector_avx2::Avx2, vector_avx512::Avx512};
@@ -15,6 +17,8 @@ enum Kind {
     Avx512(Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
     Portable(Portable),
 }
 
@@ -41,6 +45,8 @@ impl Path {
             paths.extend(Avx512::detect().map(|proof| Self(Kind::Avx512(proof))));
             paths.extend(Avx2::detect().map(|proof| Self(Kind::Avx2(proof))));
         }
+        #[cfg(target_arch = "aarch64")]
+        paths.extend(Neon::detect().map(|proof| Self(Kind::Neon(proof))));
         paths.push(Self(Kind::Portable(Portable)));
         paths
     }
@@ -52,6 +58,8 @@ impl Path {
             Kind::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon(_) => "neon",
             Kind::Portable(_) => "portable",
         }
     }
@@ -62,6 +70,8 @@ impl Path {
             Kind::Avx512(proof) => proof.enter(kernel),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2(proof) => proof.enter(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon(proof) => proof.enter(kernel),
             Kind::Portable(proof) => kernel.run(proof),
         }
     }

@@ -9,6 +9,8 @@
 //! What that adds to a sum, 128 times the sum of the weights, is known at load and is where sums start.
 
 use super::gemm::{PANEL, Panels, Product};
+#[cfg(target_arch = "aarch64")]
+use super::int8_neon::{NeonDot, NeonPairs};
 use super::int8_portable::Plain;
 use super::memory::{Lines, bytes_mut};
 use super::vector::{LANES_MAX, Vector};
@@ -42,6 +44,10 @@ pub(crate) enum Bytes {
     AvxVnni(AvxVnni),
     #[cfg(target_arch = "x86_64")]
     Pairs(Pairs),
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(NeonDot),
+    #[cfg(target_arch = "aarch64")]
+    NeonPairs(NeonPairs),
     Plain(Plain),
 }
 
@@ -61,6 +67,11 @@ impl Bytes {
             ways.extend(AvxVnni::detect().map(Self::AvxVnni));
             ways.extend(Pairs::detect().map(Self::Pairs));
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            ways.extend(NeonDot::detect().map(Self::NeonDot));
+            ways.extend(NeonPairs::detect().map(Self::NeonPairs));
+        }
         ways.push(Self::Plain(Plain));
         ways
     }
@@ -73,6 +84,10 @@ impl Bytes {
             Self::AvxVnni(_) => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Pairs(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot(_) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonPairs(_) => "neon",
             Self::Plain(_) => "portable",
         }
     }
@@ -85,6 +100,10 @@ impl Bytes {
             Self::AvxVnni(proof) => proof.enter(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Pairs(proof) => proof.enter(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot(proof) => proof.enter(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonPairs(proof) => proof.enter(kernel),
             Self::Plain(proof) => kernel.run(proof),
         }
     }
