@@ -3,6 +3,7 @@
 import pytest
 
 from streaming.broker import PORTS_EACH, Cluster, free_ports
+from streaming.cases import Stage
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +13,13 @@ def cluster(tmp_path_factory):
         yield cluster.up()
     finally:
         cluster.down()
+
+
+@pytest.fixture
+def stage(cluster, tmp_path, request):
+    """Where streams run, of as many records as the test's file says."""
+    stage = Stage(tmp_path, request.module.RECORDS, 7, cluster)
+    try:
+        yield stage
+    finally:
+        stage.end()

@@ -4,9 +4,7 @@ import ctypes
 from pathlib import Path
 
 import confluent_kafka
-import pytest
 
-from streaming.cases import Stage
 from streaming.topics import until
 
 RECORDS = 100
@@ -50,15 +48,6 @@ def produce(bootstrap: str, topic: bytes, value: bytes, header: bytes) -> None:
     assert not kafka.rd_kafka_produceva(producer, parts, ctypes.c_size_t(len(parts)))
     assert kafka.rd_kafka_flush(producer, 30_000) == 0
     kafka.rd_kafka_destroy(producer)
-
-
-@pytest.fixture
-def stage(cluster, tmp_path):
-    stage = Stage(tmp_path, RECORDS, 7, cluster)
-    try:
-        yield stage
-    finally:
-        stage.end()
 
 
 def test_a_record_with_a_header_that_cannot_be_read_is_a_dead_letter_and_the_stream_goes_on(stage):

@@ -2,22 +2,13 @@
 
 import pytest
 
-from streaming.cases import Stage, filled, outcome, waits
+from streaming.cases import filled, outcome, waits
 from streaming.properties import PASSWORD
 
 WRONG = "not-the-password-either"
 RECORDS = 1_000
 # librdkafka tries again after these, and each attempt is a line of the log that is waited for.
 IMPATIENT = {"reconnect.backoff.ms": "100", "reconnect.backoff.max.ms": "500"}
-
-
-@pytest.fixture
-def stage(cluster, tmp_path):
-    stage = Stage(tmp_path, RECORDS, 7, cluster)
-    try:
-        yield stage
-    finally:
-        stage.end()
 
 
 def entry(stage, how: str, password: str = PASSWORD) -> dict:
