@@ -12,6 +12,8 @@ mod rig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
 use rig::{Fault, In, Out, Rig, failing, text};
 
 const LONG: &str = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen";
@@ -247,6 +249,55 @@ async fn what_was_done_is_counted() {
     rig.close().await;
 }
 
+/// A client that soon hears of changes in its group.
+fn attentive() -> String {
+    let session = rig::SESSION_MS;
+    format!(
+        "transaction_timeout = \"{session}ms\"\n[kafka.client]\n\"heartbeat.interval.ms\" = \"100\"\n\
+         \"session.timeout.ms\" = \"{session}\"\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_went_while_it_was_paused_is_read_when_it_comes_back() {
+    let down = Arc::new(AtomicBool::new(false));
+    let few = "in_flight_records_max = 8\nrevoke_timeout = \"100ms\"\n".to_owned() + &attentive();
+    let rig = Rig::start(&few, Some(failing(Fault::Down, &down))).await;
+    down.store(true, Ordering::SeqCst);
+    let records = [text(b"a text"); 20];
+    rig.send_to(0, &records);
+    rig.send_to(1, &records);
+    let paused = r#"penstock_kafka_paused_partitions{route="reviews"} 2"#;
+    rig.until(paused, |rig| rig.counts(paused)).await;
+    let rival = rig.rival();
+    rig.until("a partition has gone", |_| rival.has_partition()).await;
+    drop(rival);
+    down.store(false, Ordering::SeqCst);
+    assert_eq!(rig.receive(40).len(), 40);
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_fails_while_partitions_go_lets_them_go() {
+    // Later than the group changes, so that the commit that fails is that of the revoke.
+    let late = "commit_interval = \"3900ms\"\n".to_owned() + &attentive();
+    let mut rig = Rig::start(&late, None).await;
+    rig.send(&[text(b"a text")]);
+    let scored = r#"penstock_requests_total{model="tiny",source="kafka",class="bulk",outcome="ok"} 1"#;
+    rig.until(scored, |rig| rig.counts(scored)).await;
+    rig.refuse(
+        RDKafkaApiKey::EndTxn,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH; 20],
+    );
+    let rival = rig.rival();
+    let reason = rig.ended().await;
+    assert!(reason.contains("commit_transaction failed"), "{reason}");
+    let revoked = r#"penstock_kafka_rebalances_total{route="reviews",kind="revoked"} 1"#;
+    assert!(rig.counts(revoked), "it ended for another reason");
+    drop(rival);
+    rig.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tombstone_and_many_headers_count_with_all_that_is_written_of_them() {
     let rig = Rig::start("record_bytes_max = 1000\n", None).await;
@@ -268,5 +319,23 @@ async fn a_tombstone_and_many_headers_count_with_all_that_is_written_of_them() {
     let codes: Vec<_> = outs.iter().map(|out| out.header("penstock-error-code")).collect();
     assert_eq!(codes, [Some("INVALID_ARGUMENT"); 2]);
     assert!(outs[0].header("more").is_none() && outs[1].header("a").is_none());
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_fails_for_good_is_replaced() {
+    let rig = Rig::start("delivery = \"at-least-once\"\n", None).await;
+    rig.send(&[text(b"before")]);
+    assert_eq!(rig.receive(1).len(), 1);
+    // The first of these is for the record that goes in, the second for what comes out.
+    rig.refuse(
+        RDKafkaApiKey::Produce,
+        &[
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ],
+    );
+    rig.send(&[text(b"after")]);
+    assert_eq!(rig.receive(1).len(), 1);
     rig.close().await;
 }

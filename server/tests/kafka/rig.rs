@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use penstock::app::Engine;
@@ -19,9 +20,14 @@ use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 /// Longer than anything here takes; what is waited for comes at once.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Of all members where a group changes: the mock waits for a second less before it lets it, and misses meanwhile who
+/// has joined for less.
+pub const SESSION_MS: u32 = 4000;
 
 /// A record that goes in.
 #[derive(Clone, Copy)]
@@ -115,6 +121,11 @@ impl Rig {
 
     /// Sends records to partition 1, with the keys `0`, `1`, … and times that rise.
     pub fn send(&self, records: &[In<'_>]) {
+        self.send_to(1, records);
+    }
+
+    /// The same, to another partition.
+    pub fn send_to(&self, partition: i32, records: &[In<'_>]) {
         for (number, record) in (0_i64..).zip(records) {
             let insert = |headers: OwnedHeaders, (key, value): &(&str, &str)| {
                 let value = Some(*value);
@@ -122,12 +133,40 @@ impl Rig {
             };
             let headers = record.headers.iter().fold(OwnedHeaders::new(), insert);
             let key = number.to_string();
-            let mut sent = BaseRecord::<str, [u8]>::to("reviews").partition(1).key(&key);
+            let mut sent = BaseRecord::<str, [u8]>::to("reviews")
+                .partition(partition)
+                .key(&key);
             sent.payload = record.value;
             let sent = sent.timestamp(1000 + number).headers(headers);
             self.producer.send(sent).expect("room in the queue");
         }
         self.producer.flush(PATIENCE).expect("delivered");
+    }
+
+    /// The broker's next answers to such requests.
+    pub fn refuse(&self, requests: RDKafkaApiKey, errors: &[RDKafkaRespErr]) {
+        self.cluster.request_errors(requests, errors);
+    }
+
+    /// Another member of the group.
+    pub fn rival(&self) -> Rival {
+        Rival::join(&self.cluster.bootstrap_servers())
+    }
+
+    /// Why the route ended by itself.
+    pub async fn ended(&mut self) -> String {
+        let ended = tokio::time::timeout(PATIENCE, self.routes.ended()).await;
+        ended.expect("an end").reason
+    }
+
+    /// Whether the metrics have this line.
+    pub fn counts(&self, line: &str) -> bool {
+        self.engine
+            .front()
+            .metrics()
+            .render()
+            .lines()
+            .any(|one| one == line)
     }
 
     /// Waits for as many records.
@@ -179,6 +218,51 @@ impl Rig {
         drop(self.producer);
         drop(self.consumer);
         drop(self.cluster);
+    }
+}
+
+/// A member of the route's group that reads, and commits nothing. It leaves when it is dropped.
+pub struct Rival {
+    leave: Arc<AtomicBool>,
+    has: Arc<AtomicBool>,
+    reads: Option<JoinHandle<()>>,
+}
+
+impl Rival {
+    fn join(brokers: &str) -> Rival {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("group.id", "g")
+            .set("enable.auto.commit", "false")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", SESSION_MS.to_string())
+            .set("heartbeat.interval.ms", "100")
+            .create()
+            .expect("a consumer");
+        consumer.subscribe(&["reviews"]).expect("a subscription");
+        let (leave, has) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (left, got) = (Arc::clone(&leave), Arc::clone(&has));
+        let reads = std::thread::spawn(move || {
+            while !left.load(Ordering::SeqCst) {
+                consumer.poll(Duration::from_millis(10));
+                let assigned = consumer.assignment().is_ok_and(|ours| ours.count() > 0);
+                got.store(assigned, Ordering::SeqCst);
+            }
+        });
+        let reads = Some(reads);
+        Rival { leave, has, reads }
+    }
+
+    /// Whether a partition is with it.
+    pub fn has_partition(&self) -> bool {
+        self.has.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Rival {
+    fn drop(&mut self) {
+        self.leave.store(true, Ordering::SeqCst);
+        self.reads.take().map(JoinHandle::join);
     }
 }
 
