@@ -15,6 +15,7 @@ mod rebalance;
 
 mod answers;
 mod field;
+mod headers;
 mod wishes;
 
 mod held;

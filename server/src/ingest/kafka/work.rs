@@ -1,11 +1,11 @@
 //! Records on their way to a score: what is copied of each, and how they are put together to calls.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use penstock_core::{Class, Epoch, Nanos};
-use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Message};
 
+use super::headers;
 use super::places::{Place, Source};
 use crate::config::Limits;
 use crate::metrics::DeadReason;
@@ -62,9 +62,6 @@ pub enum Value {
 /// What a record costs beside its key, headers and value: its places in the queues.
 const OVERHEAD_BYTES: usize = 256;
 
-/// What the protocol puts around one header: two lengths of at most five bytes each.
-const HEADER_FRAME_BYTES: usize = 10;
-
 impl Taken {
     /// Copies a record, its value up to so many bytes.
     pub fn copy(message: &BorrowedMessage<'_>, mark: Mark, source: &Arc<Source>, value_max: usize) -> Taken {
@@ -79,7 +76,7 @@ impl Taken {
             0
         };
         let headers = message.headers();
-        let header_bytes = headers.map_or(Some(0), header_bytes);
+        let header_bytes = headers.map_or(Some(0), headers::bytes);
         let headers = headers.filter(|_| header_bytes.is_some());
         let carried_bytes = header_bytes.unwrap_or(0) + message.key_len();
         Taken {
@@ -108,18 +105,6 @@ impl Taken {
         };
         value + self.carried.key.as_ref().map_or(0, Vec::len)
     }
-}
-
-/// Bytes of a record's headers; none where they cannot be read. A name is any bytes to the protocol, and the
-/// client's only way to it panics where they are not UTF-8: what passes here can be read again.
-fn header_bytes(headers: &impl Headers) -> Option<usize> {
-    let bytes = || {
-        let bytes = headers
-            .iter()
-            .map(|header| HEADER_FRAME_BYTES + header.key.len() + header.value.map_or(0, <[u8]>::len));
-        bytes.sum()
-    };
-    catch_unwind(AssertUnwindSafe(bytes)).ok()
 }
 
 /// What becomes of a record.
@@ -245,37 +230,5 @@ impl Chunks {
     /// What is left, full or not.
     pub fn take(&mut self) -> Vec<Chunk> {
         std::mem::take(&mut self.open)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rdkafka::message::{Header, OwnedHeaders};
-
-    use super::*;
-
-    /// As the client does it where a name is not UTF-8.
-    struct Unreadable;
-
-    impl Headers for Unreadable {
-        fn count(&self) -> usize {
-            1
-        }
-
-        fn try_get(&self, _: usize) -> Option<Header<'_, &[u8]>> {
-            panic!("Utf8Error")
-        }
-    }
-
-    #[test]
-    fn headers_that_cannot_be_read_are_told_from_none() {
-        let header = Header {
-            key: "name",
-            value: Some("value"),
-        };
-        let made = OwnedHeaders::new().insert(header);
-        assert_eq!(header_bytes(&made), Some(9 + HEADER_FRAME_BYTES));
-        assert_eq!(header_bytes(&OwnedHeaders::new()), Some(0));
-        assert_eq!(header_bytes(&Unreadable), None);
     }
 }

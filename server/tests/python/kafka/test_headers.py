@@ -55,8 +55,11 @@ def test_a_record_with_a_header_that_cannot_be_read_is_a_dead_letter_and_the_str
     produce(stream.cluster.bootstrap(), stream.input.encode(), b'{"text": "a"}', b"\xff\xfe")
     stream.make(RECORDS)
     stream.feed()
-    stream.instance()
+    one = stream.instance()
     until(lambda: len(stream.topics.read(stream.output)) == RECORDS, "all others scored")
     (letter,) = stream.topics.read(stream.dead)
     assert letter.header("penstock-error-code") == b"INVALID_ARGUMENT"
     assert letter.value == b'{"text": "a"}'
+    # Counted, and not printed: whoever writes to the topic would fill the log.
+    assert one.metric("penstock_dead_letters_total", reason="header") == 1
+    assert "panicked" not in one.said()
