@@ -8,6 +8,7 @@ mod labels;
 mod level;
 mod model;
 mod series;
+mod topics;
 
 mod http;
 
@@ -22,14 +23,16 @@ use penstock_core::Class;
 
 use crate::clock::Clock;
 use labels::{Cells, Outcomes};
-use names::{OTHER_TOPICS, UNKNOWN_MODEL};
+use names::UNKNOWN_MODEL;
 use series::Series;
+use topics::Topics;
 
 pub use device::BusyMeter;
 pub use http::serve;
-pub use kafka::{Counted, Drain, KafkaMetrics, Lag, Left, TopicMetrics};
+pub use kafka::{Counted, KafkaMetrics, Left};
 pub use labels::{DeadReason, OutcomeLabel, Source};
 pub use model::{ModelMetrics, Statistics, Tally};
+pub use topics::{Drain, Lag, TopicMetrics};
 
 /// All series of one server.
 pub struct Metrics {
@@ -39,8 +42,7 @@ pub struct Metrics {
     /// Requests that named no model that serves: their name is input, so it is no label.
     unknown: Cells<Outcomes>,
     devices: Mutex<BTreeMap<String, BusyMeter>>,
-    /// Of all routes: two that read the same topic share its series.
-    topics: Mutex<BTreeMap<String, Arc<TopicMetrics>>>,
+    topics: Topics,
 }
 
 impl Metrics {
@@ -56,7 +58,7 @@ impl Metrics {
             models: Mutex::default(),
             unknown: Cells::default(),
             devices: Mutex::default(),
-            topics: Mutex::default(),
+            topics: Topics::default(),
         }
     }
 
@@ -89,15 +91,10 @@ impl Metrics {
         Counted::new(self.series.gauge(&names::KAFKA_UNREADY, &[route]))
     }
 
-    /// The handles of a topic. Where `topics_max` have some already, the rest share one set of them.
-    pub fn topic(&self, name: &str, topics_max: usize) -> Arc<TopicMetrics> {
-        let mut topics = self.topics.lock();
-        let full = topics.len() >= topics_max && !topics.contains_key(name);
-        let name = if full { OTHER_TOPICS } else { name };
-        let handles = topics
-            .entry(name.to_owned())
-            .or_insert_with(|| Arc::new(TopicMetrics::new(Arc::clone(&self.series), name)));
-        Arc::clone(handles)
+    /// The handles of a topic, to be held while it is read. Those that a pattern finds share one set of them where
+    /// `found_max` others are read; one that stands in the configuration has its own.
+    pub fn topic(&self, name: &str, found_max: Option<usize>) -> Arc<TopicMetrics> {
+        self.topics.get(name, found_max)
     }
 
     /// The handle of a device.
@@ -113,6 +110,8 @@ impl Metrics {
     pub fn render(&self) -> String {
         self.models.lock().values().for_each(|model| model.publish());
         self.devices.lock().values().for_each(BusyMeter::publish);
-        self.series.render()
+        let mut page = self.series.render();
+        self.topics.render(&mut page);
+        page
     }
 }

@@ -260,15 +260,14 @@ impl Seat {
         })
     }
 
-    /// Topics that stand in the configuration have series of their own; of those that a pattern finds, the
-    /// first `topics_max`.
+    /// Topics that stand in the configuration have series of their own; of those that a pattern finds, `topics_max`.
     fn series(&self) -> places::Series {
-        let topics_max = match self.route.input {
-            KafkaInput::Topics(_) => usize::MAX,
-            KafkaInput::Pattern(_) => self.route.topics_max,
+        let found_max = match self.route.input {
+            KafkaInput::Topics(_) => None,
+            KafkaInput::Pattern(_) => Some(self.route.topics_max),
         };
         let front = Arc::clone(&self.front);
-        Box::new(move |name| front.metrics().topic(name, topics_max))
+        Box::new(move |name| front.metrics().topic(name, found_max))
     }
 
     fn pace(&self, clock: Clock) -> Pace {

@@ -1,14 +1,11 @@
-//! What is published of the Kafka routes: of each consumer, each topic and each partition.
+//! What is published of the Kafka routes: of each consumer. Of each topic, `topics` has it.
 
 #[cfg(test)]
 pub(in crate::metrics) mod tests;
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram};
-use parking_lot::Mutex;
-use penstock_core::throughput::drain_seconds;
 
 use super::labels::DeadReason;
 use super::level::Level;
@@ -124,95 +121,7 @@ pub struct Left {
 impl Left {
     /// All records.
     pub fn records(&self) -> u64 {
-        self.scored + self.tombstones + self.dead_letters()
-    }
-
-    fn dead_letters(&self) -> u64 {
-        self.dead.iter().sum()
-    }
-}
-
-/// One topic that is read.
-pub struct TopicMetrics {
-    name: String,
-    series: Arc<Series>,
-    scored: Counter,
-    tombstones: Counter,
-    dead_letters: Counter,
-    dead: [Counter; DeadReason::ALL.len()],
-    bytes_read: Counter,
-    bytes_written: Counter,
-    drain: Mutex<Totals>,
-    drain_seconds: Gauge,
-}
-
-/// Over all consumers of a topic.
-#[derive(Clone, Copy, Debug, Default)]
-struct Totals {
-    lag: i64,
-    /// In thousandths of a record a second, so that what is added and taken away leaves nothing behind.
-    rate_milli: i64,
-}
-
-impl TopicMetrics {
-    pub(super) fn new(series: Arc<Series>, name: &str) -> TopicMetrics {
-        let records = |outcome| series.counter(&names::KAFKA_RECORDS, &[name, outcome]);
-        let bytes = |direction| series.counter(&names::KAFKA_BYTES, &[name, direction]);
-        TopicMetrics {
-            name: name.to_owned(),
-            scored: records("scored"),
-            tombstones: records("tombstone"),
-            dead_letters: records("dead_letter"),
-            dead: DeadReason::ALL.map(|reason| series.counter(&names::DEAD_LETTERS, &[name, reason.name()])),
-            bytes_read: bytes("read"),
-            bytes_written: bytes("written"),
-            drain: Mutex::default(),
-            drain_seconds: series.gauge(&names::KAFKA_DRAIN, &[name]),
-            series,
-        }
-    }
-
-    /// What has left is committed.
-    pub fn committed(&self, left: &Left) {
-        self.scored.increment(left.scored);
-        self.tombstones.increment(left.tombstones);
-        self.dead_letters.increment(left.dead_letters());
-        for (counter, count) in self.dead.iter().zip(left.dead) {
-            counter.increment(count);
-        }
-        self.bytes_read.increment(left.bytes_read);
-        self.bytes_written.increment(left.bytes_written);
-    }
-
-    /// The lag of a partition, published until it is dropped. Topics without series of their own share one.
-    pub fn lag(&self, partition: i32) -> Lag {
-        let partition = if self.name == names::OTHER_TOPICS {
-            names::OTHER_TOPICS.to_owned()
-        } else {
-            partition.to_string()
-        };
-        Lag(Level::new(
-            self.series.gauge(&names::KAFKA_LAG, &[&self.name, &partition]),
-        ))
-    }
-
-    fn change(&self, lag: i64, rate_milli: i64) {
-        let mut totals = self.drain.lock();
-        totals.lag += lag;
-        totals.rate_milli += rate_milli;
-        let Totals { lag, rate_milli } = *totals;
-        self.drain_seconds
-            .set(drain_seconds(lag.max(0) as u64, rate_milli as f64 / 1000.0));
-    }
-}
-
-/// The lag of one partition.
-pub struct Lag(Level);
-
-impl Lag {
-    /// So many records are behind.
-    pub fn set(&self, records: u64) {
-        self.0.set(records as usize);
+        self.scored + self.tombstones + self.dead.iter().sum::<u64>()
     }
 }
 
@@ -226,39 +135,5 @@ impl Counted {
         let level = Level::new(gauge);
         level.set(1);
         Counted { _level: level }
-    }
-}
-
-/// What one consumer has to do of a topic, and how fast it does it: a part of the topic's time to drain
-/// until it is dropped.
-pub struct Drain {
-    topic: Arc<TopicMetrics>,
-    part: Totals,
-}
-
-impl Drain {
-    /// Nothing to do yet.
-    pub fn new(topic: Arc<TopicMetrics>) -> Drain {
-        Drain {
-            topic,
-            part: Totals::default(),
-        }
-    }
-
-    /// So many records are behind, and so many are done a second.
-    pub fn set(&mut self, lag: u64, rate: f64) {
-        let part = Totals {
-            lag: lag as i64,
-            rate_milli: (rate * 1000.0) as i64,
-        };
-        self.topic
-            .change(part.lag - self.part.lag, part.rate_milli - self.part.rate_milli);
-        self.part = part;
-    }
-}
-
-impl Drop for Drain {
-    fn drop(&mut self) {
-        self.set(0, 0.0);
     }
 }

@@ -59,6 +59,11 @@ impl Behind {
         looked.sum()
     }
 
+    /// Of topics of which no partition is ours any more, nothing is kept.
+    pub fn forget_gone(&mut self, inside: &Inside) {
+        self.topics.retain(|topic, _| inside.places.has_topic(topic));
+    }
+
     fn topic(&mut self, source: &Source, now: Nanos) -> &mut Topic {
         let fresh = || Topic {
             throughput: Throughput::new(now),

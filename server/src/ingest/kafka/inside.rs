@@ -78,6 +78,7 @@ impl Inside {
         self.assignment.end(&place);
         self.in_flight.end(&place, self.clock.now());
         self.partitions.remove(&place);
+        self.places.forget(place);
     }
 
     /// Copies what is needed of a record. `None` where it belongs to no partition of ours or was read

@@ -1,5 +1,4 @@
-//! The partitions that a pump has ever seen, each under a number: what happens to every record should not
-//! compare names.
+//! The partitions that are ours, each under a number: what happens to every record should not compare names.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,8 +27,10 @@ pub type Series = Box<dyn Fn(&str) -> Arc<TopicMetrics> + Send>;
 /// All places.
 pub struct Places {
     series: Series,
-    sources: Vec<Arc<Source>>,
+    sources: HashMap<Place, Arc<Source>>,
     topics: HashMap<String, HashMap<i32, Place>>,
+    /// Of the next one. None has the number of one before, so that what is late is not taken for another's.
+    next: u32,
 }
 
 impl Places {
@@ -37,12 +38,13 @@ impl Places {
     pub fn new(series: Series) -> Places {
         Places {
             series,
-            sources: Vec::new(),
+            sources: HashMap::new(),
             topics: HashMap::new(),
+            next: 0,
         }
     }
 
-    /// The place of a partition that was assigned before.
+    /// The place of a partition that is ours.
     pub fn find(&self, topic: &str, partition: i32) -> Option<Place> {
         self.topics.get(topic)?.get(&partition).copied()
     }
@@ -54,9 +56,27 @@ impl Places {
         place.collect()
     }
 
+    /// Whether a partition of this topic is ours.
+    pub fn has_topic(&self, topic: &str) -> bool {
+        self.topics.contains_key(topic)
+    }
+
     /// What a place is called.
     pub fn source(&self, place: Place) -> &Arc<Source> {
-        &self.sources[place.0 as usize]
+        &self.sources[&place]
+    }
+
+    /// A partition is no longer ours. Its topic may be gone for good, and others come.
+    pub fn forget(&mut self, place: Place) {
+        let Some(source) = self.sources.remove(&place) else {
+            return;
+        };
+        if let Some(partitions) = self.topics.get_mut(&source.topic) {
+            partitions.remove(&source.partition);
+            if partitions.is_empty() {
+                self.topics.remove(&source.topic);
+            }
+        }
     }
 
     /// A list of places, without offsets.
@@ -73,12 +93,14 @@ impl Places {
         if let Some(known) = self.find(topic, partition) {
             return known;
         }
-        let place = Place(self.sources.len() as u32);
-        self.sources.push(Arc::new(Source {
+        let place = Place(self.next);
+        self.next += 1;
+        let source = Source {
             topic: topic.to_owned(),
             partition,
             metrics: (self.series)(topic),
-        }));
+        };
+        self.sources.insert(place, Arc::new(source));
         self.topics
             .entry(topic.to_owned())
             .or_default()
@@ -96,7 +118,7 @@ mod tests {
     #[test]
     fn a_partition_keeps_its_place() {
         let metrics = Metrics::new(Clock::start());
-        let mut places = Places::new(Box::new(move |name| metrics.topic(name, usize::MAX)));
+        let mut places = Places::new(Box::new(move |name| metrics.topic(name, None)));
         let mut list = TopicPartitionList::new();
         list.add_partition("a", 0);
         list.add_partition("a", 1);
@@ -106,6 +128,16 @@ mod tests {
         assert_eq!(places.find("b", 0), Some(first[2]));
         assert_eq!(places.find("b", 7), None);
         assert_eq!(places.source(first[1]).partition, 1);
-        assert_eq!(places.list(first).count(), 3);
+        assert_eq!(places.list(first.clone()).count(), 3);
+        places.forget(first[0]);
+        assert!(places.has_topic("a") && places.find("a", 0).is_none());
+        places.forget(first[1]);
+        assert!(!places.has_topic("a") && places.has_topic("b"));
+        assert_ne!(
+            places.of(&list)[0],
+            first[0],
+            "what is late is not taken for another's"
+        );
+        assert_eq!(places.of(&list)[2], first[2]);
     }
 }

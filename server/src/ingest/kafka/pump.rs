@@ -20,7 +20,7 @@ use super::scoring::{Finished, Scorer};
 use super::stop::Stop;
 use super::work::{Chunks, Fate};
 use crate::clock::Clock;
-use crate::config::KafkaRoute;
+use crate::config::{KafkaInput, KafkaRoute};
 use crate::metrics::KafkaMetrics;
 use crate::respond::kafka::{Trouble, Writer};
 
@@ -307,6 +307,12 @@ impl Reading<'_> {
 fn consumer_error(error: &KafkaError, route: &KafkaRoute) -> Result<(), Trouble> {
     use RDKafkaErrorCode as Code;
     match error {
+        // Of those that a pattern finds, one may be gone: the group will take it from us.
+        KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic)
+            if matches!(route.input, KafkaInput::Pattern(_)) =>
+        {
+            Ok(())
+        }
         KafkaError::MessageConsumptionFatal(code) => {
             Err(Trouble::Fatal(format!("the consumer cannot go on: {code}")))
         }

@@ -77,6 +77,7 @@ impl Pump {
         for place in places {
             self.inside.end(*place);
         }
+        self.behind.forget_gone(&self.inside);
         if self.inside.assigned().is_empty() {
             // What they could not have is for their next owner to say: nothing here would ever end it.
             self.held.forget();

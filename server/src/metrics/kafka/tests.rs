@@ -1,7 +1,9 @@
 //! A stream's figures: counted once, summed over whoever has a part of it, gone with them.
 
 use super::super::tests::{MS, read};
-use super::super::{Drain, Metrics};
+use std::sync::Arc;
+
+use super::super::{Drain, Metrics, TopicMetrics};
 use super::*;
 use crate::clock::Clock;
 
@@ -16,9 +18,9 @@ pub(in crate::metrics) fn some_stream(metrics: &Metrics) {
     drop((
         route,
         metrics.unready("reviews"),
-        metrics.topic("reviews", 1).lag(0),
+        metrics.topic("reviews", None).lag(0),
     ));
-    drop(Drain::new(metrics.topic("reviews", 1)));
+    drop(Drain::new(metrics.topic("reviews", None)));
 }
 
 fn now_ms() -> i64 {
@@ -29,7 +31,7 @@ fn now_ms() -> i64 {
 #[test]
 fn a_stream_is_told_by_route_topic_and_partition() {
     let metrics = Metrics::new(Clock::start());
-    let topic = metrics.topic("reviews", 1);
+    let topic = metrics.topic("reviews", None);
     let mut left = Left {
         scored: 7,
         tombstones: 2,
@@ -75,7 +77,7 @@ fn a_stream_is_told_by_route_topic_and_partition() {
 #[test]
 fn the_lag_of_a_partition_is_that_of_whoever_has_it() {
     let metrics = Metrics::new(Clock::start());
-    let topic = metrics.topic("reviews", 1);
+    let topic = metrics.topic("reviews", None);
     // Two routes read the topic, and one of them has left it.
     let (one, other, gone) = (topic.lag(0), topic.lag(0), topic.lag(1));
     one.set(30);
@@ -129,8 +131,8 @@ fn the_time_to_drain_is_that_of_all_consumers_together() {
     let metrics = Metrics::new(Clock::start());
     let drain = r#"penstock_kafka_time_to_drain_seconds{topic="t"}"#;
     let (mut one, mut other) = (
-        Drain::new(metrics.topic("t", 1)),
-        Drain::new(metrics.topic("t", 1)),
+        Drain::new(metrics.topic("t", None)),
+        Drain::new(metrics.topic("t", None)),
     );
     one.set(900, 20.0);
     other.set(100, 30.0);
@@ -143,23 +145,70 @@ fn the_time_to_drain_is_that_of_all_consumers_together() {
     read(&metrics).near(drain, 0.0);
 }
 
+/// A record that was scored of each topic, of which `found_max` may have series. They are read while what comes back
+/// is held.
+fn read_topics(metrics: &Metrics, names: &[&str], found_max: usize) -> Vec<Arc<TopicMetrics>> {
+    let read = names.iter().map(|name| {
+        let topic = metrics.topic(name, Some(found_max));
+        topic.committed(&Left {
+            scored: 1,
+            ..Left::default()
+        });
+        topic
+    });
+    read.collect()
+}
+
+fn scored(topic: &str) -> String {
+    format!(r#"penstock_kafka_records_total{{topic="{topic}",outcome="scored"}}"#)
+}
+
 #[test]
 fn topics_beyond_the_bound_share_one_set_of_series() {
     let metrics = Metrics::new(Clock::start());
-    for name in ["a", "b", "c"] {
-        let left = Left {
-            scored: 1,
-            ..Left::default()
-        };
-        metrics.topic(name, 2).committed(&left);
-        metrics.topic(name, 2).lag(0).set(1);
+    metrics.topic("configured", None);
+    let topics = read_topics(&metrics, &["a", "b", "c", "d", "b"], 2);
+    let lags: Vec<_> = topics.iter().map(|topic| topic.lag(0)).collect();
+    for lag in &lags {
+        lag.set(1);
     }
     let read = read(&metrics);
+    for (topic, count) in [("a", 1.0), ("b", 2.0), ("(other)", 2.0), ("configured", 0.0)] {
+        read.near(&scored(topic), count);
+    }
+    assert!(!read.has(&scored("c")));
     read.near(
-        r#"penstock_kafka_records_total{topic="(other)",outcome="scored"}"#,
-        1.0,
+        r#"penstock_kafka_consumer_lag{topic="(other)",partition="(other)"}"#,
+        2.0,
     );
-    read.near(r#"penstock_kafka_records_total{topic="b",outcome="scored"}"#, 1.0);
-    assert!(!read.has(r#"penstock_kafka_records_total{topic="c""#));
-    assert!(read.has(r#"penstock_kafka_consumer_lag{topic="(other)",partition="(other)""#));
+}
+
+#[test]
+fn a_topic_that_nobody_reads_makes_room_for_one_that_comes() {
+    let metrics = Metrics::new(Clock::start());
+    metrics.topic("configured", None);
+    let mut topics = read_topics(&metrics, &["a", "b"], 2);
+    for number in 0..1000 {
+        // The first of them is gone before the next comes; the other stays.
+        topics.swap_remove(0);
+        topics.append(&mut read_topics(&metrics, &[&format!("t{number}")], 2));
+        topics.reverse();
+    }
+    let read = read(&metrics);
+    let series = read
+        .samples
+        .keys()
+        .filter(|series| series.starts_with("penstock_kafka_records_total"));
+    assert_eq!(series.count(), 3 * 3, "three outcomes of three topics");
+    for topic in ["t999", "b", "configured"] {
+        assert!(read.has(&scored(topic)), "{topic}");
+    }
+}
+
+#[test]
+fn a_topic_that_comes_back_while_there_is_room_goes_on_counting() {
+    let metrics = Metrics::new(Clock::start());
+    drop(read_topics(&metrics, &["a"], 2));
+    drop(read_topics(&metrics, &["a", "b"], 2));
+    read(&metrics).near(&scored("a"), 2.0);
 }

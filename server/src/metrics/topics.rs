@@ -1,0 +1,224 @@
+//! The series of the topics that are read. The exporter keeps every series for good; topics come and go, so theirs are
+//! kept here, and leave the page when another topic needs their place.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use metrics::Gauge;
+use parking_lot::Mutex;
+use penstock_core::throughput::drain_seconds;
+
+use super::kafka::Left;
+use super::labels::DeadReason;
+use super::level::Level;
+use super::names::{self, Family, Kind, OTHER_TOPICS};
+
+/// Of all routes: two that read the same topic share its series.
+#[derive(Default)]
+pub(super) struct Topics(Mutex<BTreeMap<String, Arc<TopicMetrics>>>);
+
+impl Topics {
+    /// The series of a topic. Of those that a pattern finds, at most `found_max` have some: one that nobody reads any
+    /// more makes room, and where all are read, the rest share one set.
+    pub(super) fn get(&self, name: &str, found_max: Option<usize>) -> Arc<TopicMetrics> {
+        let mut topics = self.0.lock();
+        let mut name = name;
+        if let Some(found_max) = found_max.filter(|_| !topics.contains_key(name)) {
+            let found = || topics.iter().filter(|(_, topic)| topic.is_found());
+            if found().count() >= found_max {
+                // Whoever reads a topic holds its series.
+                let unread = found().find(|(_, topic)| Arc::strong_count(topic) == 1);
+                match unread.map(|(name, _)| name.clone()) {
+                    Some(unread) => drop(topics.remove(&unread)),
+                    None => name = OTHER_TOPICS,
+                }
+            }
+        }
+        let topic = topics
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(TopicMetrics::new(name == OTHER_TOPICS)));
+        if found_max.is_none() {
+            topic.configured.store(true, Ordering::Relaxed);
+        }
+        Arc::clone(topic)
+    }
+
+    /// Appends all of them to the page.
+    pub(super) fn render(&self, page: &mut String) {
+        let topics = self.0.lock();
+        family(page, &names::KAFKA_RECORDS, &topics, |topic, sample| {
+            sample("scored", &topic.scored.load(Ordering::Relaxed));
+            sample("tombstone", &topic.tombstones.load(Ordering::Relaxed));
+            let dead = topic.dead.iter().map(|dead| dead.load(Ordering::Relaxed));
+            sample("dead_letter", &dead.sum::<u64>());
+        });
+        family(page, &names::KAFKA_BYTES, &topics, |topic, sample| {
+            sample("read", &topic.bytes_read.load(Ordering::Relaxed));
+            sample("written", &topic.bytes_written.load(Ordering::Relaxed));
+        });
+        family(page, &names::DEAD_LETTERS, &topics, |topic, sample| {
+            for reason in DeadReason::ALL {
+                sample(
+                    reason.name(),
+                    &topic.dead[reason as usize].load(Ordering::Relaxed),
+                );
+            }
+        });
+        family(page, &names::KAFKA_LAG, &topics, |topic, sample| {
+            for (partition, lag) in topic.lags.lock().iter() {
+                let lag = f64::from_bits(lag.load(Ordering::Relaxed));
+                let partition =
+                    partition.map_or_else(|| OTHER_TOPICS.to_owned(), |number| number.to_string());
+                sample(&partition, &lag);
+            }
+        });
+        family(page, &names::KAFKA_DRAIN, &topics, |topic, sample| {
+            sample("", &topic.drain.lock().drain_seconds());
+        });
+    }
+}
+
+/// Writes a family; each topic gives its samples with the value of its second label, if the family has one.
+fn family(
+    page: &mut String,
+    family: &Family,
+    topics: &BTreeMap<String, Arc<TopicMetrics>>,
+    samples: impl Fn(&TopicMetrics, &mut dyn FnMut(&str, &dyn Display)),
+) {
+    if topics.is_empty() {
+        return;
+    }
+    let Family {
+        name, labels, help, ..
+    } = family;
+    let kind = if matches!(family.kind, Kind::Counter) {
+        "counter"
+    } else {
+        "gauge"
+    };
+    // Nothing fails that writes to a string.
+    let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (topic, series) in topics {
+        samples(series, &mut |second, value| {
+            // The names of topics hold nothing to be escaped.
+            let second = labels.get(1).map(|label| format!(",{label}=\"{second}\""));
+            let second = second.unwrap_or_default();
+            let _ = writeln!(page, "{name}{{topic=\"{topic}\"{second}}} {value}");
+        });
+    }
+    page.push('\n');
+}
+
+/// One topic that is read.
+#[derive(Default)]
+pub struct TopicMetrics {
+    /// It stands in the configuration: its series stay.
+    configured: AtomicBool,
+    /// It stands for all that have no series of their own.
+    shared: bool,
+    scored: AtomicU64,
+    tombstones: AtomicU64,
+    dead: [AtomicU64; DeadReason::ALL.len()],
+    bytes_read: AtomicU64,
+    bytes_written: AtomicU64,
+    lags: Mutex<BTreeMap<Option<i32>, Arc<AtomicU64>>>,
+    drain: Mutex<Totals>,
+}
+
+/// Over all consumers of a topic.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    lag: i64,
+    /// In thousandths of a record a second, so that what is added and taken away leaves nothing behind.
+    rate_milli: i64,
+}
+
+impl TopicMetrics {
+    fn new(shared: bool) -> TopicMetrics {
+        TopicMetrics {
+            shared,
+            ..TopicMetrics::default()
+        }
+    }
+
+    fn is_found(&self) -> bool {
+        !self.shared && !self.configured.load(Ordering::Relaxed)
+    }
+
+    /// What has left is committed.
+    pub fn committed(&self, left: &Left) {
+        let add = |counter: &AtomicU64, count| counter.fetch_add(count, Ordering::Relaxed);
+        add(&self.scored, left.scored);
+        add(&self.tombstones, left.tombstones);
+        for (counter, count) in self.dead.iter().zip(left.dead) {
+            add(counter, count);
+        }
+        add(&self.bytes_read, left.bytes_read);
+        add(&self.bytes_written, left.bytes_written);
+    }
+
+    /// The lag of a partition, published until it is dropped.
+    pub fn lag(&self, partition: i32) -> Lag {
+        let partition = (!self.shared).then_some(partition);
+        let gauge = Arc::clone(self.lags.lock().entry(partition).or_default());
+        Lag(Level::new(Gauge::from_arc(gauge)))
+    }
+
+    fn change(&self, lag: i64, rate_milli: i64) {
+        let mut totals = self.drain.lock();
+        totals.lag += lag;
+        totals.rate_milli += rate_milli;
+    }
+}
+
+impl Totals {
+    fn drain_seconds(self) -> f64 {
+        drain_seconds(self.lag.max(0) as u64, self.rate_milli as f64 / 1000.0)
+    }
+}
+
+/// The lag of one partition.
+pub struct Lag(Level);
+
+impl Lag {
+    /// So many records are behind.
+    pub fn set(&self, records: u64) {
+        self.0.set(records as usize);
+    }
+}
+
+/// What one consumer has to do of a topic, and how fast it does it: a part of the topic's time to drain
+/// until it is dropped.
+pub struct Drain {
+    topic: Arc<TopicMetrics>,
+    part: Totals,
+}
+
+impl Drain {
+    /// Nothing to do yet.
+    pub fn new(topic: Arc<TopicMetrics>) -> Drain {
+        Drain {
+            topic,
+            part: Totals::default(),
+        }
+    }
+
+    /// So many records are behind, and so many are done a second.
+    pub fn set(&mut self, lag: u64, rate: f64) {
+        let part = Totals {
+            lag: lag as i64,
+            rate_milli: (rate * 1000.0) as i64,
+        };
+        self.topic
+            .change(part.lag - self.part.lag, part.rate_milli - self.part.rate_milli);
+        self.part = part;
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.set(0, 0.0);
+    }
+}
