@@ -339,3 +339,37 @@ async fn a_producer_that_fails_for_good_is_replaced() {
     assert_eq!(rig.receive(1).len(), 1);
     rig.close().await;
 }
+
+/// The mock refuses a batch without a word on which of its records it means.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_batch_that_is_refused_the_records_to_blame_are_found() {
+    let rig = Rig::start("", None).await;
+    rig.send(&[text(b"before")]);
+    assert_eq!(rig.receive(1).len(), 1);
+    let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD;
+    // One batch goes in and one comes out, which is refused. The client then trips over its own numbering once, and
+    // sends each record alone; of these the second is refused.
+    rig.refuse(RDKafkaApiKey::Produce, &[fine, refused, fine, fine, refused]);
+    rig.send(&[text(b"one"), text(b"two"), text(b"three")]);
+    // The mock shows what was undone as well: the first, when the second was found out.
+    let outs = rig.receive(4);
+    let came: Vec<_> = outs
+        .iter()
+        .map(|out| (out.topic.as_str(), out.key.as_deref()))
+        .collect();
+    let expected = [
+        ("scored", Some("0")),
+        ("scored", Some("0")),
+        ("dead", Some("1")),
+        ("scored", Some("2")),
+    ];
+    assert_eq!(came, expected);
+    assert_eq!(outs[2].header("penstock-error-code"), Some("INVALID_ARGUMENT"));
+    let message = outs[2].header("penstock-error-message").expect("a reason");
+    assert!(
+        message.contains("topic scored does not take what becomes of it"),
+        "{message}"
+    );
+    rig.close().await;
+}

@@ -12,6 +12,7 @@ mod inside;
 mod partition;
 mod places;
 mod rebalance;
+mod refusals;
 
 mod answers;
 mod field;
@@ -48,6 +49,7 @@ use inside::Inside;
 use places::Places;
 use pump::Pump;
 use ready::{Down, Ready};
+use refusals::Refusals;
 use scoring::Scorer;
 use stop::Stop;
 use work::Chunks;
@@ -246,6 +248,8 @@ impl Seat {
                 chunks_max,
             ),
             held: Held::default(),
+            // Of one transaction: as many as make one due, and those that leave at once.
+            refusals: Refusals::new(route.commit_records_max + route.in_flight_records_max),
             ready: Ready::new(Arc::clone(&self.front), &route.name),
             metrics: self.front.metrics().kafka(&route.name),
             behind: Behind::default(),

@@ -122,11 +122,13 @@ pub enum DeadReason {
     Model,
     /// The model computed a NaN or an infinity for it.
     NotFinite,
+    /// The output topic does not take what became of it.
+    Refused,
 }
 
 impl DeadReason {
     /// Every reason.
-    pub const ALL: [DeadReason; 11] = [
+    pub const ALL: [DeadReason; 12] = [
         DeadReason::NotUtf8,
         DeadReason::NotJson,
         DeadReason::FieldMissing,
@@ -138,6 +140,7 @@ impl DeadReason {
         DeadReason::Deadline,
         DeadReason::Model,
         DeadReason::NotFinite,
+        DeadReason::Refused,
     ];
 
     /// The label value.
@@ -154,6 +157,7 @@ impl DeadReason {
             DeadReason::Deadline => "deadline",
             DeadReason::Model => "model",
             DeadReason::NotFinite => "not_finite",
+            DeadReason::Refused => "refused",
         }
     }
 
@@ -166,7 +170,8 @@ impl DeadReason {
             | DeadReason::FieldNotText
             | DeadReason::TooLarge
             | DeadReason::Header
-            | DeadReason::Invalid => "INVALID_ARGUMENT",
+            | DeadReason::Invalid
+            | DeadReason::Refused => "INVALID_ARGUMENT",
             DeadReason::UnknownModel => "NOT_FOUND",
             DeadReason::Deadline => "DEADLINE_EXCEEDED",
             DeadReason::Model | DeadReason::NotFinite => "INTERNAL",

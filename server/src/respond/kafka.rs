@@ -8,10 +8,10 @@ mod produce;
 
 mod transaction;
 
-pub use deliveries::{Deliveries, Told};
+pub use deliveries::{Deliveries, Refused, Told};
 pub use produce::Partitions;
 pub use record::{Carried, DeadLetter, Outgoing, dead, scored, tombstone, value};
-pub use transaction::Writer;
+pub use transaction::{Writer, remedy};
 
 /// Why a route cannot go on as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

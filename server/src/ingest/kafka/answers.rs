@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use penstock_core::Reply;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::field;
@@ -136,6 +137,16 @@ impl Answers {
             "{what} {bytes} bytes; record_bytes_max allows {}",
             self.written_max
         )
+    }
+
+    /// A record of which the output topic does not take what becomes of it.
+    pub fn refused(&self, taken: Taken, code: RDKafkaErrorCode) -> Judged {
+        let right = leaving::remedy(code);
+        let message = format!(
+            "topic {} does not take what becomes of it: {code}{right}",
+            self.output
+        );
+        self.dead(taken, DeadReason::Refused, &message)
     }
 
     /// A record that cannot be scored. What is too large to be written again is left out: the value, or where

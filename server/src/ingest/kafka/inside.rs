@@ -126,15 +126,23 @@ impl Inside {
     }
 
     /// Lets records go, each partition's in order, as far as they have answers.
-    pub fn leave<E>(&mut self, mut each: impl FnMut(&Source, Answer) -> Result<(), E>) -> Result<(), E> {
+    pub fn leave<E>(
+        &mut self,
+        mut each: impl FnMut(&Source, (Place, i64), Answer) -> Result<(), E>,
+    ) -> Result<(), E> {
         while let Some(place) = self.ready.pop() {
             let Some(partition) = self.partitions.get_mut(&place) else {
                 continue;
             };
-            while let Some(Leaving { bytes, answer }) = partition.pop() {
+            while let Some(Leaving {
+                offset,
+                bytes,
+                answer,
+            }) = partition.pop()
+            {
                 self.in_flight.finish(&place, bytes, self.clock.now());
                 self.pace.finished(1);
-                each(self.places.source(place), answer)?;
+                each(self.places.source(place), (place, offset), answer)?;
             }
         }
         Ok(())

@@ -35,6 +35,8 @@ struct Slot {
 
 /// A record whose turn it is.
 pub struct Leaving {
+    /// Its offset.
+    pub offset: i64,
     /// Its bytes while it was inside.
     pub bytes: usize,
     /// What becomes of it.
@@ -94,6 +96,7 @@ impl Partition {
         self.left.bytes_read += first.read_bytes as u64;
         self.left.bytes_written += answer.record.bytes() as u64;
         Some(Leaving {
+            offset: first.offset,
             bytes: first.bytes,
             answer,
         })

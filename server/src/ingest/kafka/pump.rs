@@ -15,14 +15,16 @@ use super::behind::Behind;
 use super::client::Reader;
 use super::held::Held;
 use super::inside::Inside;
+use super::places::Place;
 use super::ready::Ready;
+use super::refusals::{Lesson, Refusals};
 use super::scoring::{Finished, Scorer};
 use super::stop::Stop;
 use super::work::{Chunks, Fate};
 use crate::clock::Clock;
 use crate::config::{KafkaInput, KafkaRoute};
 use crate::metrics::KafkaMetrics;
-use crate::respond::kafka::{Trouble, Writer};
+use crate::respond::kafka::{Trouble, Writer, remedy};
 
 /// Records of one look into the client's queue, before what has finished is looked at.
 const ROUND_MAX: usize = 512;
@@ -45,6 +47,7 @@ pub struct Pump {
     pub(super) chunks: Chunks,
     pub(super) scorer: Scorer,
     pub(super) held: Held,
+    pub(super) refusals: Refusals,
     pub(super) ready: Ready,
     pub(super) metrics: KafkaMetrics,
     pub(super) behind: Behind,
@@ -97,6 +100,7 @@ impl Pump {
                     let read = Reading {
                         inside: &mut self.inside,
                         answers: &self.answers,
+                        refusals: &self.refusals,
                         chunks: &mut self.chunks,
                         scorer: &mut self.scorer,
                         clock: self.clock,
@@ -183,10 +187,15 @@ impl Pump {
     /// Lets records leave, each partition's in order.
     pub(super) fn write(&mut self) -> Result<(), Trouble> {
         let (writer, times) = (&mut self.writer, &mut self.times);
-        let inside = &mut self.inside;
-        inside.leave(|source, answer| {
+        let (inside, refusals) = (&mut self.inside, &mut self.refusals);
+        inside.leave(|source, (place, offset), answer| {
             times.extend(answer.record.timestamp);
-            writer.send(answer.record, source.partition)
+            let number = refusals.sending(place, offset, answer.fate);
+            if refusals.suspects(place, offset) {
+                writer.send_apart(answer.record, source.partition, number)
+            } else {
+                writer.send(answer.record, source.partition, number)
+            }
         })
     }
 
@@ -209,6 +218,7 @@ impl Pump {
             .writer
             .commit(&self.consumer, &self.inside.list(&positions))?;
         self.inside.committed(&positions);
+        self.refusals.committed(&positions);
         self.metrics.committed(took);
         self.metrics.acknowledged(&self.times);
         self.times.clear();
@@ -242,11 +252,37 @@ impl Pump {
 
     /// Undoes the open transaction.
     pub(super) fn abort(&mut self) -> Result<(), Trouble> {
-        self.aborts += 1;
         self.times.clear();
         let took = self.writer.abort()?;
         self.metrics.aborted(took);
+        let lesson = self.refusals.undone(&self.writer.take_refused());
+        if let Some((place, offset, code)) = lesson.buried {
+            return Err(self.no_way_out(place, offset, code));
+        }
+        self.aborts += 1;
+        if lesson.is_news() {
+            // The next attempt leaves out what this one failed on: that is no sign of trouble.
+            self.aborts = 0;
+            let Lesson {
+                suspected, refused, ..
+            } = lesson;
+            warn!(
+                route = self.route.name,
+                suspected, refused, "records are refused for what they contain"
+            );
+        }
         Ok(())
+    }
+
+    fn no_way_out(&self, place: Place, offset: i64, code: RDKafkaErrorCode) -> Trouble {
+        let source = self.inside.places.source(place);
+        Trouble::Fatal(format!(
+            "dead_letter topic {} does not take the dead letter of {}[{}] at offset {offset}: {code}{}",
+            self.route.dead_letter,
+            source.topic,
+            source.partition,
+            remedy(code)
+        ))
     }
 
     /// Lets what is inside leave, as far as the time goes that the stop allows, and leaves the group.
@@ -281,6 +317,7 @@ impl Pump {
 struct Reading<'a> {
     inside: &'a mut Inside,
     answers: &'a Answers,
+    refusals: &'a Refusals,
     chunks: &'a mut Chunks,
     scorer: &'a mut Scorer,
     clock: Clock,
@@ -291,6 +328,10 @@ impl Reading<'_> {
         let Some(record) = self.inside.take(message).map_err(Trouble::Restart)? else {
             return Ok(());
         };
+        if let Some(code) = self.refusals.of(record.mark.place, record.mark.offset) {
+            self.inside.answer(self.answers.refused(record, code));
+            return Ok(());
+        }
         match self.answers.read(message, record) {
             Read::Text(wish, text, record) => {
                 if let Some(full) = self.chunks.add(&wish, record, text, self.clock.now()) {

@@ -76,6 +76,7 @@ impl Pump {
         };
         for place in places {
             self.inside.end(*place);
+            self.refusals.forget(*place);
         }
         self.behind.forget_gone(&self.inside);
         if self.inside.assigned().is_empty() {

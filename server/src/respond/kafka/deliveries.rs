@@ -94,11 +94,22 @@ pub struct Undelivered {
     pub code: RDKafkaErrorCode,
 }
 
+/// A record that the broker refused for what it contains: it would be refused again.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The number that it was sent under.
+    pub number: usize,
+    /// Why.
+    pub code: RDKafkaErrorCode,
+}
+
 /// What a producer says; its `poll` calls it, on the pump's thread.
 pub struct Deliveries {
     /// Like any client.
     pub told: Told,
     undelivered: Mutex<Option<Undelivered>>,
+    /// At most those of one transaction.
+    refused: Mutex<Vec<Refused>>,
 }
 
 impl Deliveries {
@@ -107,12 +118,18 @@ impl Deliveries {
         Deliveries {
             told: Told::new(route),
             undelivered: Mutex::default(),
+            refused: Mutex::default(),
         }
     }
 
     /// The first record since the last look that the broker did not take.
     pub fn take_undelivered(&self) -> Option<Undelivered> {
         self.undelivered.lock().take()
+    }
+
+    /// The records since the last look that were refused for what they contain, or for what others beside them do.
+    pub fn take_refused(&self) -> Vec<Refused> {
+        std::mem::take(&mut self.refused.lock())
     }
 }
 
@@ -127,16 +144,27 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
+    // A number and no box: of what arrives nothing is reported, so that nobody would ever free it.
+    type DeliveryOpaque = usize;
 
     // Called for failures alone: the producer is made with `delivery.report.only.error`.
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, record)) = result {
-            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            self.undelivered.lock().get_or_insert_with(|| Undelivered {
-                topic: record.topic().to_owned(),
-                code,
-            });
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        use RDKafkaErrorCode as Code;
+        let Err((error, record)) = result else {
+            return;
+        };
+        let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+        if matches!(code, Code::InvalidRecord | Code::InvalidTimestamp) {
+            self.refused.lock().push(Refused { number, code });
+        }
+        let mut first = self.undelivered.lock();
+        // What its neighbours contain is not why.
+        if first
+            .as_ref()
+            .is_none_or(|first| first.code == Code::InvalidDifferentRecord)
+        {
+            let topic = record.topic().to_owned();
+            *first = Some(Undelivered { topic, code });
         }
     }
 }

@@ -15,9 +15,17 @@ use crate::config::Delivery;
 pub type Partitions = HashMap<String, i32>;
 
 impl Writer {
+    /// Sends a record in a batch of its own, so that the broker's word on the batch is about no other.
+    pub fn send_apart(&mut self, outgoing: Outgoing, from: i32, number: usize) -> Result<(), Trouble> {
+        self.acknowledged()?;
+        self.send(outgoing, from, number)?;
+        self.acknowledged()
+    }
+
     /// Sends a record that was read from partition `from`. Whatever its key, it goes to the partition of the
-    /// same number, so that what was in order stays so; where the topic has fewer, to the remainder.
-    pub fn send(&mut self, outgoing: Outgoing, from: i32) -> Result<(), Trouble> {
+    /// same number, so that what was in order stays so; where the topic has fewer, to the remainder. Where the
+    /// broker refuses it, that is reported with `number`.
+    pub fn send(&mut self, outgoing: Outgoing, from: i32, number: usize) -> Result<(), Trouble> {
         self.begin()?;
         let Outgoing {
             topic,
@@ -27,7 +35,8 @@ impl Writer {
             timestamp,
         } = outgoing;
         let count = self.partitions.get(&*topic).copied().unwrap_or(1).max(1);
-        let mut record = BaseRecord::<[u8], [u8]>::to(&topic).partition(from % count);
+        let mut record =
+            BaseRecord::<[u8], [u8], usize>::with_opaque_to(&topic, number).partition(from % count);
         record.key = key.as_deref();
         record.payload = payload.as_deref();
         record.timestamp = timestamp;

@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::Trouble;
-use super::deliveries::{Deliveries, Undelivered};
+use super::deliveries::{Deliveries, Refused, Undelivered};
 use super::produce::Partitions;
 use crate::config::Delivery;
 
@@ -154,13 +154,18 @@ impl Writer {
         Ok(began.elapsed())
     }
 
+    /// The records since the last look that the broker refused for what they contain.
+    pub fn take_refused(&self) -> Vec<Refused> {
+        self.producer.context().take_refused()
+    }
+
     fn began(&self) -> Instant {
         self.open.map_or_else(Instant::now, |open| open.since)
     }
 
     /// Waits until the broker has all that was sent. The client's commit waits for that as well, but looks
     /// every 100 ms.
-    fn acknowledged(&self) -> Result<(), Trouble> {
+    pub(super) fn acknowledged(&self) -> Result<(), Trouble> {
         self.emptied()?;
         self.producer
             .context()
@@ -234,15 +239,21 @@ fn is_fenced(code: RDKafkaErrorCode) -> bool {
 
 /// What to tell of a record that the broker did not take.
 pub(super) fn refused(undelivered: &Undelivered) -> String {
-    use RDKafkaErrorCode as Code;
     let Undelivered { topic, code } = undelivered;
-    let right = match code {
+    format!("topic {topic} does not take records: {code}{}", remedy(*code))
+}
+
+/// What would be right, to be said after a refusal.
+pub fn remedy(code: RDKafkaErrorCode) -> &'static str {
+    use RDKafkaErrorCode as Code;
+    match code {
         Code::TopicAuthorizationFailed => "; allow this user to write it",
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => "; create it",
         Code::MessageSizeTooLarge => "; raise its max.message.bytes",
-        Code::InvalidRecord => "; it validates them: a compacted topic takes none without a key",
+        Code::InvalidRecord => {
+            "; it validates them: their time, and in a compacted topic that there is a key"
+        }
         Code::InvalidTimestamp => "; a record's own time is kept: widen its message.timestamp limits",
         _ => "",
-    };
-    format!("topic {topic} does not take records: {code}{right}")
+    }
 }

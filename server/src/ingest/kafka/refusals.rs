@@ -1,0 +1,219 @@
+//! Records that the broker refuses for what they contain, known by where they were read.
+//!
+//! A refusal undoes the transaction, and its records are read again. Of a batch in which the broker means one record,
+//! the client says that all are refused. So one that was refused is under suspicion first and is sent alone; when it
+//! is refused then, it becomes a dead letter.
+
+use std::collections::BTreeMap;
+
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::inside::Position;
+use super::places::Place;
+use super::work::Fate;
+use crate::respond::kafka::Refused;
+
+/// What is known of the records that were read and not committed.
+pub struct Refusals {
+    /// Those that were sent since the last commit, by their numbers.
+    sent: Vec<Sent>,
+    known: BTreeMap<(Place, i64), Known>,
+    known_max: usize,
+}
+
+struct Sent {
+    at: (Place, i64),
+    dead: bool,
+}
+
+#[derive(Default)]
+struct Known {
+    /// What became of it was refused once.
+    suspected: bool,
+    /// The output topic takes no score of it, for this reason.
+    refused: Option<RDKafkaErrorCode>,
+}
+
+/// What an abort has taught.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Lesson {
+    /// Records that are under suspicion now.
+    pub suspected: usize,
+    /// Records that are dead letters from now on.
+    pub refused: usize,
+    /// A dead letter that was refused twice: nothing is left to be done with its record.
+    pub buried: Option<(Place, i64, RDKafkaErrorCode)>,
+}
+
+impl Refusals {
+    /// Remembers so many. A transaction has no more records than that; only those of several, undone one after
+    /// the other, could be more.
+    pub fn new(known_max: usize) -> Refusals {
+        Refusals {
+            sent: Vec::new(),
+            known: BTreeMap::new(),
+            known_max,
+        }
+    }
+
+    /// What becomes of a record is being sent. Returns the number under which its delivery is reported.
+    pub fn sending(&mut self, place: Place, offset: i64, fate: Fate) -> usize {
+        self.sent.push(Sent {
+            at: (place, offset),
+            dead: matches!(fate, Fate::Dead(_)),
+        });
+        self.sent.len() - 1
+    }
+
+    /// Whether what becomes of this record is under suspicion.
+    pub fn suspects(&self, place: Place, offset: i64) -> bool {
+        let known = self.known.get(&(place, offset));
+        known.is_some_and(|known| known.suspected)
+    }
+
+    /// Why what becomes of this record is refused, where that is certain.
+    pub fn of(&self, place: Place, offset: i64) -> Option<RDKafkaErrorCode> {
+        self.known.get(&(place, offset))?.refused
+    }
+
+    /// What was sent since the last commit is undone, and these records of it were refused.
+    pub fn undone(&mut self, refused: &[Refused]) -> Lesson {
+        let mut lesson = Lesson::default();
+        let sent = std::mem::take(&mut self.sent);
+        for Refused { number, code } in refused {
+            let Some(Sent { at, dead }) = sent.get(*number) else {
+                continue;
+            };
+            if self.known.len() >= self.known_max && !self.known.contains_key(at) {
+                // Who is still refused comes back; that nothing was learnt is what makes it wait.
+                self.known.clear();
+                return Lesson::default();
+            }
+            let known = self.known.entry(*at).or_default();
+            if !std::mem::replace(&mut known.suspected, true) {
+                lesson.suspected += 1;
+            } else if *dead {
+                lesson.buried = Some((at.0, at.1, *code));
+            } else {
+                // Its dead letter is under no suspicion yet.
+                *known = Known {
+                    suspected: false,
+                    refused: Some(*code),
+                };
+                lesson.refused += 1;
+            }
+        }
+        lesson
+    }
+
+    /// Everything that was sent is committed, and with it these positions.
+    pub fn committed(&mut self, positions: &[Position]) {
+        self.sent.clear();
+        if !self.known.is_empty() {
+            for position in positions {
+                let before = (position.place, 0)..(position.place, position.offset);
+                self.known.extract_if(before, |_, _| true).for_each(drop);
+            }
+        }
+    }
+
+    /// A partition is no longer ours.
+    pub fn forget(&mut self, place: Place) {
+        self.known.retain(|(of, _), _| *of != place);
+    }
+}
+
+impl Lesson {
+    /// Whether the next attempt will differ from the last.
+    pub fn is_news(&self) -> bool {
+        self.suspected + self.refused > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_core::Assignment;
+    use rdkafka::topic_partition_list::TopicPartitionList;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::ingest::kafka::places::Places;
+    use crate::metrics::{DeadReason, Metrics};
+
+    const CODE: RDKafkaErrorCode = RDKafkaErrorCode::InvalidTimestamp;
+
+    fn place() -> Place {
+        let metrics = Metrics::new(Clock::start());
+        let mut list = TopicPartitionList::new();
+        list.add_partition("t", 0);
+        Places::new(Box::new(move |name| metrics.topic(name, None))).of(&list)[0]
+    }
+
+    /// Sends these records, each scored or, where it is known to be refused, as a dead letter; then some are refused.
+    fn attempt(refusals: &mut Refusals, offsets: std::ops::Range<i64>, refused: &[usize]) -> Lesson {
+        for offset in offsets {
+            let dead = refusals.of(place(), offset).is_some();
+            let fate = if dead {
+                Fate::Dead(DeadReason::Refused)
+            } else {
+                Fate::Scored
+            };
+            refusals.sending(place(), offset, fate);
+        }
+        let refused = refused.iter().map(|&number| Refused { number, code: CODE });
+        refusals.undone(&refused.collect::<Vec<_>>())
+    }
+
+    fn lesson(suspected: usize, refused: usize) -> Lesson {
+        Lesson {
+            suspected,
+            refused,
+            buried: None,
+        }
+    }
+
+    #[test]
+    fn what_is_refused_twice_is_a_dead_letter_until_it_is_committed() {
+        let mut refusals = Refusals::new(100);
+        assert_eq!(attempt(&mut refusals, 5..9, &[1, 3]), lesson(2, 0));
+        assert!(refusals.suspects(place(), 6) && refusals.suspects(place(), 8));
+        assert!(!refusals.suspects(place(), 5) && refusals.of(place(), 6).is_none());
+        assert_eq!(attempt(&mut refusals, 5..9, &[1]), lesson(0, 1));
+        assert_eq!(refusals.of(place(), 6), Some(CODE));
+        assert!(
+            !refusals.suspects(place(), 6),
+            "its dead letter goes with the others"
+        );
+        assert_eq!(attempt(&mut refusals, 5..9, &[]), Lesson::default());
+        let epoch = Assignment::new(1).begin(place());
+        let committed = |offset| {
+            let place = place();
+            [Position { place, epoch, offset }]
+        };
+        refusals.committed(&committed(8));
+        assert!(refusals.of(place(), 6).is_none() && refusals.suspects(place(), 8));
+        refusals.forget(place());
+        assert!(!refusals.suspects(place(), 8));
+    }
+
+    #[test]
+    fn a_dead_letter_that_is_refused_twice_leaves_no_way_out() {
+        let mut refusals = Refusals::new(100);
+        let lessons = [lesson(1, 0), lesson(0, 1), lesson(1, 0)];
+        for expected in lessons {
+            assert_eq!(attempt(&mut refusals, 5..6, &[0]), expected);
+        }
+        assert_eq!(
+            attempt(&mut refusals, 5..6, &[0]).buried,
+            Some((place(), 5, CODE))
+        );
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_is_allowed_and_that_is_no_news() {
+        let mut refusals = Refusals::new(2);
+        assert!(attempt(&mut refusals, 0..2, &[0, 1]).is_news());
+        assert!(!attempt(&mut refusals, 2..4, &[0]).is_news());
+        assert!(attempt(&mut refusals, 2..4, &[0]).is_news());
+    }
+}
