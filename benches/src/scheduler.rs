@@ -263,8 +263,8 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .with_context(|| format!("cannot start thread {name}"))
 }
 
-fn gauges(admission: Arc<Admission>, metrics: Arc<ModelMetrics>) -> impl FnMut() + Send {
-    move || {
+fn gauges(admission: Arc<Admission>, metrics: Arc<ModelMetrics>) -> impl FnMut(usize) + Send {
+    move |_| {
         for class in Class::ALL {
             metrics.queue(class, admission.depth(class), admission.tokens(class));
         }

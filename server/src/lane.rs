@@ -214,7 +214,7 @@ impl Lane {
         let guard = AliveGuard(Arc::clone(&alive));
         let gone = Arc::clone(&metrics);
         let batcher = Batcher::new(policy.clone(), CostModel::default(), prefetch);
-        let publish = queue_gauges(Arc::clone(&admission), Arc::clone(&metrics));
+        let publish = queue_gauges(Arc::clone(&admission), Arc::clone(&metrics), policy.tokens_max());
         let wires = Wires {
             requests: requests_out,
             reports: reports_out,
@@ -225,10 +225,7 @@ impl Lane {
             let left = scheduler::run(&model, batcher, wires, held_max, clock, publish);
             drop(guard);
             refuse_all(&left, clock);
-            // The last batch may be answered after the last look at the queue.
-            for class in Class::ALL {
-                gone.queue(class, 0, 0);
-            }
+            empty_gauges(&gone);
         })?;
         let lane = Lane {
             name: name.to_owned(),
@@ -409,12 +406,27 @@ fn gate(limits: &Limits, window: usize, freed: Arc<Notify>) -> Result<Arc<Admiss
     Admission::with_release(bounds, Box::new(move || freed.notify_waiters()))
 }
 
-fn queue_gauges(admission: Arc<Admission>, metrics: Arc<ModelMetrics>) -> impl FnMut() + Send {
-    move || {
+/// Publishes the token budget of a batch now, and with the queue's figures whenever it is called.
+fn queue_gauges(
+    admission: Arc<Admission>,
+    metrics: Arc<ModelMetrics>,
+    tokens_max: usize,
+) -> impl FnMut(usize) + Send {
+    metrics.batch_budget(tokens_max);
+    move |tokens_max| {
+        metrics.batch_budget(tokens_max);
         for class in Class::ALL {
             metrics.queue(class, admission.depth(class), admission.tokens(class));
         }
     }
+}
+
+/// Nothing is left: the last batch may be answered after the last look at the queue.
+fn empty_gauges(metrics: &ModelMetrics) {
+    for class in Class::ALL {
+        metrics.queue(class, 0, 0);
+    }
+    metrics.batch_budget(0);
 }
 
 fn spawn(name: &str, what: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Rejection> {

@@ -46,14 +46,14 @@ pub struct Wires {
 /// more may come as long as it has senders: so the queue is handed back.
 ///
 /// `held_max`: how many batches an executor can hold, the running one included. `idle` is called
-/// after each round, to publish the queue's figures.
+/// after each round with the token budget of a batch, to publish the queue's figures.
 pub fn run(
     model: &str,
     mut batcher: Batcher,
     wires: Wires,
     held_max: usize,
     clock: Clock,
-    mut idle: impl FnMut(),
+    mut idle: impl FnMut(usize),
 ) -> Receiver<Request> {
     let Wires {
         mut requests,
@@ -87,7 +87,7 @@ pub fn run(
         if executors.turns.all_gone() {
             break;
         }
-        idle();
+        idle(batcher.tokens_max());
         if !open && batcher.is_empty() && packed.is_none() {
             break;
         }
@@ -240,7 +240,7 @@ mod tests {
             },
             1,
             Clock::start(),
-            || {},
+            |_| {},
         );
         let answers = answers.0.lock();
         assert_eq!(answers.len(), 8);
@@ -291,7 +291,7 @@ mod tests {
             },
             1,
             Clock::start(),
-            || {},
+            |_| {},
         );
         assert_eq!(executor.join().unwrap(), 8);
         assert_eq!(answers.0.lock().len(), 8);
@@ -313,7 +313,7 @@ mod tests {
             batches: vec![gone, other],
         };
         let scheduler =
-            std::thread::spawn(move || drop(run("model", batcher, wires, 1, Clock::start(), || {})));
+            std::thread::spawn(move || drop(run("model", batcher, wires, 1, Clock::start(), |_| {})));
         // It has a batch, which nobody will take out.
         while gone_out.is_empty() {
             std::thread::yield_now();
@@ -362,7 +362,7 @@ mod tests {
             reports: ran,
             batches: vec![gone, batches],
         };
-        let _ = run("model", batcher, wires, 1, Clock::start(), || {});
+        let _ = run("model", batcher, wires, 1, Clock::start(), |_| {});
         executor.join().unwrap();
         let answers = answers.0.lock();
         let told = |outcome: &Outcome| *outcome == Err(Rejection::Cancelled);

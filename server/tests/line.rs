@@ -249,6 +249,14 @@ async fn the_next_batch_is_on_the_device_while_one_runs() {
     rig.close();
 }
 
+/// The token budget of a batch, as it is published.
+fn budget(rig: &Rig) -> f64 {
+    let page = rig.metrics.render();
+    let series = r#"penstock_batch_tokens_max{model="rig",version="1"} "#;
+    let line = page.lines().find_map(|line| line.strip_prefix(series));
+    line.expect("a budget").parse().expect("a number")
+}
+
 #[tokio::test]
 async fn a_batch_without_memory_runs_in_halves_and_those_after_it_are_smaller() {
     let device = Device::default();
@@ -256,6 +264,7 @@ async fn a_batch_without_memory_runs_in_halves_and_those_after_it_are_smaller() 
     // While the device stands still the rest gathers to batches of sixty-four texts.
     let first = rig.submit(texts(64), Room::Refuse, None).await.expect("admitted");
     device.wait_for(1);
+    let full = budget(&rig);
     let rest = rig
         .submit(texts(640), Room::Refuse, None)
         .await
@@ -270,6 +279,7 @@ async fn a_batch_without_memory_runs_in_halves_and_those_after_it_are_smaller() 
     assert!(rows(&rig, 640).await.iter().all(Result::is_ok));
     let after = &device.submitted()[before..];
     assert!(after.iter().all(|&tokens| tokens <= whole * 3 / 4), "{after:?}");
+    assert!(budget(&rig) < full, "what is published is what is left");
     assert!(rig.lane.is_alive() && !rig.fault.is_raised());
     rig.close();
 }

@@ -26,6 +26,7 @@ pub struct ModelMetrics {
     batch_tokens: Histogram,
     batch_durations: Histogram,
     batch_fill: Histogram,
+    batch_tokens_max: Gauge,
     sums: Sums,
     triton: Triton,
 }
@@ -144,6 +145,7 @@ impl ModelMetrics {
             batch_tokens: series.histogram(&names::BATCH_TOKENS, &[name]),
             batch_durations: series.histogram(&names::BATCH_DURATION, &[name]),
             batch_fill: series.histogram(&names::BATCH_FILL, &[name]),
+            batch_tokens_max: series.gauge(&names::BATCH_TOKENS_MAX, &labels),
             sums: Sums::default(),
             triton: triton(&series, &labels),
             series,
@@ -204,6 +206,11 @@ impl ModelMetrics {
         self.sums
             .last_batch_ms
             .store(since_1970.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// A batch may now hold so many tokens.
+    pub fn batch_budget(&self, tokens_max: usize) {
+        self.batch_tokens_max.set(tokens_max as f64);
     }
 
     /// The queue of a class now holds that much.

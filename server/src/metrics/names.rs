@@ -71,6 +71,8 @@ families! {
         "The forward pass of a batch.";
     BATCH_FILL = Histogram(share_bounds) Percent "penstock_batch_fill_ratio" ["model"]
         "Tokens of a batch over its token budget.";
+    BATCH_TOKENS_MAX = Gauge Count "penstock_batch_tokens_max" ["model", "version"]
+        "Token budget of a batch; lowered where the device had no memory for a larger one, 0 where the version is not served.";
     PADDING_TOKENS = Counter Count "penstock_padding_tokens_total" ["model"]
         "Tokens computed that belong to no text; packed batches have none.";
     DEVICE_BUSY = Gauge Percent "penstock_device_busy_ratio" ["device"]

@@ -121,6 +121,7 @@ fn some_traffic(metrics: &Metrics) {
     }
     handles.batch_done(6, 120, 480, 4 * MS);
     handles.queue(Class::Bulk, 7, 70);
+    handles.batch_budget(480);
     metrics.unknown_model(Source::Grpc, Class::Bulk, OutcomeLabel::NotFound);
     metrics.device_busy("cpu").add(4 * MS);
     super::kafka::tests::some_stream(metrics);
@@ -295,6 +296,7 @@ fn queues_batches_and_triton_say_the_same() {
     near(r#"penstock_batch_texts_bucket{model="m",le="8"}"#, 1.0);
     near(r#"penstock_batch_texts_bucket{model="m",le="4"}"#, 0.0);
     near(r#"penstock_batch_fill_ratio_sum{model="m"}"#, 0.25);
+    near(r#"penstock_batch_tokens_max{model="m",version="1"}"#, 480.0);
     near(r#"penstock_padding_tokens_total{model="m"}"#, 0.0);
     let version = r#"{model="m",version="1"}"#;
     // Of each source one request was answered, and one failed with each of the other outcomes.

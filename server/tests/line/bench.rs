@@ -161,6 +161,7 @@ pub struct Rig {
     pub lane: Arc<Lane>,
     pub clock: Clock,
     pub fault: Fault,
+    pub metrics: Metrics,
     threads: LaneThreads,
     tokenizers: Vec<JoinHandle<()>>,
 }
@@ -213,13 +214,14 @@ impl Rig {
         };
         let window = copies.tokenizer.max_length();
         let policy = lane::policy(&batching(), window, window).expect("a batch holds a text");
-        let metrics = metrics.model("rig", "1");
+        let model = metrics.model("rig", "1");
         let (lane, threads) =
-            Lane::open("rig", "1", copies, policy, Some(prefetch), shared, metrics).expect("threads");
+            Lane::open("rig", "1", copies, policy, Some(prefetch), shared, model).expect("threads");
         Rig {
             lane,
             clock,
             fault,
+            metrics,
             threads,
             tokenizers,
         }
