@@ -166,6 +166,8 @@ DEVICE void attention(const AttentionArgs& args) {
 
     const Tile tile = args.tiles[blockIdx.x];
     const int len = static_cast<int>(tile.len);
+    // A place that this batch leaves empty.
+    if (len == 0) return;
     const size_t hidden = args.hidden, row = 3 * hidden;
     const T* from = static_cast<const T*>(args.qkv) + tile.start * row + blockIdx.y * D;
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;

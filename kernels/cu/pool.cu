@@ -1,4 +1,5 @@
-// One row for each text of the batch, in one launch: its first row, or the mean of its rows.
+// One row for each text of the batch, in one launch: its first row, or the mean of its rows. A text without
+// tokens is a place that this batch leaves empty, and its row is left as it is.
 
 #include "number.cuh"
 
@@ -21,6 +22,7 @@ DEVICE void pool_mean(const PoolArgs& args) {
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const unsigned column = (blockIdx.y * 32 + lane) * WIDTH;
     const unsigned start = args.cu_seqlens[text], end = args.cu_seqlens[text + 1];
+    if (start == end) return;
     float sum[WIDTH] = {};
     if (column < args.cols) {
         const T* x = static_cast<const T*>(args.x) + column;
@@ -49,8 +51,9 @@ DEVICE void pool_cls(const PoolArgs& args) {
     constexpr int WIDTH = Wide<T>::COUNT;
     const unsigned text = blockIdx.x;
     const unsigned column = (blockIdx.y * POOL_THREADS + threadIdx.x) * WIDTH;
-    if (column >= args.cols) return;
-    const size_t from = static_cast<size_t>(args.cu_seqlens[text]) * args.cols + column;
+    const unsigned start = args.cu_seqlens[text], end = args.cu_seqlens[text + 1];
+    if (column >= args.cols || start == end) return;
+    const size_t from = static_cast<size_t>(start) * args.cols + column;
     const size_t to = static_cast<size_t>(text) * args.cols + column;
     *reinterpret_cast<uint4*>(static_cast<T*>(args.out) + to) =
         *reinterpret_cast<const uint4*>(static_cast<const T*>(args.x) + from);

@@ -5,13 +5,16 @@
 
 mod activation;
 mod attention;
+mod bucket;
 pub mod driver;
 mod embedding;
+mod graphs;
 mod layer_norm;
 mod linear;
 mod memory;
 pub mod nvidia;
 mod pool;
+mod small;
 
 use std::collections::VecDeque;
 
@@ -24,7 +27,8 @@ use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens}
 use attention::{Sequences, check_head_dim};
 use driver::Driver;
 use layer_norm::check_cols;
-use memory::Inboxes;
+use memory::{Inboxes, Rows};
+use small::{Listed, Small};
 
 /// A GPU behind `D`, with what it keeps from batch to batch.
 pub struct Cuda<D: Driver> {
@@ -39,6 +43,10 @@ pub struct Cuda<D: Driver> {
     product: Buffer<D>,
     sent: VecDeque<Sent<D>>,
     spare: Vec<Outbox<D>>,
+    /// What small batches have in common, where they are recorded as graphs.
+    small: Option<Small<D>>,
+    /// The one that is listed.
+    listed: Option<Listed>,
 }
 
 struct Outbox<D: Driver> {
@@ -65,7 +73,32 @@ impl<D: Driver> Cuda<D> {
             product: Buffer::default(),
             sent: VecDeque::new(),
             spare: Vec::new(),
+            small: None,
+            listed: None,
         }
+    }
+
+    /// The same with the launches of small batches recorded as graphs.
+    #[must_use]
+    pub fn recording(mut self) -> Self {
+        self.small = Some(Small::new());
+        self
+    }
+
+    /// Graphs that were recorded and are kept.
+    pub fn graphs(&self) -> usize {
+        self.small.as_ref().map_or(0, |small| small.graphs.count())
+    }
+
+    /// Sets the shape of `out`. What it holds afterwards is not said; memory is kept, never given back.
+    fn fit(&mut self, out: &mut Buffer<D>, rows: Rows, cols: usize) -> Result<(), KernelError> {
+        if let Some(bytes) = out.lacks(self.dtype, rows, cols) {
+            // What is listed may use the memory that goes.
+            self.start_early()?;
+            out.grow(&self.driver, bytes)?;
+        }
+        out.shape_as(rows, cols);
+        Ok(())
     }
 }
 
@@ -117,7 +150,9 @@ impl<D: Driver> Ops for Cuda<D> {
         out: &mut Buffer<D>,
     ) -> Result<(), KernelError> {
         check::filled("write", "values", values, (rows, cols))?;
-        out.reshape(&self.driver, self.dtype, rows, cols)?;
+        // Values are stored at once, in front of what is only listed.
+        self.start_early()?;
+        self.fit(out, rows.into(), cols)?;
         let mut bytes = Vec::new();
         for row in values.chunks_exact(cols) {
             self.dtype.encode(row, &mut bytes);
@@ -132,6 +167,7 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn send(&mut self, x: &Buffer<D>) -> Result<(), KernelError> {
         check::not_empty("send", "x", x.shape())?;
+        self.start()?;
         let (rows, cols) = x.shape();
         let bytes = rows * x.stride() * self.dtype.bytes();
         let spare = self.spare.pop().filter(|spare| spare.capacity >= bytes);
@@ -178,6 +214,18 @@ impl<D: Driver> Ops for Cuda<D> {
         work(self)
     }
 
+    fn forward(
+        &mut self,
+        cu_seqlens: &[u32],
+        work: impl FnOnce(&mut Self) -> Result<(), KernelError> + Send,
+    ) -> Result<(), KernelError> {
+        self.listed = self.list(cu_seqlens)?;
+        let done = work(self).and_then(|()| self.start());
+        // After an error none of it is to be started.
+        self.listed = None;
+        done
+    }
+
     fn embed(
         &mut self,
         tokens: Tokens<'_>,
@@ -194,7 +242,13 @@ impl<D: Driver> Ops for Cuda<D> {
         };
         check::tokens(tokens, &shapes)?;
         check_cols("embed", cols)?;
-        out.reshape(&self.driver, self.dtype, tokens.ids.len(), cols)?;
+        let count = tokens.ids.len();
+        let mut rows = Rows::from(count);
+        match &self.listed {
+            Some(listed) if listed.is_for(tokens) => rows.span = listed.bucket.tokens,
+            _ => self.start_early()?,
+        }
+        self.fit(out, rows, cols)?;
         self.launch_embedding(tokens, tables, out)
     }
 
@@ -208,7 +262,7 @@ impl<D: Driver> Ops for Cuda<D> {
         let (rows, _) = x.shape();
         check::not_empty("linear", "x", x.shape())?;
         check::shape("linear", "x", x.shape(), (rows, w.inp()))?;
-        out.reshape(&self.driver, self.dtype, rows, w.out())?;
+        self.fit(out, x.rows(), w.out())?;
         self.multiply(x, w, activation, out)
     }
 
@@ -227,8 +281,8 @@ impl<D: Driver> Ops for Cuda<D> {
         check::norm(KERNEL, (norm.gamma.shape(), norm.beta.shape()), w.out())?;
         check_cols(KERNEL, w.out())?;
         let mut product = std::mem::take(&mut self.product);
-        let done = product
-            .reshape(&self.driver, self.dtype, rows, w.out())
+        let done = self
+            .fit(&mut product, x.rows(), w.out())
             .and_then(|()| self.multiply(x, w, Activation::None, &product))
             .and_then(|()| self.launch_layer_norm(&product, norm, residual));
         self.product = product;
@@ -251,7 +305,7 @@ impl<D: Driver> Ops for Cuda<D> {
             Some(bias) => Some((bias, check::bias_reach(bias.shape(), heads, longest)?)),
             None => None,
         };
-        out.reshape(&self.driver, self.dtype, rows, heads * head_dim)?;
+        self.fit(out, qkv.rows(), heads * head_dim)?;
         self.sequences(cu_seqlens)?;
         self.launch_attention(qkv, (heads, head_dim), bias, out)
     }
@@ -266,8 +320,8 @@ impl<D: Driver> Ops for Cuda<D> {
         let (rows, cols) = x.shape();
         check::sequences("pool", cu_seqlens, rows)?;
         check_cols("pool", cols)?;
-        out.reshape(&self.driver, self.dtype, cu_seqlens.len() - 1, cols)?;
         self.sequences(cu_seqlens)?;
+        self.fit(out, self.text_rows(cu_seqlens.len() - 1), cols)?;
         self.launch_pool(x, self.sequences.address(), pooling, out)
     }
 }

@@ -263,6 +263,20 @@ pub trait Ops: Send {
     where
         Self: Sized;
 
+    /// [`Ops::enter`] for the whole forward of the batch that `cu_seqlens` cuts, up to its [`Ops::send`]. A device may
+    /// collect what it is asked for and start all of it at once; after an error nothing of it need have been.
+    fn forward(
+        &mut self,
+        cu_seqlens: &[u32],
+        work: impl FnOnce(&mut Self) -> Result<(), KernelError> + Send,
+    ) -> Result<(), KernelError>
+    where
+        Self: Sized,
+    {
+        let _ = cu_seqlens;
+        self.enter(work)
+    }
+
     /// Called once by the thread that is to run forwards: the device may keep it where its work is.
     fn settle(&self) -> Result<(), KernelError> {
         Ok(())

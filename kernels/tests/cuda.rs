@@ -89,6 +89,19 @@ fn gpu_layer_is_the_processors_and_a_text_hardly_depends_on_its_batch() {
     });
 }
 
+/// Bit by bit against the same launches one by one; without graphs products have fewer rows, and so perhaps another
+/// algorithm.
+#[test]
+fn gpu_small_batches_are_the_same_through_a_graph() {
+    with_gpu(|| {
+        cases::graphs(&open, |dtype| match dtype {
+            Dtype::F32 => 1e-5,
+            Dtype::F16 => 4e-3,
+            Dtype::Bf16 => 3e-2,
+        });
+    });
+}
+
 #[test]
 fn gpu_refuses_by_name_what_no_kernel_takes() {
     with_gpu(|| cases::refusals(&open));

@@ -60,6 +60,11 @@ fn a_layer_is_the_processors_and_a_text_does_not_depend_on_its_batch() {
 }
 
 #[test]
+fn small_batches_are_the_same_through_a_graph() {
+    cases::graphs(&open, |_| 0.0);
+}
+
+#[test]
 fn what_no_kernel_takes_is_refused_by_name() {
     cases::refusals(&open);
 }

@@ -24,6 +24,8 @@ pub enum Device {
         ordinal: usize,
         /// What weights and activations are kept in; sums are f32.
         dtype: Dtype,
+        /// Whether the launches of small batches are recorded and started by one call.
+        graphs: bool,
     },
 }
 

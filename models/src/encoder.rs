@@ -15,7 +15,7 @@ use crate::weights::Weights;
 
 use embeddings::Embeddings;
 pub(crate) use layer::linear;
-use layer::{Layer, Scratch};
+use layer::{Kept, Layer, Scratch};
 use parts::{Part, cut};
 
 /// An encoder on one device, and the memory that its forward pass reuses.
@@ -151,9 +151,9 @@ impl<O: Ops> Stack<O> {
                 // goes on: most of the last layer's work is saved.
                 scratch.keep_first(ops, ends)?;
                 ops.pool(hidden, ends, Pooling::Cls, pooled)?;
-                return layer.finish(ops, pooled, scratch);
+                return layer.finish(ops, Kept::First, pooled, scratch);
             }
-            layer.finish(ops, hidden, scratch)?;
+            layer.finish(ops, Kept::All, hidden, scratch)?;
         }
         ops.pool(hidden, ends, pooling, pooled)
     }

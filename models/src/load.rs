@@ -63,8 +63,13 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Loaded, ModelError> 
                 Ok(Cpu::on(threads.clone(), Instructions::best(), *precision))
             })
         }
-        &Device::Cuda { ordinal, dtype } => load_on(folder, options, || {
-            Ok(Cuda::new(Nvidia::open(ordinal, dtype)?, dtype))
+        &Device::Cuda {
+            ordinal,
+            dtype,
+            graphs,
+        } => load_on(folder, options, || {
+            let cuda = Cuda::new(Nvidia::open(ordinal, dtype)?, dtype);
+            Ok(if graphs { cuda.recording() } else { cuda })
         }),
     }
 }

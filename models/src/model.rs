@@ -186,7 +186,7 @@ impl<O: Ops> Pipelined for PackedModel<O> {
         let PackedModel {
             ops, encoder, head, ..
         } = self;
-        ops.enter(|ops| match head {
+        ops.forward(&batch.cu_seqlens, |ops| match head {
             Head::Embedding(pooling) => {
                 let pooled = encoder.pooled(ops, batch, *pooling)?;
                 ops.send(pooled)

@@ -183,3 +183,93 @@ fn twins_share_weights_and_nothing_else() {
         }
     }
 }
+
+/// Rows as they are, to the last bit.
+fn bits(replies: &[Reply]) -> Vec<Vec<u32>> {
+    let row = |reply| values(reply).iter().map(|v| v.to_bits()).collect();
+    replies.iter().map(row).collect()
+}
+
+/// Small batches in their turn, two on their way at once, and large ones between them, bit by bit those of a device
+/// without graphs.
+#[test]
+fn a_model_makes_the_same_of_small_batches_through_graphs() {
+    for family in ["bert", "bert-embedding-mean"] {
+        let folder = folder(family);
+        let dtype = Dtype::F16;
+        let mut plain = on_gpu(folder.path(), dtype, 1);
+        let device = Emulated::new(dtype);
+        let tally = device.tally();
+        let mut recording = load_on(folder.path(), &options(1), || {
+            Ok(Cuda::new(device.beside(), dtype).recording())
+        })
+        .unwrap();
+        let vocabulary = plain.spec.vocabulary;
+        let lengths: [&[usize]; 4] = [&[5, 60, 20], &[3; 40], &[64], &[9, 41, 32]];
+        let batches: Vec<PackedTokens> = (0..40_usize)
+            .map(|turn| batch(turn as u64, vocabulary, lengths[turn % 4]))
+            .collect();
+        let pipeline = recording.model.pipelined().unwrap();
+        let mut found = Vec::new();
+        for (at, packed) in batches.iter().enumerate() {
+            if at >= pipeline.in_flight_max() {
+                found.push(pipeline.receive().unwrap());
+            }
+            pipeline.submit(packed).unwrap();
+        }
+        found.extend((0..pipeline.in_flight_max()).map(|_| pipeline.receive().unwrap()));
+        for (packed, found) in batches.iter().zip(&found) {
+            let expected = plain.model.forward(packed).unwrap();
+            assert_eq!(bits(found), bits(&expected), "{family}, {:?}", packed.cu_seqlens);
+        }
+        let tally = *tally.lock().unwrap();
+        // Two buckets: one of three texts of all lengths, one of a single text.
+        assert_eq!(tally.recorded, 2, "{family}: {tally:?}");
+        assert!(tally.replayed >= 10, "{family}: {tally:?}");
+    }
+}
+
+#[test]
+fn a_device_that_cannot_record_serves_launch_by_launch() {
+    let folder = folder("bert-embedding-mean");
+    let dtype = Dtype::F32;
+    let device = Emulated::new(dtype).refusing();
+    let tally = device.tally();
+    let mut gpu = load_on(folder.path(), &options(1), || {
+        Ok(Cuda::new(device.beside(), dtype).recording())
+    })
+    .unwrap();
+    let packed = batch(1, gpu.spec.vocabulary, &[7, 3]);
+    let first = gpu.model.forward(&packed).unwrap();
+    for _ in 0..20 {
+        assert_eq!(bits(&gpu.model.forward(&packed).unwrap()), bits(&first));
+    }
+    let tally = *tally.lock().unwrap();
+    assert_eq!((tally.recorded, tally.replayed), (1, 0), "asked once");
+}
+
+#[test]
+fn executors_have_graphs_of_their_own() {
+    let folder = folder("bert-embedding-mean");
+    let dtype = Dtype::F32;
+    let device = Emulated::new(dtype);
+    let tally = device.tally();
+    let Loaded {
+        spec,
+        mut model,
+        mut twins,
+        ..
+    } = load_on(folder.path(), &options(2), || {
+        Ok(Cuda::new(device.beside(), dtype).recording())
+    })
+    .unwrap();
+    for turn in 0..20 {
+        let packed = batch(turn, spec.vocabulary, &[7, 3]);
+        let (one, other) = (
+            model.forward(&packed).unwrap(),
+            twins[0].forward(&packed).unwrap(),
+        );
+        assert_eq!(bits(&one), bits(&other));
+    }
+    assert_eq!(tally.lock().unwrap().recorded, 2);
+}

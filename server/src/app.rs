@@ -134,7 +134,7 @@ impl Engine {
         };
         let repository = Arc::new(Repository::new(
             &config.models,
-            placement.devices(&threads),
+            placement.devices(&threads, config.cuda_graphs),
             shared,
             Arc::clone(&metrics),
         ));

@@ -64,6 +64,8 @@ pub struct Config {
     pub device: DeviceChoice,
     /// What they are to compute in.
     pub dtype: DtypeChoice,
+    /// Whether a GPU starts the launches of a small batch by one call.
+    pub cuda_graphs: bool,
     /// Threads that compute.
     pub threads: usize,
     /// Whether each of them stays on a CPU of its own.

@@ -185,18 +185,18 @@ fn choose(
 }
 
 impl Placement {
-    /// The devices. On the CPU models share `threads`.
-    pub fn devices(&self, threads: &Threads) -> Devices {
+    /// The devices. On the CPU models share `threads`; on a GPU `graphs` says whether small batches are recorded.
+    pub fn devices(&self, threads: &Threads, graphs: bool) -> Devices {
         let fallback = self.fallback.as_ref();
         Devices {
-            each: self.compute.devices(threads),
-            fallback: fallback.and_then(|compute| compute.devices(threads).pop()),
+            each: self.compute.devices(threads, graphs),
+            fallback: fallback.and_then(|compute| compute.devices(threads, graphs).pop()),
         }
     }
 }
 
 impl Compute {
-    fn devices(&self, threads: &Threads) -> Vec<Device> {
+    fn devices(&self, threads: &Threads, graphs: bool) -> Vec<Device> {
         match self {
             Compute::Cpu { precision } => vec![Device::Cpu {
                 threads: Some(threads.clone()),
@@ -207,6 +207,7 @@ impl Compute {
                 .map(|&ordinal| Device::Cuda {
                     ordinal,
                     dtype: *dtype,
+                    graphs,
                 })
                 .collect(),
         }

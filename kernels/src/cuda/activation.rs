@@ -25,18 +25,18 @@ pub(super) fn split(activation: Activation, dtype: Dtype) -> (Epilogue, Option<&
 
 impl<D: Driver> Cuda<D> {
     pub(super) fn launch_activation(&mut self, kernel: &str, x: &Buffer<D>) -> Result<(), KernelError> {
-        let (rows, _) = x.shape();
+        let rows = x.rows().span;
         let count = rows * x.stride();
         let each = 16 / self.dtype.bytes();
         let mut args = Args::default().address(x.address(&self.driver));
         args = args.address(count as u64);
-        self.driver.launch(&Launch {
-            kernel: &format!("{kernel}_{}", self.dtype.name()),
+        self.launch(Launch {
+            kernel: format!("{kernel}_{}", self.dtype.name()),
             grid: (count.div_ceil(THREADS as usize * each) as u32, 1),
             threads: THREADS,
             shared: 0,
             args: args.bytes(),
-            shape: x.shape(),
+            shape: (rows, x.shape().1),
         })
     }
 }

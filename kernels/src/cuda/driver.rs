@@ -3,6 +3,8 @@
 //! There are two: the CUDA driver ([`super::nvidia`]), and in the tests a process that runs the same
 //! kernels on the processor.
 
+use std::fmt::Display;
+
 use crate::ops::KernelError;
 
 /// What activations and weights are kept in. Sums are always f32.
@@ -55,10 +57,10 @@ impl Dtype {
 }
 
 /// One kernel over a grid of blocks.
-#[derive(Debug)]
-pub struct Launch<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
     /// Its name in kernels/cu.
-    pub kernel: &'a str,
+    pub kernel: String,
     /// Blocks along x and y.
     pub grid: (u32, u32),
     /// Threads of a block.
@@ -66,7 +68,7 @@ pub struct Launch<'a> {
     /// Bytes of dynamic shared memory.
     pub shared: u32,
     /// Its one operand, the bytes of a struct that mirrors the kernel's.
-    pub args: &'a [u8],
+    pub args: Vec<u8>,
     /// Rows and columns, for errors.
     pub shape: (usize, usize),
 }
@@ -83,7 +85,7 @@ pub enum Epilogue {
 }
 
 /// `out = epilogue(x · wᵀ + bias)`, addresses on the device, all rows dense.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Product {
     /// `[rows, inp]`.
     pub x: u64,
@@ -103,6 +105,15 @@ pub struct Product {
     pub epilogue: Epilogue,
 }
 
+/// What a device is given to do, complete with addresses: two that are equal do the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// A kernel of ours.
+    Launch(Launch),
+    /// A product of the library.
+    Product(Product),
+}
+
 /// Activations have room for this many rows more than the last full step, so that products may be
 /// computed over whole steps: shapes repeat, and what stands in the rows behind the last is never read.
 pub const ROWS_STEP: usize = 16;
@@ -115,6 +126,8 @@ pub trait Driver: Send {
     type Inbox: Send;
     /// Values on their way back to the host.
     type Outbox: Send;
+    /// Work that was recorded, to be started by one call. When it is dropped, what of it is under way ends first.
+    type Graph: Send;
 
     /// New memory; what it holds is not said.
     fn allocate(&self, bytes: usize) -> Result<Self::Memory, KernelError>;
@@ -135,11 +148,24 @@ pub trait Driver: Send {
     /// No launch that follows reads `inbox` before something new is posted.
     fn release(&mut self, inbox: &mut Self::Inbox) -> Result<(), KernelError>;
 
+    /// As [`Driver::post`], and always at the same address: launches so far still see what the inbox held, because
+    /// the copy takes its turn behind them.
+    fn post_in_turn(&mut self, inbox: &mut Self::Inbox, bytes: &[u8]) -> Result<u64, KernelError>;
+
+    /// Where [`Driver::post_in_turn`] puts what it is given.
+    fn inbox_address(&self, inbox: &Self::Inbox) -> u64;
+
     /// Runs a kernel.
-    fn launch(&mut self, launch: &Launch<'_>) -> Result<(), KernelError>;
+    fn launch(&mut self, launch: &Launch) -> Result<(), KernelError>;
 
     /// Multiplies matrices in the device's dtype.
     fn multiply(&mut self, product: &Product) -> Result<(), KernelError>;
+
+    /// Records `work`, every piece of which this device has run before, without running it.
+    fn record(&mut self, work: &[Work]) -> Result<Self::Graph, KernelError>;
+
+    /// Runs what was recorded, all of it with one call. `name` is for errors.
+    fn replay(&mut self, graph: &Self::Graph, name: &dyn Display) -> Result<(), KernelError>;
 
     /// An outbox that can take `bytes`.
     fn outbox(&self, bytes: usize) -> Result<Self::Outbox, KernelError>;

@@ -13,24 +13,15 @@ impl<D: Driver> Cuda<D> {
         tables: &Embedding<Table<D>, Table<D>>,
         out: &Buffer<D>,
     ) -> Result<(), KernelError> {
-        let (rows, cols) = out.shape();
-        let base = self.tokens.post(&mut self.driver, |bytes| {
-            for list in [tokens.ids, tokens.positions, tokens.kinds] {
-                bytes.extend(list.iter().flat_map(|v| v.to_ne_bytes()));
-            }
-        })?;
-        let behind = |values: usize| base + 4 * values as u64;
+        let (_, cols) = out.shape();
+        let rows = out.rows().span;
+        let [ids, positions, kinds] = self.bring_tokens(tokens, rows)?;
         let optional = |table: &Option<Table<D>>| table.as_ref().map_or(0, |t| t.address(&self.driver));
         let (position, kind) = (optional(&tables.position), optional(&tables.kind));
-        let kinds = if tokens.kinds.is_empty() {
-            0
-        } else {
-            behind(rows + tokens.positions.len())
-        };
         let args = Args::default()
-            .address(base)
-            .address(behind(rows))
-            .address(kinds)
+            .address(ids)
+            .address(positions)
+            .address(if tokens.kinds.is_empty() { 0 } else { kinds })
             .address(tables.word.address(&self.driver))
             .address(position)
             .address(kind)
@@ -41,13 +32,31 @@ impl<D: Driver> Cuda<D> {
             .count(cols)
             .float(tables.norm.eps)
             .count(0);
-        self.driver.launch(&Launch {
-            kernel: &format!("embedding_{}", self.dtype.name()),
+        self.launch(Launch {
+            kernel: format!("embedding_{}", self.dtype.name()),
             grid: (rows.div_ceil(ROWS_PER_BLOCK) as u32, 1),
             threads: ROW_THREADS,
             shared: 0,
             args: args.bytes(),
             shape: (rows, cols),
         })
+    }
+
+    /// Where ids, positions and types of so many rows lie, or will when the batch is started. Rows behind the tokens
+    /// have 0 for each, which every table has.
+    fn bring_tokens(&mut self, tokens: Tokens<'_>, rows: usize) -> Result<[u64; 3], KernelError> {
+        if let Some(listed) = &mut self.listed {
+            listed.tokens(tokens);
+            let layout = listed.bucket.layout();
+            return Ok([0, layout.positions, layout.kinds].map(|at| listed.address + at as u64));
+        }
+        let base = self.tokens.post(&mut self.driver, |bytes| {
+            for list in [tokens.ids, tokens.positions, tokens.kinds] {
+                let end = bytes.len() + 4 * rows;
+                bytes.extend(list.iter().flat_map(|v| v.to_ne_bytes()));
+                bytes.resize(end, 0);
+            }
+        })?;
+        Ok([0, 1, 2].map(|list| base + (4 * rows * list) as u64))
     }
 }

@@ -32,7 +32,9 @@ impl<D: Driver> Cuda<D> {
         norm: &Norm<Table<D>>,
         sum: &Buffer<D>,
     ) -> Result<(), KernelError> {
-        let (rows, cols) = sum.shape();
+        let (_, cols) = sum.shape();
+        // Both reach over the rows that count; one that was not filled by a small batch's work has no more.
+        let rows = sum.rows().span.min(x.rows().span);
         let args = Args::default()
             .address(x.address(&self.driver))
             .address(sum.address(&self.driver))
@@ -42,8 +44,8 @@ impl<D: Driver> Cuda<D> {
             .count(cols)
             .float(norm.eps)
             .count(0);
-        self.driver.launch(&Launch {
-            kernel: &format!("layer_norm_{}", self.dtype.name()),
+        self.launch(Launch {
+            kernel: format!("layer_norm_{}", self.dtype.name()),
             grid: (rows.div_ceil(ROWS_PER_BLOCK) as u32, 1),
             threads: ROW_THREADS,
             shared: 0,

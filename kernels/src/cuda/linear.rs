@@ -15,13 +15,12 @@ impl<D: Driver> Cuda<D> {
         out: &Buffer<D>,
     ) -> Result<(), KernelError> {
         let (epilogue, after) = activation::split(activation, self.dtype);
-        let (rows, _) = x.shape();
-        self.driver.multiply(&Product {
+        self.product(Product {
             x: x.address(&self.driver),
             weight: self.driver.address(&w.weight),
             bias: self.driver.address(&w.bias),
             out: out.address(&self.driver),
-            rows: rows.next_multiple_of(ROWS_STEP),
+            rows: x.rows().span.next_multiple_of(ROWS_STEP),
             inp: w.inp(),
             out_cols: w.out().next_multiple_of(COLS_STEP),
             epilogue,

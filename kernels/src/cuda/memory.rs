@@ -6,11 +6,25 @@ use crate::ops::KernelError;
 /// Columns are kept in whole runs of 16 bytes of a 16-bit format.
 pub(super) const COLS_STEP: usize = 8;
 
+/// How many rows there are, and how many work goes over: the rest of a bucket, in which nobody reads what is
+/// computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub count: usize,
+    pub span: usize,
+}
+
+impl From<usize> for Rows {
+    fn from(count: usize) -> Self {
+        Self { count, span: count }
+    }
+}
+
 /// Activations, row-major.
 pub struct Buffer<D: Driver> {
     memory: Option<D::Memory>,
     capacity: usize,
-    rows: usize,
+    rows: Rows,
     cols: usize,
 }
 
@@ -19,7 +33,7 @@ impl<D: Driver> Default for Buffer<D> {
         Self {
             memory: None,
             capacity: 0,
-            rows: 0,
+            rows: Rows::default(),
             cols: 0,
         }
     }
@@ -28,7 +42,11 @@ impl<D: Driver> Default for Buffer<D> {
 impl<D: Driver> Buffer<D> {
     /// Rows and columns.
     pub fn shape(&self) -> (usize, usize) {
-        (self.rows, self.cols)
+        (self.rows.count, self.cols)
+    }
+
+    pub(super) fn rows(&self) -> Rows {
+        self.rows
     }
 
     /// Columns from one row to the next: those behind the last are there, and mean nothing.
@@ -36,26 +54,25 @@ impl<D: Driver> Buffer<D> {
         self.cols.next_multiple_of(COLS_STEP)
     }
 
-    /// Sets the shape. What the buffer holds afterwards is not said; memory is kept, never given back.
-    pub(super) fn reshape(
-        &mut self,
-        driver: &D,
-        dtype: Dtype,
-        rows: usize,
-        cols: usize,
-    ) -> Result<(), KernelError> {
+    /// Bytes that it would have to grow to for this shape; none where it has room.
+    pub(super) fn lacks(&self, dtype: Dtype, rows: Rows, cols: usize) -> Option<usize> {
         let stride = cols.next_multiple_of(COLS_STEP);
-        let bytes = rows.next_multiple_of(ROWS_STEP) * stride * dtype.bytes();
-        if bytes > self.capacity {
-            // Half as much again, so that slowly growing batches do not allocate each time. The old memory
-            // goes first: giving it back waits for the work that still uses it.
-            let wanted = bytes.max(self.capacity + self.capacity / 2);
-            *self = Self::default();
-            self.memory = Some(driver.allocate(wanted)?);
-            self.capacity = wanted;
-        }
-        (self.rows, self.cols) = (rows, cols);
+        let bytes = rows.span.next_multiple_of(ROWS_STEP) * stride * dtype.bytes();
+        // Half as much again, so that slowly growing batches do not allocate each time.
+        (bytes > self.capacity).then(|| bytes.max(self.capacity + self.capacity / 2))
+    }
+
+    /// Memory of another size. The old goes first: giving it back waits for the work that still uses it.
+    pub(super) fn grow(&mut self, driver: &D, bytes: usize) -> Result<(), KernelError> {
+        *self = Self::default();
+        self.memory = Some(driver.allocate(bytes)?);
+        self.capacity = bytes;
         Ok(())
+    }
+
+    /// Sets the shape, for which there is room. What the buffer holds afterwards is not said.
+    pub(super) fn shape_as(&mut self, rows: Rows, cols: usize) {
+        (self.rows, self.cols) = (rows, cols);
     }
 
     pub(super) fn memory(&self) -> Option<&D::Memory> {
@@ -209,7 +226,7 @@ impl Args {
         self
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
+    pub(super) fn bytes(self) -> Vec<u8> {
+        self.0
     }
 }

@@ -1,18 +1,22 @@
 //! The CUDA driver as a [`Driver`]. Every library is loaded while running: [`probe`] says what is missing.
 
 mod card;
+mod graph;
 mod modules;
 mod probe;
 mod products;
 
+use std::fmt::{self, Display, Write};
 use std::sync::Arc;
 
 use cudarc::driver::result;
+use cudarc::driver::sys::CUfunction;
 
 pub use card::Memory;
+pub use graph::Graph;
 pub use probe::{Unavailable, probe};
 
-use super::driver::{Driver, Dtype, Launch, Product};
+use super::driver::{Driver, Dtype, Launch, Product, Work};
 use crate::ops::KernelError;
 use card::{Card, Event, Pinned};
 use modules::Modules;
@@ -29,16 +33,26 @@ pub struct Nvidia {
 /// What was started last, for errors that are noticed only when its results are waited for.
 #[derive(Default)]
 struct LastLaunch {
-    kernel: String,
-    shape: (usize, usize),
+    name: String,
+    shape: Option<(usize, usize)>,
 }
 
 impl LastLaunch {
     /// Written over what was there: a launch allocates nothing.
-    fn set(&mut self, kernel: &str, shape: (usize, usize)) {
-        self.kernel.clear();
-        self.kernel.push_str(kernel);
+    fn set(&mut self, name: &dyn Display, shape: Option<(usize, usize)>) {
+        self.name.clear();
+        // Writing to a string never fails.
+        let _ = write!(self.name, "{name}");
         self.shape = shape;
+    }
+}
+
+impl Display for LastLaunch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.shape {
+            Some((rows, cols)) => write!(f, "kernel {} over {rows} x {cols}", self.name),
+            None => write!(f, "the graph of {}", self.name),
+        }
     }
 }
 
@@ -76,6 +90,7 @@ impl Driver for Nvidia {
     type Memory = Memory;
     type Inbox = Inbox;
     type Outbox = Outbox;
+    type Graph = Graph;
 
     fn allocate(&self, bytes: usize) -> Result<Memory, KernelError> {
         Memory::new(&self.card, bytes)
@@ -138,38 +153,66 @@ impl Driver for Nvidia {
         inbox.read.record(self.card.compute)
     }
 
-    fn launch(&mut self, launch: &Launch<'_>) -> Result<(), KernelError> {
+    fn post_in_turn(&mut self, inbox: &mut Inbox, bytes: &[u8]) -> Result<u64, KernelError> {
         self.card.bind()?;
-        self.last.set(launch.kernel, launch.shape);
-        let function = self.modules.function(launch.kernel, launch.shared)?;
-        let mut args = [launch.args.as_ptr().cast_mut().cast()];
-        // SAFETY: the function takes one struct, whose bytes `args` points to and which the driver copies
-        // before it returns; the emulated device checks that their sizes agree. The addresses in it are of
-        // buffers with room for the shapes that `Cuda` has checked, and outlive the launch, because memory is
-        // given back only once its streams have settled.
-        unsafe {
-            result::launch_kernel(
-                function,
-                (launch.grid.0, launch.grid.1, 1),
-                (launch.threads, 1, 1),
-                launch.shared,
-                self.card.compute,
-                &mut args,
-            )
-        }
-        .map_err(|e| {
-            let (Launch { kernel, grid, .. }, (rows, cols)) = (launch, launch.shape);
-            let work = format!(
-                "kernel {kernel} over {rows} x {cols} ({} x {} blocks)",
-                grid.0, grid.1
-            );
-            self.card.failed(&work, e)
-        })
+        assert!(
+            bytes.len() <= inbox.memory.bytes,
+            "{} of {} bytes",
+            bytes.len(),
+            inbox.memory.bytes
+        );
+        // Over once the batch before the last one was: its rows have been waited for.
+        inbox
+            .copied
+            .wait()
+            .map_err(|e| self.card.failed("waiting for an earlier copy", e))?;
+        let values = inbox.pinned.values_mut(bytes.len());
+        values.copy_from_slice(bytes);
+        // SAFETY: source and destination are that long and live until `copied` has passed: the inbox waits for
+        // it before the source is written again, and before it is dropped.
+        unsafe { result::memcpy_htod_async(inbox.memory.address, values, self.card.compute) }
+            .map_err(|e| self.card.failed("copying a batch", e))?;
+        inbox.copied.record(self.card.compute)?;
+        Ok(inbox.memory.address)
+    }
+
+    fn inbox_address(&self, inbox: &Inbox) -> u64 {
+        inbox.memory.address
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), KernelError> {
+        self.card.bind()?;
+        self.last.set(&launch.kernel, Some(launch.shape));
+        let function = self.modules.function(&launch.kernel, launch.shared)?;
+        start(&self.card, function, launch)
     }
 
     fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
         self.card.bind()?;
         self.products.multiply(product)
+    }
+
+    fn record(&mut self, work: &[Work]) -> Result<Graph, KernelError> {
+        let Nvidia {
+            card,
+            modules,
+            products,
+            ..
+        } = self;
+        Graph::record(card, || {
+            work.iter().try_for_each(|work| match work {
+                Work::Launch(launch) => start(card, modules.function(&launch.kernel, launch.shared)?, launch),
+                Work::Product(product) => products.multiply(product),
+            })
+        })
+    }
+
+    fn replay(&mut self, graph: &Graph, name: &dyn Display) -> Result<(), KernelError> {
+        self.card.bind()?;
+        self.last.set(name, None);
+        graph
+            .launch()
+            .map_err(|e| self.card.failed(&format!("the graph of {name}"), e))
     }
 
     fn outbox(&self, bytes: usize) -> Result<Outbox, KernelError> {
@@ -200,13 +243,36 @@ impl Driver for Nvidia {
     fn wait<'a>(&mut self, outbox: &'a mut Outbox) -> Result<&'a [u8], KernelError> {
         self.card.bind()?;
         outbox.copied.wait().map_err(|e| {
-            let LastLaunch {
-                kernel,
-                shape: (rows, cols),
-            } = &self.last;
-            let work = format!("waiting for a batch (last started: kernel {kernel} over {rows} x {cols})");
+            let work = format!("waiting for a batch (last started: {})", self.last);
             self.card.failed(&work, e)
         })?;
         Ok(outbox.pinned.values(outbox.bytes))
     }
+}
+
+fn start(card: &Card, function: CUfunction, launch: &Launch) -> Result<(), KernelError> {
+    let mut args = [launch.args.as_ptr().cast_mut().cast()];
+    // SAFETY: the function takes one struct, whose bytes `args` points to and which the driver copies
+    // before it returns; the emulated device checks that their sizes agree. The addresses in it are of
+    // buffers with room for the shapes that `Cuda` has checked, and outlive the launch, because memory is
+    // given back only once its streams have settled. Where the launch is recorded, the same holds for each time
+    // the graph is started.
+    unsafe {
+        result::launch_kernel(
+            function,
+            (launch.grid.0, launch.grid.1, 1),
+            (launch.threads, 1, 1),
+            launch.shared,
+            card.compute,
+            &mut args,
+        )
+    }
+    .map_err(|e| {
+        let (Launch { kernel, grid, .. }, (rows, cols)) = (launch, launch.shape);
+        let work = format!(
+            "kernel {kernel} over {rows} x {cols} ({} x {} blocks)",
+            grid.0, grid.1
+        );
+        card.failed(&work, e)
+    })
 }

@@ -18,7 +18,7 @@ impl<D: Driver> Cuda<D> {
         pooling: Pooling,
         out: &Buffer<D>,
     ) -> Result<(), KernelError> {
-        let (texts, cols) = out.shape();
+        let (texts, (_, cols)) = (out.rows().span, out.shape());
         let each = 16 / self.dtype.bytes();
         let (kernel, runs, shared) = match pooling {
             Pooling::Mean => ("pool_mean", MEAN_RUNS, THREADS * each * 4),
@@ -30,13 +30,13 @@ impl<D: Driver> Cuda<D> {
             .address(out.address(&self.driver))
             .count(cols)
             .count(0);
-        self.driver.launch(&Launch {
-            kernel: &format!("{kernel}_{}", self.dtype.name()),
+        self.launch(Launch {
+            kernel: format!("{kernel}_{}", self.dtype.name()),
             grid: (texts as u32, cols.div_ceil(runs * each) as u32),
             threads: THREADS as u32,
             shared: shared as u32,
             args: args.bytes(),
-            shape: x.shape(),
+            shape: (x.rows().span, cols),
         })
     }
 }

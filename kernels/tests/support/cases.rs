@@ -330,6 +330,95 @@ pub fn layer<D: Driver>(open: Open<'_, D>, alone_within: impl Fn(Dtype) -> f32) 
     }
 }
 
+/// Small batches: what they make launch by launch is bit by bit what they make through a graph, whatever stood in the
+/// bucket before; and what they make without graphs, within `within`. Both devices know the same layer.
+pub fn graphs<D: Driver>(open: Open<'_, D>, within: impl Fn(Dtype) -> f32) {
+    const WORDS: usize = 50;
+    // Two that share a bucket, one of a single text, and one with a text less than the bucket of the first two.
+    let batches: [&[usize]; 4] = [&[40, 3, 30, 9], &[33, 1, 35, 20], &[64], &[5, 17, 64]];
+    for dtype in DTYPES {
+        let (mut plain, mut cuda) = (open(dtype), open(dtype).recording());
+        let (mut small, mut expected) = (Small::new(&cuda), Small::new(&plain));
+        for pooling in [Pooling::Mean, Pooling::Cls] {
+            for (batch, lens) in batches.into_iter().enumerate() {
+                let what = format!("graph of {lens:?} {pooling:?} {}", dtype.name());
+                let rows = lens.iter().sum::<usize>();
+                let ids = random(batch as u64, rows, 1.0);
+                let ids: Vec<u32> = ids.iter().map(|v| (v.abs() * WORDS as f32) as u32).collect();
+                let others: Vec<u32> = ids.iter().map(|id| WORDS as u32 - 1 - id).collect();
+                let first = small.forward(&mut cuda, &ids, lens, pooling);
+                check(
+                    &what,
+                    &first,
+                    &expected.forward(&mut plain, &ids, lens, pooling),
+                    within(dtype),
+                );
+                let graphs = cuda.graphs();
+                for turn in 0..6 {
+                    let bits = |row: &[f32]| row.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                    let again = small.forward(&mut cuda, &ids, lens, pooling);
+                    assert_eq!(bits(&again), bits(&first), "{what}, turn {turn}");
+                    small.forward(&mut cuda, &others, lens, pooling);
+                }
+                let made = cuda.graphs() - graphs;
+                assert!(made <= 1, "{what}: {made} graphs");
+            }
+            assert_eq!(cuda.graphs(), 2, "one for each bucket, of the pooling at hand");
+        }
+        assert_eq!(plain.graphs(), 0);
+    }
+}
+
+/// An embedding and a layer whose buffers stay from batch to batch, as a model's do.
+struct Small<O: Ops> {
+    layer: Layer<O>,
+    tables: Embedding<O::Words, O::Table>,
+    buffers: [O::Buffer; 5],
+}
+
+impl<O: Ops> Small<O> {
+    fn new(ops: &O) -> Self {
+        let words = random(9, 50 * HIDDEN, 1.0);
+        let places = random(10, 64 * HIDDEN, 0.5);
+        Self {
+            layer: Layer::new(ops),
+            tables: Embedding {
+                word: ops.words(&words, 50, HIDDEN).expect("words"),
+                position: Some(ops.table(&places, 64, HIDDEN).expect("places")),
+                kind: None,
+                norm: norm(ops, 11, HIDDEN).2,
+            },
+            buffers: [(); 5].map(|()| ops.buffer()),
+        }
+    }
+
+    fn forward(&mut self, ops: &mut O, ids: &[u32], lens: &[usize], pooling: Pooling) -> Vec<f32> {
+        let cu_seqlens = cu_seqlens(lens);
+        let positions: Vec<u32> = lens.iter().flat_map(|&len| 0..len as u32).collect();
+        let tokens = Tokens {
+            ids,
+            positions: &positions,
+            kinds: &[],
+        };
+        let [hidden, qkv, mixed, wide, pooled] = &mut self.buffers;
+        let (layer, tables) = (&self.layer, &self.tables);
+        ops.forward(&cu_seqlens, |ops| {
+            ops.embed(tokens, tables, hidden)?;
+            ops.linear(hidden, &layer.qkv, Activation::None, qkv)?;
+            ops.attention(qkv, &cu_seqlens, HEADS, None, mixed)?;
+            ops.linear_add_norm(mixed, &layer.attended, &layer.norm, hidden)?;
+            ops.linear(hidden, &layer.up, Activation::Gelu, wide)?;
+            ops.linear_add_norm(wide, &layer.down, &layer.norm, hidden)?;
+            ops.pool(hidden, &cu_seqlens, pooling, pooled)?;
+            ops.send(pooled)
+        })
+        .expect("a forward");
+        let mut rows = Vec::new();
+        ops.receive(&mut rows).expect("its rows");
+        rows
+    }
+}
+
 #[track_caller]
 fn refused(result: Result<(), KernelError>, message: &str) {
     assert_eq!(result.expect_err("must be refused").to_string(), message);

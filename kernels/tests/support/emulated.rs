@@ -2,14 +2,16 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::hash::{DefaultHasher, Hasher};
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use penstock_kernels::cuda::Dtype;
-use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, Product};
+use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, Product, Work};
 use penstock_kernels::{Activation, KernelError, reference};
 
 /// The sanitizers end the process with the place of the fault; a fault of the kernels fails the test.
@@ -121,6 +123,32 @@ impl Drop for Process {
 pub struct Emulated {
     process: Arc<Mutex<Process>>,
     dtype: Dtype,
+    /// What it was given outside of a graph, by its hash without addresses.
+    started: HashSet<u64>,
+    tally: Arc<Mutex<Tally>>,
+    /// It fails to record.
+    refuses: bool,
+}
+
+/// What a device was asked for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Launches and products one by one.
+    pub started: usize,
+    /// Graphs that were made, or refused.
+    pub recorded: usize,
+    /// Times that one was started.
+    pub replayed: usize,
+}
+
+/// What a device prepares when it meets a piece of work for the first time depends on this.
+fn kind_of(work: &Work) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match work {
+        Work::Launch(launch) => (&launch.kernel, launch.shared).hash(&mut hasher),
+        Work::Product(p) => (p.rows, p.inp, p.out_cols, p.epilogue).hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 impl Emulated {
@@ -133,7 +161,28 @@ impl Emulated {
         let to = BufWriter::new(child.stdin.take().expect("piped"));
         let from = BufReader::new(child.stdout.take().expect("piped"));
         let process = Arc::new(Mutex::new(Process { child, to, from }));
-        Self { process, dtype }
+        Self {
+            process,
+            dtype,
+            started: HashSet::new(),
+            tally: Arc::default(),
+            refuses: false,
+        }
+    }
+
+    /// The same without room for a graph.
+    pub fn refusing(mut self) -> Self {
+        self.refuses = true;
+        self
+    }
+
+    /// What it and those beside it are asked for, to be looked at later.
+    pub fn tally(&self) -> Arc<Mutex<Tally>> {
+        Arc::clone(&self.tally)
+    }
+
+    fn tally_mut(&self) -> std::sync::MutexGuard<'_, Tally> {
+        self.tally.lock().expect("no test has panicked with it")
     }
 
     /// Another executor of the same device, with memory in common.
@@ -141,11 +190,54 @@ impl Emulated {
         Self {
             process: Arc::clone(&self.process),
             dtype: self.dtype,
+            started: HashSet::new(),
+            tally: Arc::clone(&self.tally),
+            refuses: self.refuses,
         }
     }
 
     fn process(&self) -> std::sync::MutexGuard<'_, Process> {
         self.process.lock().expect("no test has panicked with it")
+    }
+
+    fn run_launch(&self, launch: &Launch) {
+        let Launch {
+            kernel,
+            grid,
+            threads,
+            shared,
+            args,
+            ..
+        } = launch;
+        let mut process = self.process();
+        process.say(&[b"l", &(kernel.len() as u64).to_ne_bytes(), kernel.as_bytes()]);
+        for number in [grid.0, grid.1, *threads, *shared] {
+            process.say(&[&number.to_ne_bytes()]);
+        }
+        process.say(&[&(args.len() as u64).to_ne_bytes(), args]);
+        process.hear(1);
+    }
+
+    fn run_product(&self, product: &Product) {
+        let dtype = self.dtype;
+        let mut process = self.process();
+        let mut read = |address, count: usize| {
+            let mut values = Vec::new();
+            dtype.decode(&process.read(address, count * dtype.bytes()), &mut values);
+            values
+        };
+        let x = read(product.x, product.rows * product.inp);
+        let weight = read(product.weight, product.out_cols * product.inp);
+        let bias = read(product.bias, product.out_cols);
+        let activation = match product.epilogue {
+            Epilogue::Bias => Activation::None,
+            Epilogue::BiasRelu => Activation::Relu,
+            Epilogue::BiasGeluTanh => Activation::GeluTanh,
+        };
+        let out = reference::linear(&x, &weight, Some(&bias), product.inp, activation);
+        let mut bytes = Vec::new();
+        dtype.encode(&out, &mut bytes);
+        process.write(product.out, &bytes);
     }
 }
 
@@ -167,6 +259,7 @@ impl Driver for Emulated {
     type Memory = Memory;
     type Inbox = Memory;
     type Outbox = Vec<u8>;
+    type Graph = Vec<Work>;
 
     fn allocate(&self, bytes: usize) -> Result<Memory, KernelError> {
         let mut process = self.process();
@@ -200,45 +293,51 @@ impl Driver for Emulated {
         Ok(())
     }
 
-    fn launch(&mut self, launch: &Launch<'_>) -> Result<(), KernelError> {
-        let Launch {
-            kernel,
-            grid,
-            threads,
-            shared,
-            args,
-            ..
-        } = launch;
-        let mut process = self.process();
-        process.say(&[b"l", &(kernel.len() as u64).to_ne_bytes(), kernel.as_bytes()]);
-        for number in [grid.0, grid.1, *threads, *shared] {
-            process.say(&[&number.to_ne_bytes()]);
-        }
-        process.say(&[&(args.len() as u64).to_ne_bytes(), args]);
-        process.hear(1);
+    fn post_in_turn(&mut self, inbox: &mut Memory, bytes: &[u8]) -> Result<u64, KernelError> {
+        self.post(inbox, bytes)
+    }
+
+    fn inbox_address(&self, inbox: &Memory) -> u64 {
+        inbox.address
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), KernelError> {
+        self.tally_mut().started += 1;
+        self.started.insert(kind_of(&Work::Launch(launch.clone())));
+        self.run_launch(launch);
         Ok(())
     }
 
     fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
-        let dtype = self.dtype;
-        let mut process = self.process();
-        let mut read = |address, count: usize| {
-            let mut values = Vec::new();
-            dtype.decode(&process.read(address, count * dtype.bytes()), &mut values);
-            values
-        };
-        let x = read(product.x, product.rows * product.inp);
-        let weight = read(product.weight, product.out_cols * product.inp);
-        let bias = read(product.bias, product.out_cols);
-        let activation = match product.epilogue {
-            Epilogue::Bias => Activation::None,
-            Epilogue::BiasRelu => Activation::Relu,
-            Epilogue::BiasGeluTanh => Activation::GeluTanh,
-        };
-        let out = reference::linear(&x, &weight, Some(&bias), product.inp, activation);
-        let mut bytes = Vec::new();
-        dtype.encode(&out, &mut bytes);
-        process.write(product.out, &bytes);
+        self.tally_mut().started += 1;
+        self.started.insert(kind_of(&Work::Product(*product)));
+        self.run_product(product);
+        Ok(())
+    }
+
+    fn record(&mut self, work: &[Work]) -> Result<Vec<Work>, KernelError> {
+        self.tally_mut().recorded += 1;
+        for work in work {
+            let known = self.started.contains(&kind_of(work));
+            assert!(known, "a device that records cannot prepare {work:?} any more");
+        }
+        if self.refuses {
+            return Err(KernelError::OutOfMemory {
+                device: "the emulated device".to_owned(),
+                bytes: work.len(),
+            });
+        }
+        Ok(work.to_vec())
+    }
+
+    fn replay(&mut self, graph: &Vec<Work>, _: &dyn Display) -> Result<(), KernelError> {
+        self.tally_mut().replayed += 1;
+        for work in graph {
+            match work {
+                Work::Launch(launch) => self.run_launch(launch),
+                Work::Product(product) => self.run_product(product),
+            }
+        }
         Ok(())
     }
 

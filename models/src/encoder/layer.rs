@@ -22,9 +22,17 @@ pub(super) struct Layer<O: Ops> {
 pub(super) struct Scratch<O: Ops> {
     qkv: O::Buffer,
     attended: O::Buffer,
-    /// The first rows of `attended`, where only they go on.
+    /// The first rows of `attended`, where only they go on. They do not take its place: a device that records what it
+    /// does wants to find each buffer where it was.
     first: O::Buffer,
     wide: O::Buffer,
+}
+
+/// Which rows of a layer go on behind its attention.
+#[derive(Clone, Copy)]
+pub(super) enum Kept {
+    All,
+    First,
 }
 
 impl<O: Ops> Scratch<O> {
@@ -37,11 +45,9 @@ impl<O: Ops> Scratch<O> {
         }
     }
 
-    /// Drops what was attended to by all but the first token of each text.
+    /// Sets apart what the first token of each text attended to.
     pub(super) fn keep_first(&mut self, ops: &mut O, cu_seqlens: &[u32]) -> Result<(), KernelError> {
-        ops.pool(&self.attended, cu_seqlens, Pooling::Cls, &mut self.first)?;
-        std::mem::swap(&mut self.attended, &mut self.first);
-        Ok(())
+        ops.pool(&self.attended, cu_seqlens, Pooling::Cls, &mut self.first)
     }
 }
 
@@ -99,19 +105,19 @@ impl<O: Ops> Layer<O> {
         )
     }
 
-    /// What follows attention: each row of `hidden` on its own.
+    /// What follows attention: each row of `hidden`, of which there are as many as `kept`, on its own.
     pub(super) fn finish(
         &self,
         ops: &mut O,
+        kept: Kept,
         hidden: &mut O::Buffer,
         scratch: &mut Scratch<O>,
     ) -> Result<(), KernelError> {
-        ops.linear_add_norm(
-            &scratch.attended,
-            &self.attention_out,
-            &self.attention_norm,
-            hidden,
-        )?;
+        let attended = match kept {
+            Kept::All => &scratch.attended,
+            Kept::First => &scratch.first,
+        };
+        ops.linear_add_norm(attended, &self.attention_out, &self.attention_norm, hidden)?;
         ops.linear(hidden, &self.up, self.activation, &mut scratch.wide)?;
         ops.linear_add_norm(&scratch.wide, &self.down, &self.output_norm, hidden)
     }

@@ -60,6 +60,16 @@ pub(super) struct Server {
     /// What they compute in: auto, f32, f16, bf16 or int8 [default: auto]
     #[arg(long, env = "PENSTOCK_DTYPE", value_name = "DTYPE")]
     pub(super) dtype: Option<DtypeChoice>,
+    /// On a GPU: start the launches of a small batch by one call [default: true]
+    #[arg(
+        long,
+        env = "PENSTOCK_CUDA_GRAPHS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(super) cuda_graphs: Option<bool>,
     /// Threads that compute [default: the CPUs this process may use]
     #[arg(long, env = "PENSTOCK_THREADS", value_name = "N")]
     pub(super) threads: Option<NonZeroUsize>,
@@ -304,6 +314,7 @@ layered!(Server {
     metrics_addr,
     device,
     dtype,
+    cuda_graphs,
     threads,
     pin_threads,
     tokenizer_threads,

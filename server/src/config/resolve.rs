@@ -83,6 +83,7 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
         metrics_addr,
         device,
         dtype,
+        cuda_graphs: server.cuda_graphs.unwrap_or(true),
         threads: threads("threads", server.threads, cpus.min(THREADS_MAX))?,
         pin_threads: server.pin_threads.unwrap_or(false),
         tokenizer_threads: threads("tokenizer_threads", server.tokenizer_threads, quarter(16))?,

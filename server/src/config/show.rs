@@ -30,6 +30,7 @@ impl Config {
             ("metrics_addr", quoted(self.metrics_addr)),
             ("device", quoted(&self.device)),
             ("dtype", quoted(self.dtype)),
+            ("cuda_graphs", self.cuda_graphs.to_string()),
             ("threads", self.threads.to_string()),
             ("pin_threads", self.pin_threads.to_string()),
             ("tokenizer_threads", self.tokenizer_threads.to_string()),

@@ -41,6 +41,7 @@ metrics_addr = "127.0.0.1:0"
 device = "cpu"
 dtype = "f32"
 threads = 3
+cuda_graphs = false
 pin_threads = true
 tokenizer_threads = 2
 io_threads = 1
@@ -89,7 +90,7 @@ fn every_setting_of_a_file_arrives() {
         (config.threads, config.tokenizer_threads, config.io_threads),
         (3, 2, 1)
     );
-    assert!(config.pin_threads);
+    assert!(config.pin_threads && !config.cuda_graphs);
     assert_eq!(config.drain_timeout, Duration::from_secs(90));
     assert_eq!(
         (config.log.as_str(), config.log_format),

@@ -5,8 +5,17 @@ use std::sync::Arc;
 use cudarc::driver::CudaContext;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUevent, CUstream, cudaError_enum as Code};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::ops::KernelError;
+
+/// Held by who waits for a whole GPU, and by who records a graph: the driver allows no such wait beside it.
+static WHOLE: Mutex<()> = Mutex::new(());
+
+/// Until it is dropped, nobody in this process waits for a whole GPU.
+pub(super) fn undisturbed() -> MutexGuard<'static, ()> {
+    WHOLE.lock()
+}
 
 /// A GPU, shared by everything that lives on it for one executor.
 pub(super) struct Card {
@@ -82,6 +91,7 @@ impl Card {
 
     /// Waits until the GPU has done everything it was given by any executor of this process.
     pub(super) fn settle_all(&self) -> Result<(), KernelError> {
+        let _alone = WHOLE.lock();
         result::ctx::synchronize().map_err(|e| self.failed("waiting for it", e))
     }
 
