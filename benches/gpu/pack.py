@@ -40,8 +40,6 @@ def main(arguments: argparse.Namespace) -> int:
     tests = kernel_tests()
     if tests is None:
         print(f"no test target `{KERNEL_TESTS}` of kernels/ is built: the pack goes without the kernels' tests", flush=True)
-    if "--device" not in subprocess.run([place.RELEASE / "forward", "--help"], capture_output=True, text=True, check=True).stdout:
-        print("this build of `forward` takes no --device: on a GPU machine its part would fail", flush=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     packed = archive(tests)
     filters = QUICK_FILTERS if arguments.quick else LZMA_FILTERS

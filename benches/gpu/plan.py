@@ -33,6 +33,7 @@ STEPS = [
     Step("fidelity", 120, needs=("models", "reference")),
     Step("forward", 170, needs=("models", "reference")),
     Step("serving", 140, needs=("models",)),
+    Step("small", 90, needs=("models",)),
     Step("compiled", 90, needs=("models",), torch=True),
     Step("racecheck", 90, gpu=True),
 ]
@@ -116,6 +117,9 @@ SHAPES = {
     "distilbert": Shape("DistilBert", 768, 6, 12, 3072, 30_522, 512, labels=3),
     "roberta": Shape("Roberta", 768, 12, 12, 3072, 50_265, 514, labels=3),
 }
+
+# Texts and their length in the batches that graphs are for.
+SMALL = ((1, 16), (1, 128), (32, 16), (10, 50))
 
 # What an H200 must reach, in shares of what the same run measured as the limit.
 FORWARD_SHARE = {512: 0.45, 50: 0.30}

@@ -67,7 +67,7 @@ FORWARD_HEADS = ["model", "type", "who", "workload", "tokens/s", "texts/s", "bat
 
 def forward_rows(parts: dict) -> list[list]:
     rows = []
-    for row in parts["forward"].get("rows", []) + parts["compiled"].get("rows", []):
+    for row in parts["forward"].get("rows", []) + parts["small"].get("rows", []) + parts["compiled"].get("rows", []):
         share = [percent(row.get("matmul_share")), percent(row.get("bound_share"))]
         rates = [row["tokens_per_second"], row["texts_per_second"], row["batch_ms_p50"], row.get("batch_ms_p99", "")]
         rows.append([row["model"], row["dtype"], row["who"], row["how"], *rates, *share])
@@ -79,7 +79,7 @@ SERVING_HEADS = ["model", "type", "workload", "texts a request", "requests on th
 
 def serving_rows(parts: dict) -> list[list]:
     keys = ("model", "dtype", "how", "texts_per_request", "concurrency", "tokens_per_second", "texts_per_second", "p50_ms", "p99_ms")
-    return [[row[key] for key in keys] for row in parts["serving"].get("rows", [])]
+    return [[row[key] for key in keys] for row in parts["serving"].get("rows", []) + parts["small"].get("singles", [])]
 
 
 def arithmetic_rows() -> list[list]:

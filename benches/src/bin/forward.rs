@@ -4,11 +4,11 @@
 use std::io::{BufRead, Write, stdin, stdout};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use penstock_benches::forward::{Forward, Wanted};
 use penstock_benches::workload;
-use penstock_models::{Device, LoadOptions, Precision, Threads, load};
+use penstock_models::{Device, Dtype as Format, LoadOptions, Precision, Threads, load, probe};
 
 /// One line on stdin is one burst:
 /// `{"order": "arrival"|"sorted"|"equal", "tokens": N, "texts": N, "length": N, "tokenize": false, "seconds": S}`.
@@ -20,35 +20,85 @@ struct Arguments {
     /// JSON Lines with "text"; without it, the generated workload.
     #[arg(long)]
     texts: Option<PathBuf>,
-    /// Compute threads.
+    /// `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, default_value = "cpu", value_parser = gpu)]
+    device: On,
+    /// Compute threads of the CPU.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// What the linear layers compute in.
+    /// What the linear layers compute in; on a GPU everything.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
+    /// On a GPU: small batches launch by launch, not as a graph.
+    #[arg(long)]
+    no_graphs: bool,
     /// Another maximum of tokens than the folder says.
     #[arg(long)]
     max_length: Option<usize>,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Dtype {
     F32,
+    F16,
     Bf16,
     Int8,
+}
+
+/// A GPU by its number, or the CPU.
+#[derive(Clone, Copy)]
+enum On {
+    Cpu,
+    Cuda(usize),
+}
+
+fn gpu(name: &str) -> Result<On, String> {
+    let unknown = || format!("unknown device `{name}`; known are cpu, cuda and cuda:N");
+    match name {
+        "cpu" => Ok(On::Cpu),
+        "cuda" => Ok(On::Cuda(0)),
+        _ => {
+            let number = name.strip_prefix("cuda:").ok_or_else(unknown)?;
+            number.parse().map(On::Cuda).map_err(|_| unknown())
+        }
+    }
+}
+
+impl Arguments {
+    fn device(&self) -> Result<Device> {
+        let dtype = self.dtype;
+        match self.device {
+            On::Cpu => Ok(Device::Cpu {
+                threads: Some(Threads::new(self.threads)?),
+                precision: match dtype {
+                    Dtype::F32 => Precision::F32,
+                    Dtype::Bf16 => Precision::bf16()?,
+                    Dtype::Int8 => Precision::int8(),
+                    Dtype::F16 => bail!("{dtype:?} is not computed on the cpu"),
+                },
+            }),
+            On::Cuda(ordinal) => {
+                // Nothing else of CUDA may be called before: a library that is missing would end the process.
+                probe(&[ordinal])?;
+                Ok(Device::Cuda {
+                    ordinal,
+                    dtype: match dtype {
+                        Dtype::F32 => Format::F32,
+                        Dtype::F16 => Format::F16,
+                        Dtype::Bf16 => Format::Bf16,
+                        Dtype::Int8 => bail!("{dtype:?} is not computed on a gpu"),
+                    },
+                    graphs: !self.no_graphs,
+                })
+            }
+        }
+    }
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let options = LoadOptions {
-        device: Device::Cpu {
-            threads: Some(Threads::new(arguments.threads)?),
-            precision: match arguments.dtype {
-                Dtype::F32 => Precision::F32,
-                Dtype::Bf16 => Precision::bf16()?,
-                Dtype::Int8 => Precision::int8(),
-            },
-        },
+        device: arguments.device()?,
         max_length: arguments.max_length,
         check_parity: false,
         ..LoadOptions::default()
