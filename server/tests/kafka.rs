@@ -9,6 +9,9 @@
 #[path = "kafka/rig.rs"]
 mod rig;
 
+#[path = "kafka/silence.rs"]
+mod silence;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -25,6 +25,7 @@ mod work;
 
 mod behind;
 mod ready;
+mod still;
 mod stop;
 mod watch;
 
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded};
 use penstock_core::{InFlightBounds, Pace};
 use rdkafka::consumer::Consumer;
 use tokio::runtime::Handle;
@@ -51,13 +53,14 @@ use pump::Pump;
 use ready::{Down, Ready};
 use refusals::Refusals;
 use scoring::Scorer;
+use still::Watched;
 use stop::Stop;
 use work::Chunks;
 
 use crate::clock::Clock;
 use crate::config::{KafkaInput, KafkaRoute};
 use crate::front::Front;
-use crate::respond::kafka::{Trouble, Writer};
+use crate::respond::kafka::{Progress, Trouble, Writer};
 
 /// Between two attempts to begin: the first wait, and the longest.
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
@@ -94,6 +97,8 @@ pub struct Routes {
     stop: Arc<Stop>,
     pumps: Vec<JoinHandle<()>>,
     ended: latest::Receiver<Option<Ended>>,
+    /// Whoever watches the pumps ends when this is gone.
+    _watching: Sender<()>,
 }
 
 impl Routes {
@@ -102,13 +107,20 @@ impl Routes {
         let stop = Arc::new(Stop::default());
         let (tell, ended) = latest::channel(None);
         let tell = Arc::new(tell);
-        let mut pumps = Vec::new();
+        let (mut pumps, mut watched) = (Vec::new(), Vec::new());
         for route in routes {
             let route = Arc::new(route.clone());
             for thread in 0..route.consumers {
+                let progress = Arc::new(Progress::new(Instant::now()));
+                watched.push(Watched {
+                    route: route.name.clone(),
+                    consumer: thread,
+                    progress: Arc::clone(&progress),
+                });
                 let seat = Seat {
                     route: Arc::clone(&route),
                     thread,
+                    progress,
                     front: Arc::clone(front),
                     runtime: runtime.clone(),
                     stop: Arc::clone(&stop),
@@ -124,7 +136,17 @@ impl Routes {
                 pumps.push(std::thread::Builder::new().name(name).spawn(keep)?);
             }
         }
-        Ok(Routes { stop, pumps, ended })
+        let (watching, end) = bounded(0);
+        let watch = move || still::watch(&watched, &end);
+        std::thread::Builder::new()
+            .name("kafka-watch".into())
+            .spawn(watch)?;
+        Ok(Routes {
+            stop,
+            pumps,
+            ended,
+            _watching: watching,
+        })
     }
 
     /// Resolves when a route has ended by itself.
@@ -167,6 +189,7 @@ struct Seat {
     front: Arc<Front>,
     runtime: Handle,
     stop: Arc<Stop>,
+    progress: Arc<Progress>,
 }
 
 impl Seat {
@@ -183,6 +206,7 @@ impl Seat {
                     attempt = 0;
                     let ran = catch_unwind(AssertUnwindSafe(|| pump.run()));
                     unready.get_or_insert_with(down);
+                    self.progress.press("letting the clients go");
                     let why = match ran {
                         Ok(Ok(())) => return Ok(()),
                         Ok(Err(Trouble::Fatal(reason))) => return Err(self.ended(reason)),
@@ -198,6 +222,7 @@ impl Seat {
             let wait = AGAIN_FIRST.saturating_mul(1 << attempt.min(16)).min(AGAIN_LAST);
             attempt += 1;
             error!(route = self.route.name, reason = why, retry_in = ?wait, "not reading");
+            self.progress.rest("waiting to begin anew");
             self.stop.wait(Instant::now() + wait);
         }
         drop(unready);
@@ -206,6 +231,7 @@ impl Seat {
 
     fn open(&self) -> Result<Pump, String> {
         let route = &self.route;
+        self.progress.press("connecting");
         let Clients {
             consumer,
             producer,
@@ -218,6 +244,7 @@ impl Seat {
             partitions,
             route.delivery,
             (patience, route.transaction_timeout),
+            Arc::clone(&self.progress),
         )
         .map_err(|e| format!("{e}; output topic {}", route.output))?;
         let names: Vec<&str> = match &route.input {
@@ -253,6 +280,8 @@ impl Seat {
             ready: Ready::new(Arc::clone(&self.front), &route.name),
             metrics: self.front.metrics().kafka(&route.name),
             behind: Behind::default(),
+            lag: 0,
+            progress: Arc::clone(&self.progress),
             stop: Arc::clone(&self.stop),
             route: Arc::clone(route),
             consumer,

@@ -1,5 +1,10 @@
 //! Records to Kafka: what a scored record becomes, and the transaction in which it leaves.
 
+mod apart;
+mod ending;
+
+mod progress;
+
 mod deliveries;
 
 mod record;
@@ -9,7 +14,9 @@ mod produce;
 mod transaction;
 
 pub use deliveries::{Deliveries, Refused, Told};
+pub use ending::Ending;
 pub use produce::Partitions;
+pub use progress::{Hand, Progress, Still};
 pub use record::{Carried, DeadLetter, Outgoing, dead, scored, tombstone, value};
 pub use transaction::{Writer, remedy};
 

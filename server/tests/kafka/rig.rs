@@ -68,7 +68,7 @@ impl Out {
 
 /// A server with one route; `reviews` to `scored` and `dead`, two partitions each.
 pub struct Rig {
-    cluster: MockCluster<'static, DefaultProducerContext>,
+    pub cluster: MockCluster<'static, DefaultProducerContext>,
     pub engine: Engine,
     routes: Routes,
     producer: BaseProducer,

@@ -11,7 +11,7 @@ use rdkafka::producer::BaseProducer;
 
 use super::events::{Change, Events, answer};
 use crate::config::{Delivery, KafkaInput, KafkaRoute};
-use crate::respond::kafka::{Deliveries, Partitions};
+use crate::respond::kafka::{Deliveries, Ending, Partitions};
 
 /// One look at the cluster.
 const LOOK_MAX: Duration = Duration::from_secs(5);
@@ -206,7 +206,7 @@ fn remedy(trouble: &str) -> &'static str {
 }
 
 /// A consumer that leaves its group when it is dropped, whatever the group asks of it meanwhile.
-pub struct Reader(BaseConsumer<Events>);
+pub struct Reader(Ending<BaseConsumer<Events>>);
 
 impl Deref for Reader {
     type Target = BaseConsumer<Events>;
@@ -245,7 +245,7 @@ pub struct Clients {
     /// Reads.
     pub consumer: Reader,
     /// Writes.
-    pub producer: BaseProducer<Deliveries>,
+    pub producer: Ending<BaseProducer<Deliveries>>,
     /// Of the topics that are written to.
     pub partitions: Partitions,
 }
@@ -253,8 +253,10 @@ pub struct Clients {
 impl Clients {
     /// Makes both and looks whether what they need is there.
     pub fn connect(route: &KafkaRoute, thread: usize) -> Result<Clients, String> {
-        let consumer = Reader(make(&consumer_config(route, thread), Events::new(&route.name))?);
+        let consumer = make(&consumer_config(route, thread), Events::new(&route.name))?;
+        let consumer = Reader(Ending::new(consumer, &route.name));
         let producer = make(&producer_config(route, thread), Deliveries::new(&route.name))?;
+        let producer = Ending::new(producer, &route.name);
         let partitions = look(&consumer, route)?;
         Ok(Clients {
             consumer,

@@ -53,6 +53,11 @@ impl Held {
         self.waiting.is_empty()
     }
 
+    /// Chunks that wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// True while the records that wait are no exception.
     pub fn alarm(&self) -> bool {
         self.alarm

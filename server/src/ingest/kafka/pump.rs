@@ -24,7 +24,7 @@ use super::work::{Chunks, Fate};
 use crate::clock::Clock;
 use crate::config::{KafkaInput, KafkaRoute};
 use crate::metrics::KafkaMetrics;
-use crate::respond::kafka::{Trouble, Writer, remedy};
+use crate::respond::kafka::{Hand, Progress, Trouble, Writer, remedy};
 
 /// Records of one look into the client's queue, before what has finished is looked at.
 const ROUND_MAX: usize = 512;
@@ -51,6 +51,9 @@ pub struct Pump {
     pub(super) ready: Ready,
     pub(super) metrics: KafkaMetrics,
     pub(super) behind: Behind,
+    /// What that told last.
+    pub(super) lag: u64,
+    pub(super) progress: Arc<Progress>,
     pub(super) clock: Clock,
     pub(super) stop: Arc<Stop>,
     /// Aborts since the last commit.
@@ -74,6 +77,7 @@ impl Pump {
 
     /// From poll to commit.
     fn turn(&mut self) -> Result<(), Trouble> {
+        self.progress.doing("reading and scoring");
         self.read()?;
         self.rebalance()?;
         self.score();
@@ -81,7 +85,19 @@ impl Pump {
         self.write()?;
         self.commit_due()?;
         self.watch();
+        self.progress.turned(self.hand());
         Ok(())
+    }
+
+    fn hand(&self) -> Hand {
+        Hand {
+            records: self.inside.records(),
+            calls: self.scorer.out(),
+            held: self.held.len(),
+            paused: self.inside.paused(),
+            open: self.writer.is_open(),
+            behind: self.lag,
+        }
     }
 
     /// Takes records while there is room for them.
@@ -214,11 +230,10 @@ impl Pump {
         if positions.is_empty() && !self.writer.is_open() {
             return Ok(());
         }
-        let took = self
-            .writer
-            .commit(&self.consumer, &self.inside.list(&positions))?;
+        let took = self.writer.commit(&self.consumer, self.inside.list(&positions))?;
         self.inside.committed(&positions);
         self.refusals.committed(&positions);
+        self.progress.moved();
         self.metrics.committed(took);
         self.metrics.acknowledged(&self.times);
         self.times.clear();
@@ -246,6 +261,7 @@ impl Pump {
         let wait = AGAIN_FIRST
             .saturating_mul(1 << self.aborts.min(16))
             .min(AGAIN_LAST);
+        self.progress.doing("waiting after an abort");
         self.stop.wait(Instant::now() + wait);
         Ok(())
     }
@@ -289,6 +305,7 @@ impl Pump {
     fn finish(&mut self) -> Result<(), Trouble> {
         let by = self.stop.by().unwrap_or_else(Instant::now);
         let mut left = Ok(());
+        self.progress.doing("finishing what is inside");
         self.score();
         while left.is_ok() && self.scorer.out() > 0 && Instant::now() < by {
             left = self.collect(LOOK_BUSY).and_then(|()| self.write());

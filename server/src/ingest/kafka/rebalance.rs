@@ -22,6 +22,7 @@ impl Pump {
     pub(super) fn rebalance(&mut self) -> Result<(), Trouble> {
         while let Some(change) = self.consumer.context().next_change() {
             let failed = |e| Trouble::Restart(format!("the assignment could not be changed: {e}"));
+            self.progress.doing("rebalancing");
             match &change {
                 Change::Assign(partitions) => {
                     let places = self.inside.places.of(partitions);
@@ -109,6 +110,7 @@ impl Pump {
             return Ok(());
         }
         let failed = |e| Trouble::Restart(format!("the partitions could not be sought back: {e}"));
+        self.progress.doing("seeking back to what is committed");
         let committed = self
             .consumer
             .committed_offsets(self.inside.places.list(places.iter().copied()), ASK_MAX)

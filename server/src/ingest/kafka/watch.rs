@@ -14,6 +14,7 @@ impl Pump {
         };
         self.ready.connects(statistics.connected());
         let behind = self.behind.look(&statistics, &mut self.inside, self.clock.now());
+        self.lag = behind;
         let (inside, paused) = (self.inside.records(), self.inside.paused());
         self.metrics.inside(inside, self.inside.bytes(), paused);
         debug!(route = self.route.name, behind, inside, paused, "progress");

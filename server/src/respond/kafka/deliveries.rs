@@ -39,6 +39,11 @@ impl Told {
         }
     }
 
+    /// Whose client it is.
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
     /// What the client last said of its connections.
     pub fn last_trouble(&self) -> Option<String> {
         self.trouble.lock().clone()

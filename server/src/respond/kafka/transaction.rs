@@ -3,6 +3,7 @@
 //! Exactly once, they are one transaction. At least once, the positions are committed when every record
 //! before them has been acknowledged. Every wait has a bound; what exceeds it begins anew.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
@@ -11,12 +12,18 @@ use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::Trouble;
+use super::apart::{Apart, Stuck};
 use super::deliveries::{Deliveries, Refused, Undelivered};
+use super::ending::Ending;
 use super::produce::Partitions;
+use super::progress::Progress;
 use crate::config::Delivery;
 
 /// One call of the client, which goes on where it was when it is called again.
 const CALL_MAX: Duration = Duration::from_secs(5);
+
+/// It may be late; later than this it is taken for one that never returns.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// Between two calls that fail at once.
 const CALL_AGAIN: Duration = Duration::from_millis(50);
@@ -26,7 +33,9 @@ pub(super) const LOOK: Duration = Duration::from_millis(1);
 
 /// The producer's end of a route.
 pub struct Writer {
-    pub(super) producer: BaseProducer<Deliveries>,
+    pub(super) producer: Arc<Ending<BaseProducer<Deliveries>>>,
+    apart: Apart,
+    progress: Arc<Progress>,
     pub(super) partitions: Partitions,
     pub(super) delivery: Delivery,
     /// How long the same call is repeated, and acknowledgements are waited for.
@@ -47,13 +56,18 @@ impl Writer {
     /// Takes the place of whoever wrote under the same transactional id before; what that one left open is
     /// undone.
     pub fn open(
-        producer: BaseProducer<Deliveries>,
+        producer: Ending<BaseProducer<Deliveries>>,
         partitions: Partitions,
         delivery: Delivery,
         (patience, timeout): (Duration, Duration),
+        progress: Arc<Progress>,
     ) -> Result<Writer, Trouble> {
+        let name = format!("kafka-{}-apart", producer.context().told.route());
+        let apart = Apart::start(name).map_err(|e| Trouble::Restart(format!("no thread can be had: {e}")))?;
         let writer = Writer {
-            producer,
+            producer: Arc::new(producer),
+            apart,
+            progress,
             partitions,
             delivery,
             patience,
@@ -61,8 +75,8 @@ impl Writer {
             open: None,
         };
         if delivery == Delivery::ExactlyOnce {
-            writer.again("init_transactions", || {
-                writer.producer.init_transactions(CALL_MAX)
+            writer.again("init_transactions", |producer| {
+                producer.init_transactions(CALL_MAX)
             })?;
         }
         Ok(writer)
@@ -85,7 +99,7 @@ impl Writer {
             open
         } else {
             if self.delivery == Delivery::ExactlyOnce {
-                self.again("begin_transaction", || self.producer.begin_transaction())?;
+                self.again("begin_transaction", |producer| producer.begin_transaction())?;
             }
             self.open.insert(Open {
                 since: Instant::now(),
@@ -101,7 +115,7 @@ impl Writer {
     pub fn commit<C: ConsumerContext>(
         &mut self,
         consumer: &BaseConsumer<C>,
-        positions: &TopicPartitionList,
+        positions: TopicPartitionList,
     ) -> Result<Duration, Trouble> {
         let began = self.began();
         match self.delivery {
@@ -110,19 +124,19 @@ impl Writer {
                 // Read anew each time: the broker refuses the positions of an earlier generation, which is
                 // what keeps a consumer that slept through a rebalance from committing.
                 let group = consumer.group_metadata().ok_or_else(lost)?;
-                self.again("send_offsets_to_transaction", || {
-                    self.producer
-                        .send_offsets_to_transaction(positions, &group, CALL_MAX)
+                self.again("send_offsets_to_transaction", move |producer| {
+                    producer.send_offsets_to_transaction(&positions, &group, CALL_MAX)
                 })?;
                 self.acknowledged()?;
-                self.again("commit_transaction", || {
-                    self.producer.commit_transaction(CALL_MAX)
+                self.again("commit_transaction", |producer| {
+                    producer.commit_transaction(CALL_MAX)
                 })?;
             }
             Delivery::AtLeastOnce => {
                 self.acknowledged()?;
+                self.progress.doing("committing offsets");
                 consumer
-                    .commit(positions, CommitMode::Sync)
+                    .commit(&positions, CommitMode::Sync)
                     .map_err(|e| Trouble::Abort(format!("the offsets could not be committed: {e}")))?;
             }
         }
@@ -145,11 +159,15 @@ impl Writer {
         if self.open.is_none() {
             return Ok(Duration::ZERO);
         }
-        // The client's own abort never serves delivery reports, and cannot end while any is outstanding.
-        self.producer.purge(PurgeConfig::default().queue().inflight());
+        // The client's own abort never serves delivery reports, and cannot end while any is outstanding. It waits
+        // for this purge's end as well as for that of its own.
+        let purged = PurgeConfig::default().queue().inflight().non_blocking();
+        self.producer.purge(purged);
         self.emptied()?;
         self.producer.context().take_undelivered();
-        self.again("abort_transaction", || self.producer.abort_transaction(CALL_MAX))?;
+        self.again("abort_transaction", |producer| {
+            producer.abort_transaction(CALL_MAX)
+        })?;
         self.open = None;
         Ok(began.elapsed())
     }
@@ -180,6 +198,7 @@ impl Writer {
     }
 
     fn emptied(&self) -> Result<(), Trouble> {
+        self.progress.doing("waiting for acknowledgements");
         let since = Instant::now();
         while self.producer.in_flight_count() > 0 {
             if since.elapsed() > self.patience {
@@ -195,16 +214,31 @@ impl Writer {
     }
 
     /// Calls until it succeeds, fails for good, or `patience` is over.
-    fn again(&self, name: &str, call: impl Fn() -> KafkaResult<()>) -> Result<(), Trouble> {
+    fn again<F>(&self, name: &'static str, call: F) -> Result<(), Trouble>
+    where
+        F: Fn(&BaseProducer<Deliveries>) -> KafkaResult<()> + Send + Sync + 'static,
+    {
         let since = Instant::now();
+        let call = Arc::new(call);
+        self.progress.doing(name);
         loop {
-            let failed = match call() {
-                Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(failed)) => failed,
-                Err(KafkaError::Flush(code)) => {
+            let (producer, once) = (Arc::clone(&self.producer), Arc::clone(&call));
+            // What the client has to say is heard while it is at it.
+            let listen = || self.producer.poll(LOOK);
+            let called = self.apart.call(SILENCE_MAX, move || once(&producer), listen);
+            let failed = match called {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(KafkaError::Transaction(failed))) => failed,
+                Ok(Err(KafkaError::Flush(code))) => {
                     return Err(Trouble::Abort(format!("{name} failed: {code}")));
                 }
-                Err(other) => return Err(Trouble::Restart(format!("{name} failed: {other}"))),
+                Ok(Err(other)) => return Err(Trouble::Restart(format!("{name} failed: {other}"))),
+                // Nothing can be asked of this producer any more. What it had open is undone by the next one.
+                Err(Stuck) => {
+                    return Err(Trouble::Restart(format!(
+                        "{name} has not returned within {SILENCE_MAX:?}"
+                    )));
+                }
             };
             let why = || format!("{name} failed: {failed}");
             // Where ours was open for longer than it may be, nobody has taken our place: the broker has undone it.

@@ -1,0 +1,74 @@
+//! A client whose end is waited for only so long: it waits for its group, its broker and its own threads.
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::apart::Apart;
+
+/// To leave the group takes a client 5 s at most.
+const END_MAX: Duration = Duration::from_secs(15);
+
+/// A client that ends on a thread apart, and in its own time where that takes too long.
+pub struct Ending<T: Send + 'static> {
+    /// There until it is dropped.
+    client: Option<T>,
+    route: String,
+}
+
+impl<T: Send + 'static> Ending<T> {
+    /// A client of this route.
+    pub fn new(client: T, route: &str) -> Ending<T> {
+        let client = Some(client);
+        let route = route.to_owned();
+        Ending { client, route }
+    }
+}
+
+impl<T: Send + 'static> Deref for Ending<T> {
+    type Target = T;
+
+    #[expect(clippy::expect_used, reason = "only drop takes it")]
+    fn deref(&self) -> &T {
+        self.client.as_ref().expect("a client until it is dropped")
+    }
+}
+
+impl<T: Send + 'static> Drop for Ending<T> {
+    fn drop(&mut self) {
+        let client = self.client.take();
+        // Without a thread it ends here.
+        let Ok(apart) = Apart::start(format!("kafka-{}-end", self.route)) else {
+            return;
+        };
+        if apart.call(END_MAX, move || drop(client), || ()).is_err() {
+            warn!(
+                route = self.route,
+                "a client has not ended within {END_MAX:?}; it is left to itself"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_there_until_it_has_ended() {
+        struct Client(crossbeam_channel::Sender<()>);
+        impl Drop for Client {
+            fn drop(&mut self) {
+                self.0.send(()).unwrap();
+            }
+        }
+        let (ended, end) = bounded(1);
+        let client = Ending::new(Client(ended), "r");
+        assert!(client.0.is_empty());
+        drop(client);
+        assert!(end.try_recv().is_ok());
+    }
+}

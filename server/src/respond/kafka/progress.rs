@@ -1,0 +1,216 @@
+//! Whether a pump gets on, and what it waits for where it does not. It is told by the pump and read by somebody who
+//! waits for nothing, so that a pump which hangs in a call is told of as well.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// Nothing moves: said first after this, and then each time it has lasted twice as long.
+const STILL: Duration = Duration::from_secs(15);
+
+/// What a pump has in hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hand {
+    /// Records that were read and have not left.
+    pub records: usize,
+    /// Calls that are being scored.
+    pub calls: usize,
+    /// Calls that wait to be tried again.
+    pub held: usize,
+    /// Partitions that are paused.
+    pub paused: usize,
+    /// Whether something was sent and not committed.
+    pub open: bool,
+    /// Records of its partitions that are not committed, as far as the broker has told.
+    pub behind: u64,
+}
+
+/// Of one pump.
+pub struct Progress {
+    state: Mutex<State>,
+}
+
+struct State {
+    doing: &'static str,
+    doing_since: Instant,
+    hand: Hand,
+    /// Whether something is to be expected whatever is in hand.
+    pressed: bool,
+    moved: Instant,
+    say_after: Duration,
+}
+
+/// A pump that does not get on.
+#[derive(Clone, Copy, Debug)]
+pub struct Still {
+    /// What it is at.
+    pub doing: &'static str,
+    /// For how long.
+    pub doing_for: Duration,
+    /// How long ago something moved.
+    pub still_for: Duration,
+    /// What it has in hand.
+    pub hand: Hand,
+}
+
+impl Progress {
+    /// Nothing is expected yet.
+    pub fn new(now: Instant) -> Progress {
+        Progress {
+            state: Mutex::new(State {
+                doing: "beginning",
+                doing_since: now,
+                hand: Hand::default(),
+                pressed: false,
+                moved: now,
+                say_after: STILL,
+            }),
+        }
+    }
+
+    /// What comes next is to be done soon.
+    pub fn press(&self, doing: &'static str) {
+        self.begin(doing, true);
+    }
+
+    /// Nothing is in hand, and nothing expected.
+    pub fn rest(&self, doing: &'static str) {
+        self.begin(doing, false);
+    }
+
+    fn begin(&self, doing: &'static str, pressed: bool) {
+        let now = Instant::now();
+        *self.state.lock() = State {
+            doing,
+            doing_since: now,
+            hand: Hand::default(),
+            pressed,
+            moved: now,
+            say_after: STILL,
+        };
+    }
+
+    /// What the pump is at now.
+    pub fn doing(&self, doing: &'static str) {
+        let mut state = self.state.lock();
+        if state.doing != doing {
+            state.doing = doing;
+            state.doing_since = Instant::now();
+        }
+    }
+
+    /// One turn of the pump is over, with this in hand.
+    pub fn turned(&self, hand: Hand) {
+        let mut state = self.state.lock();
+        state.hand = hand;
+        state.pressed = false;
+        if !hand.expects() {
+            state.moves();
+        }
+    }
+
+    /// Something was committed.
+    pub fn moved(&self) {
+        self.state.lock().moves();
+    }
+
+    /// What is to be said of a pump that has stood still for long enough.
+    pub fn still(&self, now: Instant) -> Option<Still> {
+        let mut state = self.state.lock();
+        let still_for = now.saturating_duration_since(state.moved);
+        let expects = state.pressed || state.hand.expects();
+        if !expects || still_for < state.say_after {
+            return None;
+        }
+        state.say_after = 2 * still_for;
+        Some(Still {
+            doing: state.doing,
+            doing_for: now.saturating_duration_since(state.doing_since),
+            still_for,
+            hand: state.hand,
+        })
+    }
+}
+
+impl State {
+    fn moves(&mut self) {
+        self.moved = Instant::now();
+        self.say_after = STILL;
+    }
+}
+
+impl Hand {
+    fn expects(self) -> bool {
+        self.records > 0 || self.open || self.behind > 0
+    }
+}
+
+impl fmt::Display for Hand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Hand {
+            records,
+            calls,
+            held,
+            paused,
+            open,
+            behind,
+        } = self;
+        let open = if *open { "something" } else { "nothing" };
+        write!(
+            f,
+            "{records} records inside, {calls} calls being scored, {held} held, {paused} partitions paused, {open} \
+             sent and not committed, {behind} records behind"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn who_has_nothing_in_hand_may_stand_still() {
+        let progress = Progress::new(Instant::now());
+        let later = at(Instant::now(), 1000);
+        assert!(progress.still(later).is_none());
+        progress.turned(Hand::default());
+        assert!(progress.still(later).is_none());
+        progress.rest("waiting");
+        assert!(progress.still(later).is_none());
+    }
+
+    #[test]
+    fn who_has_something_in_hand_tells_what_it_is_at_less_and_less_often() {
+        let progress = Progress::new(Instant::now());
+        let hand = Hand {
+            records: 3,
+            open: true,
+            ..Hand::default()
+        };
+        progress.turned(hand);
+        progress.doing("commit_transaction");
+        let start = Instant::now();
+        assert!(progress.still(at(start, 14)).is_none());
+        let still = progress.still(at(start, 16)).unwrap();
+        assert_eq!((still.doing, still.hand), ("commit_transaction", hand));
+        assert!(progress.still(at(start, 30)).is_none());
+        assert!(progress.still(at(start, 33)).is_some());
+        progress.moved();
+        assert!(progress.still(at(Instant::now(), 14)).is_none());
+        assert!(progress.still(at(Instant::now(), 16)).is_some());
+    }
+
+    #[test]
+    fn who_is_pressed_need_not_have_anything_in_hand() {
+        let progress = Progress::new(Instant::now());
+        progress.press("connecting");
+        assert!(progress.still(at(Instant::now(), 16)).is_some());
+        progress.turned(Hand::default());
+        assert!(progress.still(at(Instant::now(), 100)).is_none());
+    }
+}

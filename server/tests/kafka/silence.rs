@@ -1,0 +1,29 @@
+//! A broker that leaves a question of the client without an answer for ever.
+
+use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Code};
+
+use crate::rig::{Rig, text};
+
+/// Once more than the client asks again by itself. After that nothing but a connection that goes or comes makes it
+/// ask, whatever time the call was given: librdkafka's issue 5456.
+const UNANSWERED: [Code; 3] = [Code::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE; 3];
+
+/// A member that is missed is missed soon.
+const SHORT: &str = "transaction_timeout = \"5s\"\nclient = { \"session.timeout.ms\" = \"6000\" }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_is_never_found_costs_the_clients_and_not_the_stream() {
+    let rig = Rig::start(SHORT, None).await;
+    rig.send(&[text(b"before")]);
+    rig.receive(1);
+    rig.until("ready", |rig| rig.engine.front().is_ready()).await;
+    rig.cluster
+        .request_errors(Api::TxnOffsetCommit, &[Code::RD_KAFKA_RESP_ERR_NOT_COORDINATOR]);
+    rig.cluster.request_errors(Api::FindCoordinator, &UNANSWERED);
+    rig.send(&[text(b"after")]);
+    // The mock undoes no transaction: what the clients of before had written is there as well.
+    rig.receive(2);
+    rig.until("ready again", |rig| rig.engine.front().is_ready())
+        .await;
+    rig.close().await;
+}
