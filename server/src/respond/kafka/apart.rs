@@ -76,7 +76,8 @@ mod tests {
     fn a_call_that_panics_is_no_hang() {
         let apart = Apart::start("apart".into()).unwrap();
         let dies = || panic!("on purpose");
+        let since = Instant::now();
         assert!(apart.call(Duration::from_mins(1), dies, || ()).is_err());
-        assert!(apart.call(Duration::from_mins(1), || 7, || ()).is_err());
+        assert!(since.elapsed() < Duration::from_secs(30));
     }
 }
