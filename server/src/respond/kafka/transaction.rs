@@ -99,7 +99,7 @@ impl Writer {
             open
         } else {
             if self.delivery == Delivery::ExactlyOnce {
-                self.again("begin_transaction", |producer| producer.begin_transaction())?;
+                self.again("begin_transaction", Producer::begin_transaction)?;
             }
             self.open.insert(Open {
                 since: Instant::now(),
