@@ -60,7 +60,7 @@ use work::Chunks;
 use crate::clock::Clock;
 use crate::config::{KafkaInput, KafkaRoute};
 use crate::front::Front;
-use crate::respond::kafka::{Progress, Trouble, Writer};
+use crate::respond::kafka::{Progress, Trouble, Writer, clients_alive};
 
 /// Between two attempts to begin: the first wait, and the longest.
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
@@ -108,6 +108,7 @@ impl Routes {
         let (tell, ended) = latest::channel(None);
         let tell = Arc::new(tell);
         let (mut pumps, mut watched) = (Vec::new(), Vec::new());
+        let clients_max = 2 * routes.iter().map(|route| route.consumers).sum::<usize>() + LEFT_MAX;
         for route in routes {
             let route = Arc::new(route.clone());
             for thread in 0..route.consumers {
@@ -121,6 +122,7 @@ impl Routes {
                     route: Arc::clone(&route),
                     thread,
                     progress,
+                    clients_max,
                     front: Arc::clone(front),
                     runtime: runtime.clone(),
                     stop: Arc::clone(&stop),
@@ -190,7 +192,12 @@ struct Seat {
     runtime: Handle,
     stop: Arc<Stop>,
     progress: Arc<Progress>,
+    /// Of the whole process: two for each consumer, and those that may be left.
+    clients_max: usize,
 }
+
+/// Clients that may hang in their end before the process is better begun anew: each keeps threads and buffers.
+const LEFT_MAX: usize = 64;
 
 impl Seat {
     /// Keeps a pump running until the stop. What it cannot recover from, a new one begins after: at what is
@@ -200,6 +207,12 @@ impl Seat {
         let mut unready = Some(down());
         let mut attempt = 0;
         while self.stop.by().is_none() {
+            let clients = clients_alive();
+            if clients > self.clients_max {
+                return Err(self.ended(format!(
+                    "{clients} clients are there, {LEFT_MAX} more than the routes need: they do not end"
+                )));
+            }
             let why = match self.open() {
                 Ok(mut pump) => {
                     unready = None;

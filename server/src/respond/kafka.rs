@@ -14,7 +14,7 @@ mod produce;
 mod transaction;
 
 pub use deliveries::{Deliveries, Refused, Told};
-pub use ending::Ending;
+pub use ending::{Ending, clients_alive};
 pub use produce::Partitions;
 pub use progress::{Hand, Progress, Still};
 pub use record::{Carried, DeadLetter, Outgoing, dead, scored, tombstone, value};

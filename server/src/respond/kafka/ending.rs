@@ -1,6 +1,7 @@
 //! A client whose end is waited for only so long: it waits for its group, its broker and its own threads.
 
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tracing::warn;
@@ -9,6 +10,14 @@ use super::apart::Apart;
 
 /// To leave the group takes a client 5 s at most.
 const END_MAX: Duration = Duration::from_secs(15);
+
+/// Clients of this process that have not ended.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Clients of this process that were made and have not ended, whoever waits for them or does not.
+pub fn clients_alive() -> usize {
+    ALIVE.load(Ordering::Relaxed)
+}
 
 /// A client that ends on a thread apart, and in its own time where that takes too long.
 pub struct Ending<T: Send + 'static> {
@@ -20,6 +29,7 @@ pub struct Ending<T: Send + 'static> {
 impl<T: Send + 'static> Ending<T> {
     /// A client of this route.
     pub fn new(client: T, route: &str) -> Ending<T> {
+        ALIVE.fetch_add(1, Ordering::Relaxed);
         let client = Some(client);
         let route = route.to_owned();
         Ending { client, route }
@@ -38,11 +48,14 @@ impl<T: Send + 'static> Deref for Ending<T> {
 impl<T: Send + 'static> Drop for Ending<T> {
     fn drop(&mut self) {
         let client = self.client.take();
-        // Without a thread it ends here.
-        let Ok(apart) = Apart::start(format!("kafka-{}-end", self.route)) else {
-            return;
+        let end = move || {
+            drop(client);
+            ALIVE.fetch_sub(1, Ordering::Relaxed);
         };
-        if apart.call(END_MAX, move || drop(client), || ()).is_err() {
+        let Ok(apart) = Apart::start(format!("kafka-{}-end", self.route)) else {
+            return end();
+        };
+        if apart.call(END_MAX, end, || ()).is_err() {
             warn!(
                 route = self.route,
                 "a client has not ended within {END_MAX:?}; it is left to itself"
