@@ -67,6 +67,24 @@ impl Nvidia {
             card,
         })
     }
+
+    /// Puts `bytes` into the pinned memory of `inbox`, once the last copy out of it is over, which it long is:
+    /// the rows of that batch have been waited for.
+    fn stage(&self, inbox: &mut Inbox, bytes: &[u8]) -> Result<(), KernelError> {
+        self.card.bind()?;
+        assert!(
+            bytes.len() <= inbox.memory.bytes,
+            "{} of {} bytes",
+            bytes.len(),
+            inbox.memory.bytes
+        );
+        inbox
+            .copied
+            .wait()
+            .map_err(|e| self.card.failed("waiting for an earlier copy", e))?;
+        inbox.pinned.values_mut(bytes.len()).copy_from_slice(bytes);
+        Ok(())
+    }
 }
 
 /// Pinned memory, what it is copied to, and the events that order the two streams around it.
@@ -124,20 +142,8 @@ impl Driver for Nvidia {
     }
 
     fn post(&mut self, inbox: &mut Inbox, bytes: &[u8]) -> Result<u64, KernelError> {
-        self.card.bind()?;
-        assert!(
-            bytes.len() <= inbox.memory.bytes,
-            "{} of {} bytes",
-            bytes.len(),
-            inbox.memory.bytes
-        );
-        // The pinned memory is free once its last copy is over, which it long is.
-        inbox
-            .copied
-            .wait()
-            .map_err(|e| self.card.failed("waiting for an earlier copy", e))?;
-        let values = inbox.pinned.values_mut(bytes.len());
-        values.copy_from_slice(bytes);
+        self.stage(inbox, bytes)?;
+        let values = inbox.pinned.values(bytes.len());
         self.card.wait_on(self.card.copy, &inbox.read)?;
         // SAFETY: source and destination are that long and live until `copied` has passed: the inbox waits for
         // it before either is written again, and before it is dropped.
@@ -154,20 +160,8 @@ impl Driver for Nvidia {
     }
 
     fn post_in_turn(&mut self, inbox: &mut Inbox, bytes: &[u8]) -> Result<u64, KernelError> {
-        self.card.bind()?;
-        assert!(
-            bytes.len() <= inbox.memory.bytes,
-            "{} of {} bytes",
-            bytes.len(),
-            inbox.memory.bytes
-        );
-        // Over once the batch before the last one was: its rows have been waited for.
-        inbox
-            .copied
-            .wait()
-            .map_err(|e| self.card.failed("waiting for an earlier copy", e))?;
-        let values = inbox.pinned.values_mut(bytes.len());
-        values.copy_from_slice(bytes);
+        self.stage(inbox, bytes)?;
+        let values = inbox.pinned.values(bytes.len());
         // SAFETY: source and destination are that long and live until `copied` has passed: the inbox waits for
         // it before the source is written again, and before it is dropped.
         unsafe { result::memcpy_htod_async(inbox.memory.address, values, self.card.compute) }
