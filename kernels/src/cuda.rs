@@ -32,7 +32,6 @@ use small::{Listed, Small};
 
 /// A GPU behind `D`, with what it keeps from batch to batch.
 pub struct Cuda<D: Driver> {
-    driver: D,
     dtype: Dtype,
     /// Token ids, positions and types.
     tokens: Inboxes<D>,
@@ -47,6 +46,8 @@ pub struct Cuda<D: Driver> {
     small: Option<Small<D>>,
     /// The one that is listed.
     listed: Option<Listed>,
+    /// Dropped last: graphs are of its kernels.
+    driver: D,
 }
 
 struct Outbox<D: Driver> {
@@ -65,7 +66,6 @@ impl<D: Driver> Cuda<D> {
     /// Operations in `dtype` on `driver`.
     pub fn new(driver: D, dtype: Dtype) -> Self {
         Self {
-            driver,
             dtype,
             tokens: Inboxes::new(),
             cuts: Inboxes::new(),
@@ -75,6 +75,7 @@ impl<D: Driver> Cuda<D> {
             spare: Vec::new(),
             small: None,
             listed: None,
+            driver,
         }
     }
 

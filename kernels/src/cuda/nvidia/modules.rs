@@ -29,7 +29,8 @@ const SHARED_DEFAULT: u32 = 48 << 10;
 /// for other GPUs when it loads them.
 pub(super) struct Modules {
     card: Arc<Card>,
-    loaded: Vec<CUmodule>,
+    /// Each with the name of its source.
+    loaded: Vec<(&'static str, CUmodule)>,
     functions: HashMap<String, Found>,
 }
 
@@ -45,7 +46,7 @@ unsafe impl Send for Modules {}
 
 impl Modules {
     pub(super) fn load(card: &Arc<Card>) -> Result<Modules, KernelError> {
-        let fatbins: [(&str, &[u8]); 5] = [
+        let fatbins: [(&'static str, &[u8]); 5] = [
             ("activation", fatbin!("activation")),
             ("attention", fatbin!("attention")),
             ("embedding", fatbin!("embedding")),
@@ -63,7 +64,7 @@ impl Modules {
             // hash to the sources.
             let module = unsafe { result::module::load_data(fatbin.as_ptr().cast()) }
                 .map_err(|e| card.failed(&format!("loading the kernels of {stem}"), e))?;
-            modules.loaded.push(module);
+            modules.loaded.push((stem, module));
         }
         Ok(modules)
     }
@@ -95,29 +96,64 @@ impl Modules {
         Ok(found.function)
     }
 
+    /// Asks the one module that has it: to ask each in turn would be an error of the driver's for every one that
+    /// has not, and `compute-sanitizer` counts those.
     fn find(&self, name: &str) -> Result<CUfunction, KernelError> {
         let work = format!("finding kernel {name}");
-        let mut found = Err(self.card.refused(work.clone(), &"not found"));
-        for &module in &self.loaded {
-            let Ok(name) = CString::new(name) else { break };
-            // SAFETY: the modules stay loaded until this value is dropped.
-            found =
-                unsafe { result::module::get_function(module, name) }.map_err(|e| self.card.failed(&work, e));
-            if found.is_ok() {
-                break;
-            }
-        }
-        found
+        let stem = source_of(name);
+        let module = self.loaded.iter().find(|(loaded, _)| *loaded == stem);
+        let (Some(&(_, module)), Ok(name)) = (module, CString::new(name)) else {
+            return Err(self.card.refused(work, &"no such kernel"));
+        };
+        // SAFETY: the modules stay loaded until this value is dropped.
+        unsafe { result::module::get_function(module, name) }.map_err(|e| self.card.failed(&work, e))
     }
+}
+
+/// The source of kernel `name`: its beginning, except for those of activation.cu, which are named after what they do.
+fn source_of(name: &str) -> &'static str {
+    let named_after = ["attention", "embedding", "layer_norm", "pool"];
+    named_after
+        .into_iter()
+        .find(|stem| name.starts_with(stem))
+        .unwrap_or("activation")
 }
 
 impl Drop for Modules {
     fn drop(&mut self) {
         if self.card.bind().and_then(|()| self.card.settle()).is_ok() {
-            for &module in &self.loaded {
+            for &(_, module) in &self.loaded {
                 // SAFETY: loaded by `load`, unloaded once, and no launch is left.
                 let _ = unsafe { result::module::unload(module) };
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source_of;
+
+    /// `KERNEL(NAME, …)` and the macros around it name kernels by their first operand. Those that are put together
+    /// from several begin alike.
+    #[test]
+    #[cfg_attr(miri, ignore = "reads the sources")]
+    fn every_kernel_is_looked_for_in_its_own_file() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cu");
+        let mut kernels = 0;
+        for stem in ["activation", "attention", "embedding", "layer_norm", "pool"] {
+            let source = std::fs::read_to_string(folder.join(format!("{stem}.cu"))).unwrap();
+            for line in source.lines() {
+                let named = ["KERNEL(", "ACTIVATION("]
+                    .into_iter()
+                    .find_map(|m| line.trim().strip_prefix(m));
+                let Some((name, _)) = named.and_then(|rest| rest.split_once(',')) else {
+                    continue;
+                };
+                assert_eq!(source_of(name), stem, "{name}");
+                kernels += 1;
+            }
+        }
+        assert!(kernels > 15, "{kernels}");
     }
 }
