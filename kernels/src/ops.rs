@@ -100,11 +100,11 @@ pub enum KernelError {
         missing: &'static str,
     },
     /// The device has not enough memory left. It goes on with what it has; less work may fit.
-    #[error("{device} has no {bytes} bytes of memory left")]
+    #[error("{device} has no {}memory left", in_bytes(*.bytes))]
     OutOfMemory {
         /// The device.
         device: String,
-        /// Bytes asked for.
+        /// Bytes asked for; 0 where a library asked and did not say.
         bytes: usize,
     },
     /// The device refused a piece of work and goes on with the next.
@@ -135,6 +135,14 @@ pub enum KernelError {
         /// The system's reason.
         reason: String,
     },
+}
+
+/// `N bytes of `, for a message that goes on.
+fn in_bytes(bytes: usize) -> String {
+    if bytes == 0 {
+        return String::new();
+    }
+    format!("{bytes} bytes of ")
 }
 
 /// The function applied to each output of [`Ops::linear`] while it is still in a register.

@@ -62,6 +62,12 @@ impl Card {
         classify(&self.name, work, 0, error)
     }
 
+    /// There is no memory for some work; 0 bytes where nobody says how many it takes.
+    pub(super) fn out_of_memory(&self, bytes: usize) -> KernelError {
+        let device = self.name.clone();
+        KernelError::OutOfMemory { device, bytes }
+    }
+
     /// The same for a piece of work of the library of products.
     pub(super) fn refused(&self, work: String, reason: &impl std::fmt::Debug) -> KernelError {
         KernelError::Device {
@@ -255,10 +261,11 @@ pub(super) fn reason(error: DriverError) -> String {
 }
 
 /// Errors after which every further call fails: the context is lost, and only a new process gets another.
-const FATAL: [Code; 15] = [
+const FATAL: [Code; 18] = [
     Code::CUDA_ERROR_DEINITIALIZED,
     Code::CUDA_ERROR_ECC_UNCORRECTABLE,
     Code::CUDA_ERROR_NVLINK_UNCORRECTABLE,
+    Code::CUDA_ERROR_CONTAINED,
     Code::CUDA_ERROR_ILLEGAL_ADDRESS,
     Code::CUDA_ERROR_LAUNCH_TIMEOUT,
     Code::CUDA_ERROR_CONTEXT_IS_DESTROYED,
@@ -269,6 +276,8 @@ const FATAL: [Code; 15] = [
     Code::CUDA_ERROR_INVALID_ADDRESS_SPACE,
     Code::CUDA_ERROR_INVALID_PC,
     Code::CUDA_ERROR_LAUNCH_FAILED,
+    Code::CUDA_ERROR_TENSOR_MEMORY_LEAK,
+    Code::CUDA_ERROR_MPS_CLIENT_TERMINATED,
     Code::CUDA_ERROR_EXTERNAL_DEVICE,
     Code::CUDA_ERROR_UNKNOWN,
 ];

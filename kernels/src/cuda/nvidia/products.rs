@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cudarc::cublaslt::result::{self, CublasError};
-use cudarc::cublaslt::sys::{self, cublasLtMatmulDescAttributes_t as Attribute};
+use cudarc::cublaslt::sys::{
+    self, cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulPreferenceAttributes_t as Wish,
+    cublasLtReductionScheme_t as Scheme,
+};
 
 use super::card::{Card, Memory};
 use crate::cuda::driver::{Dtype, Epilogue, Product};
@@ -12,6 +15,11 @@ use crate::ops::KernelError;
 
 /// What NVIDIA recommends for Hopper; older GPUs take less and have it to spare.
 const WORKSPACE_BYTES: usize = 32 << 20;
+
+/// Where a product's inputs are shared out over blocks, the parts are added up in f32. Left to itself the library may
+/// round each part to 16 bits first.
+const SUMS: u32 =
+    Scheme::CUBLASLT_REDUCTION_SCHEME_NONE as u32 | Scheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
 
 pub(super) struct Products {
     card: Arc<Card>,
@@ -31,8 +39,8 @@ struct Shape {
 }
 
 struct Plan {
-    description: sys::cublasLtMatmulDesc_t,
-    weight: sys::cublasLtMatrixLayout_t,
+    description: Description,
+    weight: Layout,
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
@@ -42,7 +50,7 @@ unsafe impl Send for Products {}
 impl Products {
     pub(super) fn new(card: &Arc<Card>, dtype: Dtype) -> Result<Products, KernelError> {
         card.bind()?;
-        let handle = result::create_handle().map_err(|e| card.refused("opening cuBLASLt".into(), &e.0))?;
+        let handle = result::create_handle().map_err(|e| refused(card, "opening cuBLASLt".into(), e))?;
         // From here on `drop` gives the handle back.
         let workspace = match Memory::new(card, WORKSPACE_BYTES) {
             Ok(workspace) => workspace,
@@ -75,27 +83,24 @@ impl Products {
             shape.rows = product.rows;
             outcome = self.run(product, shape);
         }
-        outcome.map_err(|CublasError(status)| {
+        outcome.map_err(|error| {
             let Shape { inp, out_cols, .. } = shape;
             let (rows, epilogue) = (product.rows, product.epilogue);
             let work = format!("product of {rows} x {inp} with {inp} x {out_cols}, {epilogue:?}");
-            self.card.refused_or_lost(work, &status)
+            refused(&self.card, work, error)
         })
     }
 
     fn run(&mut self, product: &Product, shape: Shape) -> Result<(), CublasError> {
         if !self.plans.contains_key(&shape) {
-            let plan = self.plan(shape)?;
+            let plan = self.plan(shape, product.bias)?;
             self.plans.insert(shape, plan);
         }
         let Some(plan) = self.plans.get(&shape) else {
             return Err(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_INTERNAL_ERROR));
         };
-        set(
-            plan.description,
-            Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-            &product.bias,
-        )?;
+        plan.description
+            .set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &product.bias)?;
         let x = Layout::new(self.dtype, product.inp, product.rows)?;
         let out = Layout::new(self.dtype, product.out_cols, product.rows)?;
         let (one, zero) = (1.0_f32, 0.0_f32);
@@ -105,11 +110,11 @@ impl Products {
         unsafe {
             result::matmul(
                 self.handle,
-                plan.description,
+                plan.description.0,
                 (&raw const one).cast(),
                 (&raw const zero).cast(),
                 product.weight as *const _,
-                plan.weight,
+                plan.weight.0,
                 product.x as *const _,
                 x.0,
                 product.out as *const _,
@@ -125,36 +130,33 @@ impl Products {
     }
 
     /// Asks the library how it would do a product of that shape.
-    fn plan(&self, shape: Shape) -> Result<Plan, CublasError> {
-        let float = sys::cudaDataType_t::CUDA_R_32F;
-        let description = result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, float)?;
+    fn plan(&self, shape: Shape, bias: u64) -> Result<Plan, CublasError> {
+        let description = Description::new()?;
         // 1 transposes: the weights' rows are inputs.
-        set(description, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &1_i32)?;
-        set(description, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &0_i32)?;
+        description.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &1_i32)?;
+        description.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &0_i32)?;
         let epilogue = match shape.epilogue {
             Epilogue::Bias => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
             Epilogue::BiasRelu => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_RELU_BIAS,
             Epilogue::BiasGeluTanh => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_BIAS,
         };
-        set(description, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+        description.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+        // Its alignment is part of the question.
+        description.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
         let weight = Layout::new(self.dtype, shape.inp, shape.out_cols)?;
         let x = Layout::new(self.dtype, shape.inp, shape.rows)?;
         let out = Layout::new(self.dtype, shape.out_cols, shape.rows)?;
-        let preference = Preference(result::create_matmul_pref()?);
-        // SAFETY: the preference lives, and the value is of the size that the attribute has.
-        unsafe {
-            result::set_matmul_pref_attribute(
-                preference.0,
-                sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                (&raw const self.workspace.bytes).cast(),
-                size_of::<usize>(),
-            )?;
-        }
+        let preference = Preference::new()?;
+        preference.set(
+            Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+            &self.workspace.bytes,
+        )?;
+        preference.set(Wish::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &SUMS)?;
         // SAFETY: everything was made above and lives.
         let found = unsafe {
             result::get_matmul_algo_heuristic(
                 self.handle,
-                description,
+                description.0,
                 weight.0,
                 x.0,
                 out.0,
@@ -164,7 +166,7 @@ impl Products {
         };
         Ok(Plan {
             description,
-            weight: weight.keep(),
+            weight,
             algorithm: found.algo,
         })
     }
@@ -172,19 +174,19 @@ impl Products {
 
 impl Drop for Products {
     fn drop(&mut self) {
-        if self.card.bind().and_then(|()| self.card.settle()).is_err() {
-            return;
+        if self.card.bind().and_then(|()| self.card.settle()).is_ok() {
+            // SAFETY: made by `new`, destroyed once, and no product is left that uses it.
+            let _ = unsafe { result::destroy_handle(self.handle) };
         }
-        for plan in self.plans.values() {
-            // SAFETY: made by `plan`, destroyed once, and no product is left that uses them.
-            unsafe {
-                let _ = result::destroy_matmul_desc(plan.description);
-                let _ = result::destroy_matrix_layout(plan.weight);
-            }
-        }
-        // SAFETY: made by `new`, destroyed once.
-        let _ = unsafe { result::destroy_handle(self.handle) };
     }
+}
+
+/// What a status of the library means, which may also be what an earlier piece of work left behind.
+fn refused(card: &Card, work: String, CublasError(status): CublasError) -> KernelError {
+    if status == sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED {
+        return card.out_of_memory(0);
+    }
+    card.refused_or_lost(work, &status)
 }
 
 /// Rows up to the next of eight steps between two powers of two, so that algorithms are chosen a few hundred
@@ -194,19 +196,27 @@ fn bucket(rows: usize) -> usize {
     rows.next_multiple_of(step)
 }
 
-fn set<T>(
-    description: sys::cublasLtMatmulDesc_t,
-    attribute: Attribute,
-    value: &T,
-) -> Result<(), CublasError> {
-    // SAFETY: the description lives, and the callers give each attribute a value of its own type.
-    unsafe {
-        result::set_matmul_desc_attribute(
-            description,
-            attribute,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>(),
-        )
+/// What is multiplied how, and what follows.
+struct Description(sys::cublasLtMatmulDesc_t);
+
+impl Description {
+    fn new() -> Result<Description, CublasError> {
+        let float = sys::cudaDataType_t::CUDA_R_32F;
+        result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, float).map(Description)
+    }
+
+    fn set<T>(&self, attribute: Attribute, value: &T) -> Result<(), CublasError> {
+        let value = std::ptr::from_ref(value).cast();
+        // SAFETY: the description lives, and the callers give each attribute a value of its own type.
+        unsafe { result::set_matmul_desc_attribute(self.0, attribute, value, size_of::<T>()) }
+    }
+}
+
+impl Drop for Description {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, destroyed once; the library keeps none of it after a call. An error leaves nothing
+        // to be done.
+        let _ = unsafe { result::destroy_matmul_desc(self.0) };
     }
 }
 
@@ -222,13 +232,6 @@ impl Layout {
         };
         result::create_matrix_layout(kind, rows as u64, cols as u64, rows as i64).map(Layout)
     }
-
-    /// The handle, to be destroyed by whoever takes it.
-    fn keep(self) -> sys::cublasLtMatrixLayout_t {
-        let layout = self.0;
-        std::mem::forget(self);
-        layout
-    }
 }
 
 impl Drop for Layout {
@@ -239,6 +242,18 @@ impl Drop for Layout {
 }
 
 struct Preference(sys::cublasLtMatmulPreference_t);
+
+impl Preference {
+    fn new() -> Result<Preference, CublasError> {
+        result::create_matmul_pref().map(Preference)
+    }
+
+    fn set<T>(&self, wish: Wish, value: &T) -> Result<(), CublasError> {
+        let value = std::ptr::from_ref(value).cast();
+        // SAFETY: the preference lives, and the callers give each attribute a value of its own type.
+        unsafe { result::set_matmul_pref_attribute(self.0, wish, value, size_of::<T>()) }
+    }
+}
 
 impl Drop for Preference {
     fn drop(&mut self) {
