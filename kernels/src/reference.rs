@@ -157,12 +157,15 @@ pub fn attention(
                     }
                 }
                 softmax(&mut scores);
-                for column in 0..head_dim {
-                    let sum: f64 = (start..end)
-                        .zip(&scores)
-                        .map(|(j, p)| p * f64::from(part(j, 2, head)[column]))
-                        .sum();
-                    out[i * hidden + head * head_dim + column] = sum as f32;
+                let mut sums = vec![0.0_f64; head_dim];
+                for (j, p) in (start..end).zip(&scores) {
+                    for (sum, value) in sums.iter_mut().zip(part(j, 2, head)) {
+                        *sum += p * f64::from(*value);
+                    }
+                }
+                let place = i * hidden + head * head_dim;
+                for (value, sum) in out[place..].iter_mut().zip(sums) {
+                    *value = sum as f32;
                 }
             }
         }
@@ -191,8 +194,15 @@ pub fn pool(x: &[f32], cu_seqlens: &[u32], cols: usize, pooling: Pooling) -> Vec
     out
 }
 
+/// In several sums, which need not wait for each other: texts of 8192 tokens take billions of these steps.
 fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    let mut sums = [0.0; 8];
+    for (a, b) in a.chunks(sums.len()).zip(b.chunks(sums.len())) {
+        for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += f64::from(a) * f64::from(b);
+        }
+    }
+    sums.iter().sum()
 }
 
 fn softmax(scores: &mut [f64]) {
