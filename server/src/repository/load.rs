@@ -99,11 +99,13 @@ impl Loader<'_> {
     }
 }
 
-/// Whether the CPU may run what a GPU cannot: where memory is too small, or no kernel fits the model's sizes.
+/// Whether the CPU may run what a GPU cannot: where memory is too small, no kernel fits the model's sizes, or the
+/// driver or a library refuses to open, to load or to run something. A GPU that is lost takes the process with it.
 fn may_fall_back(error: &ModelError) -> bool {
+    use KernelError::{Device, OutOfMemory, Unsupported};
     matches!(
         error,
-        ModelError::Kernel(KernelError::OutOfMemory { .. } | KernelError::Unsupported { .. })
+        ModelError::Kernel(OutOfMemory { .. } | Unsupported { .. } | Device { .. })
     )
 }
 
@@ -235,7 +237,12 @@ mod tests {
             value: 48,
             supported: "32",
         };
-        for error in [full, unknown] {
+        let refused = KernelError::Device {
+            device: "cuda:0".into(),
+            work: "loading the kernels of attention".into(),
+            reason: "no compiler for their PTX".into(),
+        };
+        for error in [full, unknown, refused] {
             assert!(may_fall_back(&error.into()));
         }
         let lost = KernelError::DeviceLost {
