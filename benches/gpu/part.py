@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import plan
@@ -41,6 +43,16 @@ class Part:
         print(text, flush=True)
         self.data.setdefault("notes", []).append(text)
         self.write("running")
+
+    @contextmanager
+    def guarded(self, what: str) -> Iterator[None]:
+        """Inside, an error is a check that does not hold, and the part goes on behind it."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            self.note(f"{what}: {type(error).__name__}: {error}")
+            self.check(f"{what}: runs", 0, "1", False)
 
     def write(self, status: str, reason: str = "") -> None:
         path = file_of(self.work, self.name)

@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,7 +175,7 @@ class Bursts:
                 self.peer.run(how, batch)()
                 answer[how] = batch.out.tolist()
             except Exception as error:  # noqa: BLE001: whatever torch says, the run goes on without this way
-                answer[how] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                answer[how] = said(error)
         return answer
 
     def burst(self, wanted: dict) -> dict:
@@ -236,8 +237,17 @@ def main() -> None:
     print(json.dumps({"ready": f"torch {torch.__version__}, transformers {transformers.__version__}"}), file=answers, flush=True)
     for line in sys.stdin:
         wanted = json.loads(line)
-        answer = bursts.check(wanted["check"], wanted["ways"]) if "check" in wanted else bursts.burst(wanted)
+        try:
+            answer = bursts.check(wanted["check"], wanted["ways"]) if "check" in wanted else bursts.burst(wanted)
+        except Exception as error:  # noqa: BLE001: a way that fails at this size leaves the others
+            traceback.print_exc()
+            answer = {"error": said(error)}
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def said(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 if __name__ == "__main__":

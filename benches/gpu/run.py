@@ -10,11 +10,12 @@ import tarfile
 import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 
 from harness import place
 
-from . import plan, report
+from . import cuda, plan, report
 from .part import has_torch, read
 
 PROGRAM = place.ROOT / "tools" / "gpu-check"
@@ -34,8 +35,8 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.results = place.CACHE / "gpu-check/dry" if arguments.dry_run else place.RESULTS
     if arguments.pack:
         return unpacked(arguments)
-    if not arguments.dry_run and not has_gpu():
-        raise SystemExit("no GPU: nvidia-smi lists none; --dry-run tries the parts out on the CPU")
+    if not arguments.dry_run and (reason := cuda.no_gpu()):
+        raise SystemExit(f"no GPU: {reason}; --dry-run tries the parts out on the CPU")
     # Ended from outside, the run still writes what it has.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
@@ -71,14 +72,6 @@ def unpacked(arguments: argparse.Namespace) -> int:
         return subprocess.run([str(word) for word in command], env=environment, check=False).returncode
 
 
-def has_gpu() -> bool:
-    try:
-        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return said.returncode == 0 and "GPU 0" in said.stdout
-
-
 class Run:
     """The parts of one run and how each ended."""
 
@@ -89,6 +82,7 @@ class Run:
         self.outcomes: dict[str, dict] = {}
         self.ended = {step.name: threading.Event() for step in plan.STEPS}
         self.children: set[subprocess.Popen] = set()
+        self.environment = cuda.environment(work)
         self.lock = threading.Lock()
         (work / "settings.json").write_text(json.dumps({"dry": arguments.dry_run, "torch": has_torch() and not arguments.no_torch}))
 
@@ -124,9 +118,16 @@ class Run:
             self.outcomes[step.name] = outcome
             self.ended[step.name].set()
             print(f"{step.name}: {outcome['status']} in {outcome['seconds']:.1f} s {outcome['reason']}".rstrip(), flush=True)
+            self.keep(step.name)
+
+    def keep(self, name: str) -> None:
+        """Writes what there is by now. A page that cannot be written ends nothing: the next part writes it anew."""
+        try:
             report.write(self.arguments.results, self.work, self.outcomes, self.arguments.dry_run)
-            with open(self.arguments.results / "gpu-check.log", "ab" if len(self.outcomes) > 1 else "wb") as logs:
-                logs.write(f"==== {step.name}\n".encode() + (self.log(step.name).read_bytes() if self.log(step.name).exists() else b""))
+        except Exception:  # noqa: BLE001: whatever a half measured part makes of a table
+            traceback.print_exc()
+        with open(self.arguments.results / "gpu-check.log", "ab" if len(self.outcomes) > 1 else "wb") as logs:
+            logs.write(f"==== {name}\n".encode() + (self.log(name).read_bytes() if self.log(name).exists() else b""))
 
     def log(self, name: str) -> Path:
         return self.work / f"{name}.log"
@@ -135,7 +136,7 @@ class Run:
         """The exit code of the part, or None where its time ran out."""
         command = [sys.executable, PROGRAM, "part", name, "--work", self.work]
         with open(self.log(name), "wb") as log:
-            process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=self.environment)
             self.children.add(process)
             try:
                 return process.wait(timeout=limit)

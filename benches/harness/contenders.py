@@ -2,17 +2,21 @@
 
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 
 class Contender:
-    """A process that answers a line of JSON, the burst that is wanted, with a line of JSON, the figures."""
+    """A process that answers a line of JSON, the burst that is wanted, with a line of JSON, the figures. One that says
+    nothing for `patience` seconds is ended."""
 
-    def __init__(self, command: list, environment: dict[str, str] | None = None):
+    def __init__(self, command: list, environment: dict[str, str] | None = None, patience: float | None = None):
+        self.patience = patience
         self.process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.PIPE,
@@ -24,6 +28,10 @@ class Contender:
         self.version = self.about["ready"]
 
     def read(self) -> dict:
+        # Whole: an answer is one line, and nothing is said unasked.
+        if not select.select([self.process.stdout], [], [], self.patience)[0]:
+            self.process.kill()
+            raise SystemExit(f"{self.process.args[0]} said nothing for {self.patience} s")
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.process.args[0]} ended with {self.process.wait()}")
@@ -32,11 +40,20 @@ class Contender:
     def burst(self, wanted: dict) -> dict:
         self.process.stdin.write(json.dumps(wanted) + "\n")
         self.process.stdin.flush()
-        return self.read()
+        answer = self.read()
+        if "error" in answer:
+            raise SystemExit(f"{self.process.args[0]}: {answer['error']}")
+        return answer
 
     def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
+        # One that is gone has closed it.
+        with suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def interleave(bursts: dict, rounds: int) -> dict[str, list[dict]]:

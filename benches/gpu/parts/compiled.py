@@ -3,11 +3,9 @@
 from contextlib import ExitStack
 from functools import partial
 
-from harness.contenders import interleave
-
 from .. import plan, workload
 from ..part import Part, Skipped
-from .forward import benched, checked, peer_bursts, peer_command, row, started
+from .forward import benched, checked, in_turn, peer_bursts, peer_command, row, started
 
 
 def run(part: Part) -> None:
@@ -28,6 +26,6 @@ def run(part: Part) -> None:
         for how, wanted in sorted(peer_bursts(part, ways).items(), key=lambda burst: burst[0].startswith("S=")):
             # One after the other, each saved: a graph that compiles for a minute takes none from the others.
             who = f"torch compiled | {how}"
-            measured = interleave({who: partial(peer.burst, wanted)}, part.sizes.rounds)
-            rows.append(row(part, name, dtype, who, measured[who]))
+            measured = in_turn(part, f"{name}, {dtype}", {who: partial(peer.burst, wanted)})
+            rows += [row(part, name, dtype, who, rounds) for who, rounds in measured.items()]
             part.save(rows=rows)

@@ -16,7 +16,8 @@ from .fidelity import cosine
 
 PEER = Path(__file__).resolve().parents[1] / "peer.py"
 CHECKED = 8
-FIGURE = "tokens_per_second"
+# Seconds for a burst, or for a process to be ready: a peer that hangs must not take the time of the others.
+PATIENCE = 75
 
 
 def run(part: Part) -> None:
@@ -26,8 +27,9 @@ def run(part: Part) -> None:
     rows = []
     for name, folder in benched(part).items():
         for dtype in part.sizes.dtypes:
-            rows += one(part, name, folder, dtype, texts)
-            part.save(rows=rows)
+            with part.guarded(f"{name}, {dtype}"):
+                rows += one(part, name, folder, dtype, texts)
+                part.save(rows=rows)
 
 
 def benched(part: Part) -> dict[str, Path]:
@@ -46,13 +48,35 @@ def one(part: Part, name: str, folder: Path, dtype: str, texts: Path) -> list[di
             bursts |= {f"torch | {how}": partial(peer.burst, wanted) for how, wanted in peer_bursts(part, ways).items()}
         if not ours:
             part.check(f"{label}: penstock's forward", 0, "starts", False)
-        measured = interleave(bursts, part.sizes.rounds)
+        measured = in_turn(part, label, bursts)
     return [row(part, name, dtype, who, rounds) for who, rounds in measured.items()]
+
+
+def in_turn(part: Part, label: str, bursts: dict) -> dict:
+    """Every burst once a round. One that fails is left out from then on, and the others go on; where it is ours it
+    is a check that does not hold."""
+    broken = set()
+
+    def tried(who, burst):
+        if who in broken:
+            return None
+        try:
+            return burst()
+        except (OSError, ValueError, SystemExit) as error:
+            broken.add(who)
+            named = f"{label}, {who if isinstance(who, str) else ', '.join(who)}"
+            part.note(f"{named}, left out: {error}")
+            if "torch" not in named:
+                part.check(f"{named}: runs", 0, "1", False)
+            return None
+
+    measured = interleave({who: partial(tried, who, burst) for who, burst in bursts.items()}, part.sizes.rounds)
+    return {who: rounds for who, rounds in measured.items() if who not in broken}
 
 
 def started(part: Part, closing: ExitStack, what: str, command: list) -> Contender | None:
     try:
-        contender = Contender(command)
+        contender = Contender(command, patience=PATIENCE)
     except (OSError, SystemExit) as error:
         part.note(f"{what} did not start: {error}")
         return None

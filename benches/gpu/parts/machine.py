@@ -46,4 +46,4 @@ def last_line(command: list[str]) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         return f"absent ({type(error).__name__})"
-    return done.stdout.strip().splitlines()[-1]
+    return (done.stdout.strip().splitlines() or ["said nothing"])[-1]

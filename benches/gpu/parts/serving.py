@@ -5,6 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from harness.server import Server, load_command
@@ -22,18 +23,15 @@ def run(part: Part) -> None:
     texts["mixed"] = workload.write(folder, "mixed", workload.mixed())
     single = workload.write(folder, "single", workload.equal(part.sizes.single_tokens))
     rows: list[dict] = []
+    # The first type alone: a server computes in one, and the forward shows what the other changes.
+    dtype = part.sizes.dtypes[0]
     for name, model in benched(part).items():
-        # The first type alone: a server computes in one, and the forward shows what the other changes.
-        dtype = part.sizes.dtypes[0]
-        server = Server(model, threads(part), options(part, dtype), name="bench", log=sys.stderr)
-        try:
+        with part.guarded(f"{name}, {dtype}, served"), closing(Server(model, threads(part), options(part, dtype), name="bench", log=sys.stderr)) as server:
             rows.append(one(part, server, name, dtype, f"one text of {part.sizes.single_tokens} tokens", single, (1, 1)))
             for how, file in texts.items():
                 for load in part.sizes.loads:
                     rows.append(one(part, server, name, dtype, how, file, load))
                     part.save(rows=rows)
-        finally:
-            server.close()
     errors = sum(row["errors"] for row in rows)
     part.check("requests that failed", errors, "0", errors == 0)
 

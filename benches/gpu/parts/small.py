@@ -1,15 +1,15 @@
 """Small batches, with their launches recorded as graphs and launch by launch, in turn; and one text over gRPC."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 
-from harness.contenders import interleave, median
+from harness.contenders import median
 from harness.server import Server
 
 from .. import plan, workload
 from ..part import Part
-from .forward import benched, ours_command, started
+from .forward import benched, in_turn, ours_command, started
 from .serving import one, options, threads
 
 WAYS = {"graphs": [], "launch by launch": ["--no-graphs"]}
@@ -22,29 +22,28 @@ def run(part: Part) -> None:
     dtype = part.sizes.dtypes[0]
     rows, singles = [], []
     for name, folder in benched(part).items():
-        rows += forward(part, name, folder, dtype, texts)
-        part.save(rows=rows)
+        with part.guarded(f"{name}, {dtype}, small batches"):
+            rows += forward(part, name, folder, dtype, texts)
+            part.save(rows=rows)
     single = workload.write(part.work / "served", "single", workload.equal(part.sizes.single_tokens))
     for name, folder in benched(part).items():
         for way, chosen in SERVED.items():
-            server = Server(folder, threads(part), [*options(part, dtype), f"--cuda-graphs={chosen}"], name="bench", log=sys.stderr)
-            try:
-                how = f"one text of {part.sizes.single_tokens} tokens, {way}"
+            how = f"one text of {part.sizes.single_tokens} tokens, {way}"
+            chosen = [*options(part, dtype), f"--cuda-graphs={chosen}"]
+            with part.guarded(f"{name}, {dtype}, {how}"), closing(Server(folder, threads(part), chosen, name="bench", log=sys.stderr)) as server:
                 singles.append(one(part, server, name, dtype, how, single, (1, 1)))
-            finally:
-                server.close()
-            part.save(singles=singles)
+                part.save(singles=singles)
 
 
 def forward(part: Part, name: str, folder, dtype: str, texts) -> list[dict]:
-    with ExitStack() as closing:
+    with ExitStack() as ending:
         bursts = {}
         for way, flags in WAYS.items():
-            ours = started(part, closing, f"{name}, {dtype}, {way}", [*ours_command(part, folder, dtype, texts), *flags])
+            ours = started(part, ending, f"{name}, {dtype}, {way}", [*ours_command(part, folder, dtype, texts), *flags])
             part.check(f"{name}: penstock's forward, {way}", int(ours is not None), "starts", ours is not None)
             if ours:
                 bursts |= {(how, way): partial(ours.burst, wanted) for how, wanted in shapes(part).items()}
-        measured = interleave(bursts, part.sizes.rounds)
+        measured = in_turn(part, f"{name}, {dtype}", bursts)
     return [
         {"model": name, "dtype": dtype, "who": f"penstock, {way}", "how": how, "rounds": rounds, **{key: median(rounds, key) for key in FIGURES}}
         for (how, way), rounds in measured.items()

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from gpu import kernel_tests, plan, report, roofline, run, workload
+from gpu import cuda, kernel_tests, plan, report, roofline, run, workload
 from gpu.part import Part, read
-from gpu.parts import fidelity
+from gpu.parts import fidelity, forward
+from harness.contenders import Contender
 
 # Stands in for tools/gpu-check: each part does what its name says here.
 PARTS = """
@@ -91,6 +92,70 @@ def test_without_time_every_part_says_that_it_was_skipped(tmp_path, monkeypatch)
     running = suite(tmp_path, monkeypatch, budget=float(plan.RESERVE))
     running.all()
     assert {(o["status"], o["reason"]) for o in running.outcomes.values()} == {("skipped", "no time was left")}
+
+
+def test_a_page_that_cannot_be_written_ends_no_part(tmp_path, monkeypatch):
+    def broken(*_):
+        raise KeyError("a figure")
+
+    monkeypatch.setattr(report, "write", broken)
+    (tmp_path / "results").mkdir()
+    running = suite(tmp_path, monkeypatch, only="machine,memcheck")
+    running.all()
+    assert {name: outcome["status"] for name, outcome in running.outcomes.items()} == {"machine": "ok", "memcheck": "ok"}
+
+
+# Says what it is, then answers each line by its name.
+CONTENDER = """
+import json, sys, time
+print(json.dumps({"ready": "it"}), flush=True)
+for line in sys.stdin:
+    how = json.loads(line)["how"]
+    if how == "hangs":
+        time.sleep(600)
+    print(json.dumps({"error": "no kernel"} if how == "fails" else {"rate": 1}), flush=True)
+"""
+
+
+def test_a_burst_that_fails_is_left_out_and_ends_no_other(tmp_path):
+    one = part(tmp_path, "forward")
+    contender = Contender([sys.executable, "-c", CONTENDER], patience=60)
+    bursts = {f"torch | {how}": lambda how=how: contender.burst({"how": how}) for how in ("works", "fails")}
+    measured = forward.in_turn(one, "model", bursts)
+    assert measured == {"torch | works": [{"rate": 1}] * one.sizes.rounds}
+    assert "no kernel" in one.data["notes"][0] and "checks" not in one.data
+    # One that hangs takes its process with it. Ours is a failure.
+    contender.patience = 0.2
+    assert forward.in_turn(one, "model", {("hangs", "ours"): lambda: contender.burst({"how": "hangs"})}) == {}
+    assert [check["name"] for check in one.data["checks"]] == ["model, hangs, ours: runs"]
+    contender.close()
+
+
+def test_what_fails_inside_a_part_is_said_and_the_part_goes_on(tmp_path):
+    one = part(tmp_path, "serving")
+    for model in ("first", "second"):
+        with one.guarded(model):
+            if model == "first":
+                raise SystemExit("the server ended with 75")
+            one.save(rows=[model])
+    assert one.data["rows"] == ["second"]
+    assert "75" in one.data["notes"][0] and not one.data["checks"][0]["ok"]
+
+
+def test_the_library_of_products_is_found_where_torch_brings_it(tmp_path, monkeypatch):
+    library = tmp_path / "site-packages/nvidia/cu13/lib" / cuda.LIBRARY
+    library.parent.mkdir(parents=True)
+    library.touch()
+    monkeypatch.setattr(cuda, "TOOLKITS", ())
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site-packages")])
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/somewhere")
+    monkeypatch.setattr(cuda, "loads", lambda name: True)
+    assert cuda.environment(tmp_path)["LD_LIBRARY_PATH"] == "/somewhere", "the linker's own is what a user gets"
+    monkeypatch.setattr(cuda, "loads", lambda name: False)
+    assert cuda.environment(tmp_path)["LD_LIBRARY_PATH"] == f"{tmp_path}/lib:/somewhere"
+    assert (tmp_path / "lib/libcublasLt.so").resolve() == library
+    library.unlink()
+    assert cuda.environment(tmp_path)["LD_LIBRARY_PATH"] == "/somewhere"
 
 
 def test_parts_asked_for_bring_what_they_need():
