@@ -13,6 +13,8 @@ mod cases;
 mod support;
 
 use cases::HEAD_DIMS;
+use penstock_kernels::KernelError;
+use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, Product, Work};
 use penstock_kernels::cuda::{Cuda, Dtype, Nvidia, nvidia};
 pub(crate) use support::{check, cu_seqlens, random};
 
@@ -105,4 +107,122 @@ fn gpu_small_batches_are_the_same_through_a_graph() {
 #[test]
 fn gpu_refuses_by_name_what_no_kernel_takes() {
     with_gpu(|| cases::refusals(&open));
+}
+
+/// `relu` over `count` values of f32.
+fn relu(address: u64, count: usize) -> Launch {
+    Launch {
+        kernel: "relu_f32".to_owned(),
+        grid: (count.div_ceil(1024) as u32, 1),
+        threads: 256,
+        shared: 0,
+        args: [address, count as u64].map(u64::to_ne_bytes).concat(),
+        shape: (1, count),
+    }
+}
+
+fn stored(gpu: &Nvidia, values: &[f32]) -> <Nvidia as Driver>::Memory {
+    let mut bytes = Vec::new();
+    Dtype::F32.encode(values, &mut bytes);
+    let memory = gpu.allocate(bytes.len()).expect("memory");
+    gpu.store(&memory, &bytes).expect("values are copied");
+    memory
+}
+
+/// Where batches run, a device that refuses to record is only logged.
+#[test]
+fn gpu_records_a_product_and_a_kernel() {
+    with_gpu(|| {
+        let mut gpu = Nvidia::open(0, Dtype::F32).expect("the GPU opens");
+        let signs: Vec<f32> = (0..16 * 8)
+            .map(|i| if i / 8 % 2 == 0 { 1.0 } else { -1.0 })
+            .collect();
+        let (x, weight, bias) = (
+            stored(&gpu, &signs),
+            stored(&gpu, &[1.0; 64]),
+            stored(&gpu, &[0.5; 8]),
+        );
+        let out = stored(&gpu, &[0.0; 16 * 8]);
+        let product = Product {
+            x: gpu.address(&x),
+            weight: gpu.address(&weight),
+            bias: gpu.address(&bias),
+            out: gpu.address(&out),
+            rows: 16,
+            inp: 8,
+            out_cols: 8,
+            epilogue: Epilogue::Bias,
+        };
+        let kernel = relu(gpu.address(&out), 16 * 8);
+        gpu.multiply(&product).expect("a product");
+        gpu.launch(&kernel).expect("a kernel");
+        let mut outbox = gpu.outbox(4 * 16 * 8).expect("an outbox");
+        let mut rows = |gpu: &mut Nvidia| {
+            gpu.fetch(&out, 4 * 16 * 8, &mut outbox).expect("rows are copied");
+            let mut rows = Vec::new();
+            Dtype::F32.decode(gpu.wait(&mut outbox).expect("rows arrive"), &mut rows);
+            rows
+        };
+        let expected: Vec<f32> = signs.iter().map(|&x| if x > 0.0 { 8.5 } else { 0.0 }).collect();
+        assert_eq!(rows(&mut gpu), expected, "one by one");
+        let work = [Work::Product(product), Work::Launch(kernel)];
+        let graph = gpu.record(&work).expect("the driver records");
+        for turn in 0..3 {
+            gpu.store(&out, &[7; 4 * 16 * 8]).expect("other values");
+            gpu.replay(&graph, &"a product and a kernel")
+                .expect("the graph starts");
+            assert_eq!(rows(&mut gpu), expected, "turn {turn}");
+        }
+    });
+}
+
+#[test]
+fn gpu_without_memory_says_so_and_goes_on() {
+    with_gpu(|| {
+        let gpu = Nvidia::open(0, Dtype::F32).expect("the GPU opens");
+        let bytes = 1 << 45;
+        match gpu.allocate(bytes).map(drop) {
+            Err(KernelError::OutOfMemory { bytes: wanted, .. }) => assert_eq!(wanted, bytes),
+            other => panic!("32 TiB of memory: {other:?}"),
+        }
+        stored(&gpu, &[1.0; 64]);
+    });
+}
+
+/// Set in the process that is to lose its device.
+const LOSE: &str = "PENSTOCK_LOSES_GPU";
+
+/// An address that nobody owns ends all work of a process on that device, so a process of its own reads it.
+#[test]
+fn gpu_that_is_lost_is_said_to_be_lost() {
+    with_gpu(|| {
+        if std::env::var_os(LOSE).is_none() {
+            let itself = std::env::current_exe().expect("a program");
+            let done = std::process::Command::new(itself)
+                .args(["--exact", "gpu_that_is_lost_is_said_to_be_lost"])
+                .env(LOSE, "1")
+                .output()
+                .expect("it starts");
+            let said = String::from_utf8_lossy(&done.stdout);
+            assert!(done.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let mut gpu = Nvidia::open(0, Dtype::F32).expect("the GPU opens");
+        let memory = stored(&gpu, &[1.0; 64]);
+        let mut outbox = gpu.outbox(256).expect("an outbox");
+        let mut lose = || {
+            gpu.launch(&relu(4096, 64))?;
+            gpu.fetch(&memory, 256, &mut outbox)?;
+            gpu.wait(&mut outbox).map(drop)
+        };
+        for turn in 0..2 {
+            let lost = lose();
+            assert!(
+                matches!(lost, Err(KernelError::DeviceLost { .. })),
+                "turn {turn}: {lost:?}"
+            );
+        }
+        let more = gpu.allocate(16).map(drop);
+        assert!(matches!(more, Err(KernelError::DeviceLost { .. })), "{more:?}");
+    });
 }
