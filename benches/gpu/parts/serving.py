@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.server import Server, load_command
 
-from .. import workload
+from .. import plan, workload
 from ..part import Part
 from .forward import benched
 
@@ -46,7 +46,14 @@ def options(part: Part, dtype: str) -> list:
     cores = len(os.sched_getaffinity(0))
     # On a GPU tokenizing is most of the host's work; the clients take a quarter of the cores.
     chosen = ["--tokenizer-threads", max(1, cores // 2), "--io-threads", max(1, cores // 4), "--log", "info"]
-    return [*part.on_device(dtype), "--batching-tokens-max", part.sizes.batch_tokens, *chosen]
+    room = ["--queue-tokens-max", queue_tokens(part.sizes)]
+    return [*part.on_device(dtype), "--batching-tokens-max", part.sizes.batch_tokens, *room, *chosen]
+
+
+def queue_tokens(sizes: plan.Sizes) -> int:
+    """Room for all that is on its way at once, twice: a text counts as up to the longest until it is tokenized, and
+    one that is refused is no figure of throughput."""
+    return 2 * max(sizes.lengths) * max(texts * requests for texts, requests in sizes.loads)
 
 
 def one(part: Part, server: Server, name: str, dtype: str, how: str, texts: Path, load: tuple[int, int]) -> dict:

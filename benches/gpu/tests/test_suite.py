@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from gpu import cuda, kernel_tests, plan, report, roofline, run, workload
 from gpu.part import Part, read
-from gpu.parts import fidelity, forward
+from gpu.parts import fidelity, forward, serving
 from harness.contenders import Contender
 
 # Stands in for tools/gpu-check: each part does what its name says here.
@@ -204,6 +204,11 @@ def test_kernel_tests_hold_only_where_they_ran_and_passed(tmp_path, said, code, 
     one = part(tmp_path, "kernels")
     kernel_tests.verdict(one, said, code)
     assert all(check["ok"] for check in one.data["checks"]) == ok
+
+
+def test_the_server_has_room_for_every_load():
+    for texts, requests in plan.FULL.loads:
+        assert serving.queue_tokens(plan.FULL) >= 512 * texts * requests
 
 
 def test_equal_texts_have_exactly_so_many_tokens():
