@@ -20,9 +20,11 @@ impl Mapped {
             let short = format!("the file has {length} bytes, not the {end} that it had");
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, short));
         }
-        // SAFETY: the bytes are only read, and any bits are a byte or an f32, so that a writer can change
-        // results but nothing else. That the file holds the bytes was checked just now; shortened later, it ends
-        // the process by a signal, which breaks no promise of memory safety.
+        // SAFETY: Rust wants bytes behind a reference to stay as they are, and whoever writes to the file meanwhile
+        // breaks that; no program can keep another one from it. What is left then: any bits are a byte or an f32,
+        // and both are only copied, never a length, an index or text that was checked before, so that a writer
+        // changes results. That the file holds the bytes was checked just now; shortened later, it ends the
+        // process by a signal.
         let map = unsafe { MmapOptions::new().offset(start).len(len).map(file)? };
         Ok(Self(map))
     }

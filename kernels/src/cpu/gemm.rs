@@ -182,6 +182,7 @@ pub(crate) unsafe fn tile<P: Product>(p: P, rows: usize, at: Tile<P::Word>) {
             }
         };
     }
+    const { assert!(P::TILE_ROWS <= TILE_ROWS_MAX, "callers have room for no more") };
     debug_assert!(rows <= P::TILE_ROWS);
     heights!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
@@ -190,10 +191,16 @@ pub(crate) unsafe fn tile<P: Product>(p: P, rows: usize, at: Tile<P::Word>) {
 /// As for [`tile`] with `ROWS` rows.
 #[inline(always)]
 unsafe fn tile_of<P: Product, const ROWS: usize>(p: P, at: Tile<P::Word>) {
+    const {
+        assert!(
+            PANEL.is_multiple_of(2 * P::V::LANES),
+            "pairs of vectors fill a panel"
+        );
+    };
     let mut column = 0;
     while column < PANEL {
-        // SAFETY: `column` and the 2 · LANES columns from there lie within the panel's 32, because
-        // 2 · LANES divides 32; the rest is what the caller vouches for.
+        // SAFETY: the 2 · LANES columns from `column` on lie within the panel's 32, which 2 · LANES divides; the
+        // rest is what the caller vouches for.
         unsafe { half_tile::<P, ROWS>(p, at, column) };
         column += 2 * P::V::LANES;
     }

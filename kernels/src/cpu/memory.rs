@@ -35,7 +35,9 @@ impl<W: Word> Lines<W> {
     pub(crate) fn resize(&mut self, len: usize) {
         let lines = len.div_ceil(LINE);
         if lines > self.lines.len() {
-            // The old values are not wanted: without them there is nothing to copy while growing.
+            // The old values are not wanted: without them there is nothing to copy while growing. The length goes
+            // first, or it would outlive them where growing panics.
+            self.len = 0;
             self.lines.clear();
             self.lines.resize(lines, Line([W::default(); LINE]));
         }
@@ -134,8 +136,8 @@ pub(crate) struct Cells<W = f32> {
     len: usize,
 }
 
-// SAFETY: the pointer is only turned into references by `slice`, whose callers vouch for cells that no
-// other thread touches meanwhile.
+// SAFETY: nothing here reads or writes cells. Who does, through `slice` or the pointer that `at` gives, needs
+// `unsafe` for it and vouches for cells that nobody else touches meanwhile.
 unsafe impl<W: Word> Send for Cells<W> {}
 // SAFETY: as for `Send`.
 unsafe impl<W: Word> Sync for Cells<W> {}
@@ -155,13 +157,12 @@ impl<W: Word> Cells<W> {
             "{at} + {len} cells of {}",
             self.len
         );
-        // SAFETY: `at` lies within the slice that `new` was given.
-        unsafe { self.start.add(at) }
+        self.start.wrapping_add(at)
     }
 
     /// # Safety
-    /// The slice that [`Cells::new`] was given is still borrowed for the cells' user, and no other
-    /// thread reads or writes these `len` cells while the result lives.
+    /// The slice that [`Cells::new`] was given is still borrowed for the cells' user, and nobody else
+    /// reads or writes these `len` cells while the result lives.
     pub(crate) unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a mut [W] {
         // SAFETY: `at` checks the bounds; the caller vouches for exclusive use.
         unsafe { std::slice::from_raw_parts_mut(self.at(at, len), len) }

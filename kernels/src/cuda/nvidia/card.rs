@@ -168,7 +168,7 @@ unsafe impl Send for Pinned {}
 impl Pinned {
     pub(super) fn new(card: &Arc<Card>, bytes: usize) -> Result<Pinned, KernelError> {
         card.bind()?;
-        // SAFETY: asks for memory only; `fill` below initialises it.
+        // SAFETY: asks for memory only, which is filled below before anybody reads it.
         let start = unsafe { result::malloc_host(bytes.max(1), sys::CU_MEMHOSTALLOC_PORTABLE) }
             .map_err(|e| classify(&card.name, "allocating pinned memory", bytes, e))?
             .cast::<u8>();
