@@ -145,10 +145,10 @@ mod tests {
         for seed in 1..2000_u32 {
             // Any lengths at all: a walk through the residues of a prime.
             let mut lens = Vec::new();
-            let mut walk = seed;
+            let mut walk = u64::from(seed);
             while lens.len() < 1 + seed as usize % 32 {
                 walk = walk * 48_271 % 2_147_483;
-                lens.push(1 + walk % [20, 40, 150][seed as usize % 3]);
+                lens.push(1 + (walk % [20, 40, 150][seed as usize % 3]) as u32);
             }
             let mut cu_seqlens = vec![0];
             for len in &lens {
