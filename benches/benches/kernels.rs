@@ -14,7 +14,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use penstock_benches::workload;
 use penstock_kernels::cpu::Cpu;
-use penstock_kernels::{Activation, Embedding, Norm, Ops, Pooling, Tokens};
+use penstock_kernels::{Activation, Embedding, Norm, Ops, Pooling, Priority, Tokens};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -98,8 +98,10 @@ fn linear(group: &mut Group<'_>, cpu: &mut Cpu, rows: usize) {
     ] {
         group.bench_function(format!("linear 384 to 1536, {name}"), |b| {
             b.iter(|| {
-                cpu.enter(|cpu| cpu.linear(&x, &up, activation, &mut out))
-                    .expect("runs");
+                cpu.forward(&[], Priority::Urgent, |cpu| {
+                    cpu.linear(&x, &up, activation, &mut out)
+                })
+                .expect("runs");
             });
         });
     }
@@ -107,8 +109,10 @@ fn linear(group: &mut Group<'_>, cpu: &mut Cpu, rows: usize) {
     let mut residual = filled(cpu, rows, HIDDEN);
     group.bench_function("linear 1536 to 384, residual and layer norm", |b| {
         b.iter(|| {
-            cpu.enter(|cpu| cpu.linear_add_norm(&wide, &down, &norm, &mut residual))
-                .expect("runs");
+            cpu.forward(&[], Priority::Urgent, |cpu| {
+                cpu.linear_add_norm(&wide, &down, &norm, &mut residual)
+            })
+            .expect("runs");
         });
     });
 }
@@ -119,14 +123,16 @@ fn along_texts(group: &mut Group<'_>, cpu: &mut Cpu, lengths: &[usize]) {
     let (cu, mut out) = (cu_seqlens(lengths), cpu.buffer());
     group.bench_function("attention", |b| {
         b.iter(|| {
-            cpu.enter(|cpu| cpu.attention(&qkv, &cu, HEADS, None, &mut out))
-                .expect("runs");
+            cpu.forward(&[], Priority::Urgent, |cpu| {
+                cpu.attention(&qkv, &cu, HEADS, None, &mut out)
+            })
+            .expect("runs");
         });
     });
     for (name, pooling) in [("pool mean", Pooling::Mean), ("pool cls", Pooling::Cls)] {
         group.bench_function(name, |b| {
             b.iter(|| {
-                cpu.enter(|cpu| cpu.pool(&x, &cu, pooling, &mut out))
+                cpu.forward(&[], Priority::Urgent, |cpu| cpu.pool(&x, &cu, pooling, &mut out))
                     .expect("runs");
             });
         });
@@ -157,7 +163,7 @@ fn embed(group: &mut Group<'_>, cpu: &mut Cpu, lengths: &[usize]) {
                 positions: &positions,
                 kinds: &[],
             };
-            cpu.enter(|cpu| cpu.embed(tokens, &tables, &mut out))
+            cpu.forward(&[], Priority::Urgent, |cpu| cpu.embed(tokens, &tables, &mut out))
                 .expect("runs");
         });
     });

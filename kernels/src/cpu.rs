@@ -27,6 +27,7 @@ pub mod peak;
 mod pin;
 mod pool;
 mod threads;
+mod turns;
 pub(crate) mod vector;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vector_avx2;
@@ -49,13 +50,22 @@ use self::embedding::Embed;
 use self::memory::Cells;
 use self::pool::Pool;
 pub use self::threads::Threads;
+use self::turns::Place;
 use crate::check;
 use crate::dispatch::Path;
-use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens};
+use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Priority, Sharing, Tokens};
 use crate::precision::Precision;
 
 /// Rows that one task embeds.
 const EMBED_ROWS: usize = 64;
+
+/// What lets urgent forwards in between the products of this one.
+struct LetsIn {
+    /// Whose turns they are.
+    team: Threads,
+    /// How many threads compute side by side where this device is one of their seats, and 1 otherwise.
+    side_by_side: usize,
+}
 
 /// The processor as a device.
 pub struct Cpu {
@@ -70,6 +80,11 @@ pub struct Cpu {
     seats: Vec<Cpu>,
     /// Their team.
     helpers: Threads,
+    /// The same processor for a forward that another one lets in.
+    inside: Option<Box<Cpu>>,
+    /// Who else may be let in between two products.
+    lets_in: Option<LetsIn>,
+    sharing: Sharing,
     sent: VecDeque<Vec<f32>>,
     spare: Vec<Vec<f32>>,
 }
@@ -89,15 +104,29 @@ impl Cpu {
     pub fn on(threads: Threads, path: Path, precision: Precision) -> Self {
         let mut cpu = Self::seat(threads, path, precision);
         let count = cpu.threads.count();
+        let lets_in = |side_by_side| {
+            let team = cpu.threads.clone();
+            Some(LetsIn { team, side_by_side })
+        };
+        let inside = cpu.threads.inside().cloned();
+        let inside = inside.map(|threads| Box::new(Self::seat(threads, path, precision)));
+        let mut seats = Vec::new();
         if count > 1 {
             cpu.helpers = Threads::helped(count);
-            let seat = |_| Self::seat(cpu.helpers.clone(), path, precision);
-            cpu.seats = (0..count).map(seat).collect();
+            seats.extend((0..count).map(|_| Self {
+                lets_in: lets_in(count),
+                ..Self::seat(cpu.helpers.clone(), path, precision)
+            }));
         }
-        cpu
+        Self {
+            seats,
+            inside,
+            lets_in: lets_in(1),
+            ..cpu
+        }
     }
 
-    /// One without seats.
+    /// One without seats, which lets nobody in.
     fn seat(threads: Threads, path: Path, precision: Precision) -> Self {
         let scratch = (0..threads.count())
             .map(|_| attention::Scratch::default())
@@ -112,6 +141,9 @@ impl Cpu {
             strips_done: Vec::new(),
             seats: Vec::new(),
             helpers: Threads::helped(1),
+            inside: None,
+            lets_in: None,
+            sharing: Sharing::default(),
             sent: VecDeque::new(),
             spare: Vec::new(),
         }
@@ -120,6 +152,13 @@ impl Cpu {
     /// Threads that compute.
     pub fn threads(&self) -> usize {
         self.threads.count()
+    }
+
+    /// Between two products: lets an urgent forward in, if one waits.
+    fn let_in(&self) {
+        if let Some(LetsIn { team, side_by_side }) = &self.lets_in {
+            team.let_in(*side_by_side);
+        }
     }
 
     /// The instructions in use.
@@ -205,9 +244,32 @@ impl Ops for Cpu {
         Ok(())
     }
 
-    fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R {
-        let threads = self.threads.clone();
-        threads.enter(|| work(self))
+    fn forward(
+        &mut self,
+        _: &[u32],
+        priority: Priority,
+        work: impl FnOnce(&mut Self) -> Result<(), KernelError> + Send,
+    ) -> Result<(), KernelError> {
+        let (threads, mut inside) = (self.threads.clone(), self.inside.take());
+        let (done, sharing) = threads.forward(priority, |place| match (place, &mut inside) {
+            (Place::Inside, Some(cpu)) => {
+                let done = work(cpu);
+                self.sent.append(&mut cpu.sent);
+                done
+            }
+            (Place::Inside, None) | (Place::Team, _) => work(self),
+        });
+        (self.inside, self.sharing) = (inside, sharing);
+        done
+    }
+
+    fn sharing(&self) -> Sharing {
+        self.sharing
+    }
+
+    /// Before each product.
+    fn looks(layers: usize) -> usize {
+        4 * layers
     }
 
     fn settle(&self) -> Result<(), KernelError> {
@@ -215,7 +277,7 @@ impl Ops for Cpu {
     }
 
     fn seats(&self) -> usize {
-        self.threads.count()
+        self.seats.len()
     }
 
     fn side_by_side<P: Send>(
@@ -270,6 +332,7 @@ impl Ops for Cpu {
         out: &mut Buffer,
     ) -> Result<(), KernelError> {
         let (rows, _) = x.shape();
+        self.let_in();
         check::not_empty("linear", "x", x.shape())?;
         check::shape("linear", "x", x.shape(), (rows, w.inp()))?;
         out.reshape(rows, w.out());
@@ -292,6 +355,7 @@ impl Ops for Cpu {
     ) -> Result<(), KernelError> {
         const KERNEL: &str = "linear_add_norm";
         let (rows, _) = x.shape();
+        self.let_in();
         check::not_empty(KERNEL, "x", x.shape())?;
         check::shape(KERNEL, "x", x.shape(), (rows, w.inp()))?;
         check::shape(KERNEL, "residual", residual.shape(), (rows, w.out()))?;

@@ -23,7 +23,7 @@ pub use memory::{Buffer, Matrix, Table};
 pub use nvidia::{Nvidia, Unavailable};
 
 use crate::check;
-use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens};
+use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Priority, Tokens};
 use attention::{Sequences, check_head_dim};
 use driver::Driver;
 use layer_norm::check_cols;
@@ -211,13 +211,10 @@ impl<D: Driver> Ops for Cuda<D> {
         self.sent.front().is_none_or(has_arrived)
     }
 
-    fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R {
-        work(self)
-    }
-
     fn forward(
         &mut self,
         cu_seqlens: &[u32],
+        _: Priority,
         work: impl FnOnce(&mut Self) -> Result<(), KernelError> + Send,
     ) -> Result<(), KernelError> {
         self.listed = self.list(cu_seqlens)?;

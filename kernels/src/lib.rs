@@ -14,5 +14,7 @@ pub mod reference;
 
 pub use cpu::{Cpu, Threads};
 pub use dispatch::Path;
-pub use ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Tokens, relative_bias};
+pub use ops::{
+    Activation, Embedding, KernelError, Norm, Ops, Pooling, Priority, Sharing, Tokens, relative_bias,
+};
 pub use precision::{Format, Precision};

@@ -1,5 +1,7 @@
 //! What an encoder asks of a device: the packed operations, as one trait that every device implements.
 
+use std::time::Duration;
+
 /// Why an operation was refused. Nothing has been computed when one of these comes back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
@@ -160,6 +162,26 @@ pub enum Activation {
     Tanh,
 }
 
+/// What a forward does about others that want its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// It begins inside of a preemptible forward, where one runs, instead of waiting for its end.
+    Urgent,
+    /// It lets urgent forwards run between its products.
+    Preemptible,
+}
+
+/// How a forward shared its device with others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// What it waited before it began.
+    pub waited: Duration,
+    /// What urgent forwards took of its time after that.
+    pub gave: Duration,
+    /// Whether it ran inside of a preemptible forward, on what threads that one had to give.
+    pub inside: bool,
+}
+
 /// How the rows of one text become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
@@ -265,24 +287,32 @@ pub trait Ops: Send {
         true
     }
 
-    /// Runs `work`, a whole forward, when it is its turn on the device: models that share it do not
-    /// slow each other down half-way.
-    fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R
-    where
-        Self: Sized;
-
-    /// [`Ops::enter`] for the whole forward of the batch that `cu_seqlens` cuts, up to its [`Ops::send`]. A device may
-    /// collect what it is asked for and start all of it at once; after an error nothing of it need have been.
+    /// Runs `work`, the whole forward of the batch that `cu_seqlens` cuts, up to its [`Ops::send`], when it is its
+    /// turn on the device: models that share it do not slow each other down half-way. A device may collect what it
+    /// is asked for and start all of it at once; after an error nothing of it need have been.
     fn forward(
         &mut self,
         cu_seqlens: &[u32],
+        priority: Priority,
         work: impl FnOnce(&mut Self) -> Result<(), KernelError> + Send,
     ) -> Result<(), KernelError>
     where
         Self: Sized,
     {
-        let _ = cu_seqlens;
-        self.enter(work)
+        let _ = (cu_seqlens, priority);
+        work(self)
+    }
+
+    /// How the last forward shared the device with others.
+    fn sharing(&self) -> Sharing {
+        Sharing::default()
+    }
+
+    /// How often a preemptible forward of a model of `layers` looks whether an urgent one waits; 0 where the device
+    /// does not do that.
+    fn looks(layers: usize) -> usize {
+        let _ = layers;
+        0
     }
 
     /// Called once by the thread that is to run forwards: the device may keep it where its work is.

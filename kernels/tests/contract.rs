@@ -8,8 +8,13 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use penstock_kernels::cpu::{Buffer, Matrix, Table};
-use penstock_kernels::{Activation, Cpu, Embedding, KernelError, Norm, Ops, Pooling, Tokens};
+use penstock_kernels::{
+    Activation, Cpu, Embedding, KernelError, Norm, Ops, Path, Pooling, Precision, Priority, Threads, Tokens,
+};
 use support::{bf16_devices, check, cu_seqlens, devices, filled, int8_devices, norm, random};
 
 const HEADS: usize = 3;
@@ -42,11 +47,15 @@ impl Layer {
 
     /// The rows of `texts`, packed into one batch, each `[len, HIDDEN]`.
     fn forward(&self, cpu: &mut Cpu, texts: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        self.forward_as(Priority::Urgent, cpu, texts)
+    }
+
+    fn forward_as(&self, priority: Priority, cpu: &mut Cpu, texts: &[Vec<f32>]) -> Vec<Vec<f32>> {
         let cu_seqlens = cu_seqlens(&texts.iter().map(|text| text.len() / HIDDEN).collect::<Vec<_>>());
         let packed = texts.concat();
         let mut hidden = filled(cpu, &packed, packed.len() / HIDDEN);
         let (mut qkv, mut mixed, mut wide) = (cpu.buffer(), cpu.buffer(), cpu.buffer());
-        cpu.enter(|cpu| {
+        cpu.forward(&cu_seqlens, priority, |cpu| {
             cpu.linear(&hidden, &self.qkv, Activation::None, &mut qkv)?;
             cpu.attention(&qkv, &cu_seqlens, HEADS, None, &mut mixed)?;
             cpu.linear_add_norm(&mixed, &self.attended, &self.norm, &mut hidden)?;
@@ -89,6 +98,37 @@ fn a_text_alone_equals_bit_by_bit_the_text_in_any_batch_with_any_threads() {
             expected.reverse();
             assert_eq!(layer.forward(cpu, &turned), expected);
         }
+    }
+}
+
+/// A large batch and a small one at once on one team, of which the large one lets the small one in.
+#[test]
+fn a_batch_inside_of_another_changes_neither() {
+    for threads in 1..4 {
+        let team = Threads::new(threads).unwrap();
+        let on = |team: &Threads| Cpu::on(team.clone(), Path::best(), Precision::F32);
+        let layer = Layer::new(&on(&team));
+        let text = |seed, len: usize| random(seed, len * HIDDEN, 1.0);
+        let large: Vec<Vec<f32>> = (0..8).map(|seed| text(seed, 90)).collect();
+        let small = vec![text(9, 30), text(10, 5)];
+        let expected = [&large, &small].map(|texts| layer.forward(&mut on(&team), texts));
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut cpu = on(&team);
+                while !done.load(Ordering::Relaxed) {
+                    let rows = layer.forward_as(Priority::Preemptible, &mut cpu, &large);
+                    assert_eq!(rows, expected[0]);
+                }
+            });
+            let mut cpu = on(&team);
+            let mut inside = 0;
+            while inside < 20 {
+                assert_eq!(layer.forward(&mut cpu, &small), expected[1]);
+                inside += usize::from(cpu.sharing().inside);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
     }
 }
 

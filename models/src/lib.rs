@@ -34,7 +34,7 @@ pub use locate::locate;
 pub use model::{Model, Pipelined};
 pub use penstock_kernels::cuda::nvidia::probe;
 pub use penstock_kernels::cuda::{Dtype, Unavailable};
-pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Threads};
+pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Sharing, Threads};
 pub use pooling::normalize;
 pub use registry::Family;
 pub use spec::{ModelSpec, Problem, Task};

@@ -28,6 +28,8 @@ pub struct LoadOptions {
     pub check_parity: bool,
     /// Executors that will run it side by side; at least one.
     pub executors: usize,
+    /// One more, for urgent batches alone, where the device lets them into others.
+    pub urgent: bool,
 }
 
 impl Default for LoadOptions {
@@ -38,6 +40,7 @@ impl Default for LoadOptions {
             max_length: None,
             check_parity: true,
             executors: 1,
+            urgent: false,
         }
     }
 }
@@ -52,6 +55,8 @@ pub struct Loaded {
     pub model: Box<dyn Model>,
     /// The same for each further executor. All share their weights.
     pub twins: Vec<Box<dyn Model>>,
+    /// The same for urgent batches.
+    pub urgent: Option<Box<dyn Model>>,
 }
 
 /// Loads the model in `folder`.
@@ -99,13 +104,17 @@ pub fn load_on<O: Ops + 'static>(
     if let (true, Some(parity)) = (options.check_parity, parity) {
         parity.check(&spec, &tokenizer, &mut model, options.device.fidelity())?;
     }
-    let twins = (1..options.executors).map(|_| Ok(Box::new(model.twin(open()?)) as Box<dyn Model>));
+    let mut twin = || Ok(Box::new(model.twin(open()?)) as Box<dyn Model>);
+    let twins = (1..options.executors).map(|_| twin());
     let twins = twins.collect::<Result<_, KernelError>>()?;
+    let lets_in = options.urgent && O::looks(spec.layers) > 0;
+    let urgent = lets_in.then(twin).transpose()?;
     Ok(Loaded {
         spec,
         tokenizer,
         model: Box::new(model),
         twins,
+        urgent,
     })
 }
 

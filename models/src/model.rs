@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use penstock_core::{PackedTokens, Reply};
-use penstock_kernels::{Ops, Pooling};
+use penstock_kernels::{Ops, Pooling, Priority, Sharing};
 
 use crate::config::Config;
 use crate::encoder::Encoder;
@@ -17,6 +17,22 @@ pub trait Model: Send {
     /// One reply for each text, in batch order. A text whose values are not finite comes back as it is
     /// ([`Reply::is_finite`]) and does not touch its neighbours.
     fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError>;
+
+    /// The same for a batch that may be late: it lets urgent forwards on its device run between its products, where
+    /// the device can do that ([`Model::looks`]).
+    fn forward_preemptible(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+        self.forward(batch)
+    }
+
+    /// How often a preemptible forward looks whether an urgent one waits; 0 where it never does.
+    fn looks(&self) -> usize {
+        0
+    }
+
+    /// How the last forward shared its device with others.
+    fn sharing(&self) -> Sharing {
+        Sharing::default()
+    }
 
     /// The longest text in tokens that it can run.
     fn window(&self) -> usize;
@@ -57,6 +73,7 @@ pub(crate) struct PackedModel<O: Ops> {
     encoder: Encoder<O>,
     head: Head<O>,
     window: usize,
+    layers: usize,
     /// Texts of each batch that is on its way, the oldest first.
     sent: VecDeque<usize>,
     /// What came back from the device, reused.
@@ -87,6 +104,7 @@ impl<O: Ops> PackedModel<O> {
             encoder,
             head,
             window: config.window(),
+            layers: config.layers,
             sent: VecDeque::new(),
             rows: Vec::new(),
         })
@@ -104,6 +122,7 @@ impl<O: Ops> PackedModel<O> {
             ops,
             head,
             window: self.window,
+            layers: self.layers,
             sent: VecDeque::new(),
             rows: Vec::new(),
         }
@@ -147,8 +166,8 @@ impl<O: Ops> PackedModel<O> {
     }
 }
 
-impl<O: Ops> Model for PackedModel<O> {
-    fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+impl<O: Ops> PackedModel<O> {
+    fn run(&mut self, batch: &PackedTokens, priority: Priority) -> Result<Vec<Reply>, ModelError> {
         if !self.sent.is_empty() {
             let sent = self.sent.len();
             return Err(ModelError::Batch(format!(
@@ -159,8 +178,46 @@ impl<O: Ops> Model for PackedModel<O> {
             self.check(batch)?;
             return Ok(Vec::new());
         }
-        self.submit(batch)?;
+        self.start(batch, priority)?;
         self.receive()
+    }
+
+    fn start(&mut self, batch: &PackedTokens, priority: Priority) -> Result<(), ModelError> {
+        self.check(batch)?;
+        let PackedModel {
+            ops, encoder, head, ..
+        } = self;
+        ops.forward(&batch.cu_seqlens, priority, |ops| match head {
+            Head::Embedding(pooling) => {
+                let pooled = encoder.pooled(ops, batch, *pooling)?;
+                ops.send(pooled)
+            }
+            Head::Classifier(classifier) => {
+                let first = encoder.pooled(ops, batch, Pooling::Cls)?;
+                let logits = classifier.forward(ops, first)?;
+                ops.send(logits)
+            }
+        })?;
+        self.sent.push_back(batch.sequences());
+        Ok(())
+    }
+}
+
+impl<O: Ops> Model for PackedModel<O> {
+    fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+        self.run(batch, Priority::Urgent)
+    }
+
+    fn forward_preemptible(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+        self.run(batch, Priority::Preemptible)
+    }
+
+    fn looks(&self) -> usize {
+        O::looks(self.layers)
+    }
+
+    fn sharing(&self) -> Sharing {
+        self.ops.sharing()
     }
 
     fn window(&self) -> usize {
@@ -182,23 +239,7 @@ impl<O: Ops> Pipelined for PackedModel<O> {
     }
 
     fn submit(&mut self, batch: &PackedTokens) -> Result<(), ModelError> {
-        self.check(batch)?;
-        let PackedModel {
-            ops, encoder, head, ..
-        } = self;
-        ops.forward(&batch.cu_seqlens, |ops| match head {
-            Head::Embedding(pooling) => {
-                let pooled = encoder.pooled(ops, batch, *pooling)?;
-                ops.send(pooled)
-            }
-            Head::Classifier(classifier) => {
-                let first = encoder.pooled(ops, batch, Pooling::Cls)?;
-                let logits = classifier.forward(ops, first)?;
-                ops.send(logits)
-            }
-        })?;
-        self.sent.push_back(batch.sequences());
-        Ok(())
+        self.start(batch, Priority::Urgent)
     }
 
     fn is_ready(&self) -> bool {

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use parking_lot::FairMutex;
+use parking_lot::Mutex;
 
 use super::gate::{Gate, MEMBERS_MAX};
 use super::pin;
-use crate::ops::KernelError;
+use super::turns::{Found, Place, Turns};
+use crate::ops::{KernelError, Priority, Sharing};
 
 /// A team of compute threads. Clones share it; its members end with the last clone.
 #[derive(Clone)]
@@ -27,8 +29,10 @@ struct Team {
     members: Vec<JoinHandle<()>>,
     /// Where whoever calls is to run, in a team that is pinned.
     cpu: Option<usize>,
-    /// Held for a whole forward: models take turns, in the order in which they came.
-    turn: FairMutex<()>,
+    /// Whose forward it computes.
+    turns: Turns,
+    /// What computes a forward that was let into another: who let it in, and those that come to help.
+    inside: Option<Threads>,
 }
 
 impl Threads {
@@ -59,7 +63,8 @@ impl Threads {
             gate: Arc::default(),
             members: Vec::with_capacity(count - 1),
             cpu: cpus.first().copied(),
-            turn: FairMutex::new(()),
+            turns: Turns::default(),
+            inside: Some(Self::memberless(count)),
         };
         for index in 1..count {
             let (gate, cpu) = (Arc::clone(&team.gate), cpus.get(index).copied());
@@ -85,13 +90,24 @@ impl Threads {
     pub(crate) fn helped(by: usize) -> Self {
         // Each has scratch for all that may help it, which should not grow with the square of a large team.
         const HELPED_MAX: usize = 4;
+        Self::memberless(by.min(HELPED_MAX))
+    }
+
+    /// A team of whoever calls and others that come to help, `count` in all.
+    fn memberless(count: usize) -> Self {
         Self(Arc::new(Team {
-            count: by.min(HELPED_MAX),
+            count,
             gate: Arc::default(),
             members: Vec::new(),
             cpu: None,
-            turn: FairMutex::new(()),
+            turns: Turns::default(),
+            inside: None,
         }))
+    }
+
+    /// What computes the forwards that this team lets into others.
+    pub(crate) fn inside(&self) -> Option<&Threads> {
+        self.0.inside.as_ref()
     }
 
     /// Called once by a thread that is to call often: pins it where the team is pinned.
@@ -107,10 +123,44 @@ impl Threads {
         self.0.count
     }
 
-    /// Runs `work`, a whole forward, when it is its turn.
-    pub(crate) fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
-        let _turn = self.0.turn.lock();
-        work()
+    /// Runs `work`, a whole forward ([`Turns::run`]).
+    pub(crate) fn forward<R: Send>(
+        &self,
+        priority: Priority,
+        work: impl FnOnce(Place) -> R + Send,
+    ) -> (R, Sharing) {
+        self.0.turns.run(priority, work)
+    }
+
+    /// Between two products of a forward whose turn it is: lets an urgent one in, if one waits. Called by all of the
+    /// `side_by_side` threads that compute parts of it; one computes on the whole team.
+    pub(crate) fn let_in(&self, side_by_side: usize) {
+        let Some(found) = self.0.turns.look() else {
+            return;
+        };
+        let begun = Instant::now();
+        match found {
+            Found::Running(round) => self.help(round),
+            Found::Waiting(guest) if side_by_side > 1 => guest.run(&self.0.turns),
+            Found::Waiting(guest) => {
+                let (round, guest) = (guest.round(), Mutex::new(Some(guest)));
+                self.0.gate.region(&|| {
+                    let first = guest.lock().take();
+                    match first {
+                        Some(guest) => guest.run(&self.0.turns),
+                        None => self.help(round),
+                    }
+                });
+            }
+        }
+        self.0.turns.gave(begun.elapsed(), side_by_side);
+    }
+
+    /// Helps with a forward that another thread lets in, to its end.
+    fn help(&self, round: u64) {
+        if let Some(inside) = self.inside() {
+            inside.0.gate.help(|| !self.0.turns.is_running(round));
+        }
     }
 
     /// Runs tasks `0..tasks`, each once, and returns when all are done.
@@ -144,7 +194,16 @@ impl Threads {
             run(scratch, task);
         };
         self.seated(scratch, tasks, run, |tasks| {
-            helpers.0.gate.help(|| done.load(Ordering::Acquire) == tasks);
+            let is_over = || done.load(Ordering::Acquire) == tasks;
+            while !is_over() {
+                helpers
+                    .0
+                    .gate
+                    .help(|| is_over() || self.0.turns.running().is_some());
+                if let Some(round) = self.0.turns.running() {
+                    self.help(round);
+                }
+            }
         });
     }
 

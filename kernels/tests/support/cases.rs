@@ -2,7 +2,9 @@
 
 use penstock_kernels::cuda::driver::Driver;
 use penstock_kernels::cuda::{Buffer, Cuda, Dtype, Table};
-use penstock_kernels::{Activation, Cpu, Embedding, KernelError, Norm, Ops, Pooling, Tokens, reference};
+use penstock_kernels::{
+    Activation, Cpu, Embedding, KernelError, Norm, Ops, Pooling, Priority, Tokens, reference,
+};
 
 use crate::{check, cu_seqlens, random};
 
@@ -402,7 +404,7 @@ impl<O: Ops> Small<O> {
         };
         let [hidden, qkv, mixed, wide, pooled] = &mut self.buffers;
         let (layer, tables) = (&self.layer, &self.tables);
-        ops.forward(&cu_seqlens, |ops| {
+        ops.forward(&cu_seqlens, Priority::Urgent, |ops| {
             ops.embed(tokens, tables, hidden)?;
             ops.linear(hidden, &layer.qkv, Activation::None, qkv)?;
             ops.attention(qkv, &cu_seqlens, HEADS, None, mixed)?;
