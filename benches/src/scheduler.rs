@@ -183,6 +183,7 @@ impl Line {
             requests: requests_out,
             reports: reports_out,
             batches: vec![batches],
+            urgent: false,
         };
         let publish = gauges(Arc::clone(&admission), model_metrics);
         let scheduler = spawn("schedule", move || {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::reply::{Outcome, Rejection, Reply};
-use crate::request::{Nanos, Request};
+use crate::request::{Class, Nanos, Request};
 
 /// The token ids of several texts back to back, without padding.
 ///
@@ -162,6 +162,11 @@ impl Batch {
     /// What the batch costs by.
     pub fn shape(&self) -> BatchShape {
         self.tokens.shape()
+    }
+
+    /// True where some of it may be late.
+    pub fn has_bulk(&self) -> bool {
+        self.requests.iter().any(|r| r.class == Class::Bulk)
     }
 
     /// The requests, in row order.

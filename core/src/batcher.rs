@@ -8,6 +8,9 @@
 //! 3. then bulk work fills what is left, while the batch is predicted to keep the interactive target.
 //!    Interactive work itself is not cut: its batches are as large as the load makes them.
 //!
+//! Where the device lets urgent work in, an interactive text waits for no batch of bulk work, only for a part of it:
+//! such a batch may take as many times longer, and what comes while it runs is an urgent batch of its own.
+//!
 //! So under any load each class moves on in every second batch. The quarter is there because a stream
 //! that is always behind has *only* old work: without it, ageing would turn the two classes around.
 
@@ -43,6 +46,8 @@ pub struct Batcher {
     policy: BatchPolicy,
     /// Each batch may take this part of the interactive target.
     batches_in_target: u32,
+    /// In how many parts a batch of bulk work runs, between which it lets urgent work in.
+    parts: u32,
     cost: CostModel,
     interactive: VecDeque<Request>,
     bulk: VecDeque<Request>,
@@ -81,6 +86,18 @@ struct Room {
     age_min: Duration,
 }
 
+impl Draft {
+    /// For at most so many requests.
+    fn new(requests: usize) -> Draft {
+        Draft {
+            requests: Vec::with_capacity(requests),
+            shape: BatchShape::default(),
+            predicted: None,
+            deadline: None,
+        }
+    }
+}
+
 impl Batcher {
     /// A batcher with nothing waiting, whose executor prepares `prefetch` batches while one runs.
     pub fn new(policy: BatchPolicy, cost: CostModel, prefetch: usize) -> Batcher {
@@ -88,6 +105,7 @@ impl Batcher {
         Batcher {
             policy,
             batches_in_target: BATCHES_IN_TARGET.saturating_add(prefetch),
+            parts: 1,
             cost,
             interactive: VecDeque::new(),
             bulk: VecDeque::new(),
@@ -97,6 +115,13 @@ impl Batcher {
             interactive_owed: false,
             refused_by_forecast: 0,
         }
+    }
+
+    /// The same on a device that looks so often, in one batch of bulk work, whether urgent work waits.
+    #[must_use]
+    pub fn letting_in(self, looks: usize) -> Batcher {
+        let parts = u32::try_from(looks.max(1)).unwrap_or(u32::MAX);
+        Batcher { parts, ..self }
     }
 
     /// Takes a request in. One that is longer than the model's window is refused: it would fit no batch.
@@ -127,22 +152,16 @@ impl Batcher {
         if let Some(at) = self.worth_waiting(now) {
             return Poll::IdleUntil(Some(at));
         }
-        let room = Room {
-            tokens: self.policy.tokens_max(),
-            texts: self.policy.requests_max(),
-            time: None,
-            age_min: Duration::ZERO,
-        };
+        let room = self.room();
         let beside = Room {
             time: self.time_max(now),
             ..room
         };
-        let mut draft = Draft {
-            requests: Vec::with_capacity(self.len().min(room.texts)),
-            shape: BatchShape::default(),
-            predicted: None,
-            deadline: None,
+        let alone = Room {
+            time: self.time_max_alone(now),
+            ..room
         };
+        let mut draft = Draft::new(self.len().min(room.texts));
         if !self.interactive_owed {
             let aged = Room {
                 tokens: room.tokens / AGED_SHARE as usize,
@@ -154,15 +173,40 @@ impl Batcher {
         }
         let before = draft.requests.len();
         self.fill(&mut draft, Class::Interactive, &room, now);
-        self.interactive_owed = draft.requests.len() == before && !self.interactive.is_empty();
-        self.fill(&mut draft, Class::Bulk, &beside, now);
+        let has_interactive = draft.requests.len() > before;
+        self.interactive_owed = !has_interactive && !self.interactive.is_empty();
+        let left = if has_interactive { beside } else { alone };
+        self.fill(&mut draft, Class::Bulk, &left, now);
+        self.packed(draft).map_or(Poll::IdleUntil(None), Poll::Run)
+    }
+
+    /// Interactive work alone, where some is to run now. To be called when a batch of bulk work is about to let it in.
+    pub fn poll_urgent(&mut self, now: Nanos) -> Option<Batch> {
+        if self.interactive.is_empty() || self.worth_waiting(now).is_some() {
+            return None;
+        }
+        let room = self.room();
+        let mut draft = Draft::new(self.interactive.len().min(room.texts));
+        self.fill(&mut draft, Class::Interactive, &room, now);
+        self.interactive_owed = false;
+        self.packed(draft)
+    }
+
+    fn packed(&mut self, draft: Draft) -> Option<Batch> {
         if self.is_empty() {
             self.deadline_min = None;
         }
-        if draft.requests.is_empty() {
-            return Poll::IdleUntil(None);
+        (!draft.requests.is_empty()).then(|| Batch::pack(draft.requests, draft.predicted))
+    }
+
+    /// All that a batch may hold.
+    fn room(&self) -> Room {
+        Room {
+            tokens: self.policy.tokens_max(),
+            texts: self.policy.requests_max(),
+            time: None,
+            age_min: Duration::ZERO,
         }
-        Poll::Run(Batch::pack(draft.requests, draft.predicted))
     }
 
     /// Learns how long a batch took.
@@ -253,12 +297,14 @@ impl Batcher {
             return None;
         }
         let predicted = self.cost.predict(self.waiting);
+        let time_max = if self.interactive.is_empty() {
+            self.time_max_alone(now)
+        } else {
+            self.time_max(now)
+        };
         let full = self.waiting.tokens >= self.policy.tokens_max()
             || self.waiting.texts >= self.policy.requests_max()
-            || self
-                .time_max(now)
-                .zip(predicted)
-                .is_some_and(|(max, took)| took >= max);
+            || time_max.zip(predicted).is_some_and(|(max, took)| took >= max);
         if full {
             return None;
         }
@@ -282,6 +328,11 @@ impl Batcher {
             .interactive_target()
             .filter(|_| recent || !self.interactive.is_empty());
         target.map(|target| target / self.batches_in_target)
+    }
+
+    /// The same for a batch of bulk work alone.
+    fn time_max_alone(&self, now: Nanos) -> Option<Duration> {
+        self.time_max(now).map(|time| time.saturating_mul(self.parts))
     }
 
     fn queue(&self, class: Class) -> &VecDeque<Request> {

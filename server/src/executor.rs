@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use penstock_core::{Batch, Failure, Nanos, Outcome, Rejection, Rescued, rescue};
-use penstock_models::Model;
+use penstock_models::{Model, Sharing};
 use tracing::{error, warn};
 
 use crate::clock::Clock;
@@ -51,7 +51,9 @@ struct Done {
     rows: Rescued,
     /// When the device began with it.
     begun: Nanos,
-    /// Whether it ran at the first attempt, and so says how long such a batch takes.
+    /// What urgent batches took of the time since then.
+    gave: Duration,
+    /// Whether it ran at the first attempt and on the whole device, and so says how long such a batch takes.
     clean: bool,
 }
 
@@ -105,11 +107,14 @@ impl Executor {
 
     /// What is left to be done with a batch that failed as a whole.
     fn rescue(&self, model: &mut dyn Model, batch: Batch, begun: Nanos, failure: Failure) -> Done {
-        let rows = rescue(&batch.tokens, failure, |part| self.forward(model, part));
+        let rows = rescue(&batch.tokens, failure, |part| {
+            self.attempt(part, |part| model.forward(part))
+        });
         Done {
             batch,
             rows,
             begun,
+            gave: Duration::ZERO,
             clean: false,
         }
     }
@@ -125,10 +130,12 @@ impl Executor {
                     lost,
                 },
             begun,
+            gave,
             clean,
         } = done;
         let finished = self.clock.now();
-        let (took, shape) = (finished.since(begun), batch.shape());
+        let took = finished.since(begun).saturating_sub(gave);
+        let shape = batch.shape();
         batch.started(begun);
         // Reported before the answers go out, so that the next batch is packed meanwhile. An error
         // means that the scheduler is gone; this batch is answered all the same.
@@ -173,7 +180,18 @@ impl Done {
             batch,
             rows,
             begun,
+            gave: Duration::ZERO,
             clean: true,
+        }
+    }
+
+    /// The same for what the model says of how it shared the device.
+    fn shared(self, sharing: Sharing) -> Done {
+        Done {
+            begun: self.begun + sharing.waited,
+            gave: sharing.gave,
+            clean: self.clean && !sharing.inside,
+            ..self
         }
     }
 }

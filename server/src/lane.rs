@@ -114,16 +114,19 @@ pub struct Copies {
     pub device: Device,
     /// The models, each on the device of its seat.
     pub models: Vec<(Box<dyn Model>, Seat)>,
+    /// One for urgent batches alone, where the device lets them into others.
+    pub urgent: Option<(Box<dyn Model>, Seat)>,
 }
 
 impl Copies {
     /// What was loaded from one folder, once for each device; `None` where that is never. All executors on a device
     /// have its seat.
     pub fn of(loaded: Vec<(Loaded, Seat)>, device: Device) -> Option<Copies> {
-        let (mut what, mut models) = (None, Vec::new());
+        let (mut what, mut models, mut urgent) = (None, Vec::new(), None);
         for (loaded, seat) in loaded {
             let each = std::iter::once(loaded.model).chain(loaded.twins);
             models.extend(each.map(|model| (model, seat.clone())));
+            urgent = urgent.or(loaded.urgent.map(|model| (model, seat)));
             what = what.or(Some((loaded.spec, loaded.tokenizer)));
         }
         what.map(|(spec, tokenizer)| Copies {
@@ -131,6 +134,7 @@ impl Copies {
             tokenizer,
             device,
             models,
+            urgent,
         })
     }
 }
@@ -178,22 +182,23 @@ impl Lane {
             tokenizer,
             device,
             mut models,
+            urgent,
         } = copies;
         let Shared {
             pool, limits, clock, ..
         } = shared;
         let refuse = |e: &dyn std::fmt::Display| Rejection::Invalid(format!("model {name}: {e}"));
-        let room = Arc::new(Notify::new());
+        let (room, alive) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(true)));
         let admission = gate(&limits, tokenizer.max_length(), Arc::clone(&room)).map_err(|e| refuse(&e))?;
         let (requests, requests_out) = bounded(limits.queue_texts_max);
         let on_device = models.iter_mut().any(|(model, _)| model.pipelined().is_some());
         let prefetch = prefetch.unwrap_or(usize::from(on_device));
         let held_max = prefetch + 1;
+        let looks = urgent.as_ref().map_or(0, |(model, _)| model.looks());
         // Room for a report of each batch that an executor may hold, and for its last.
-        let (reports, reports_out) = bounded((held_max + 1) * models.len());
-        let alive = Arc::new(AtomicBool::new(true));
+        let (reports, reports_out) = bounded((held_max + 1) * (models.len() + 1));
         let (mut batches, mut executors) = (Vec::new(), Vec::new());
-        for (number, (model, seat)) in models.into_iter().enumerate() {
+        for (number, (model, seat)) in models.into_iter().chain(urgent).enumerate() {
             let executor = Executor {
                 name: name.to_owned(),
                 number,
@@ -213,12 +218,13 @@ impl Lane {
         drop(reports);
         let guard = AliveGuard(Arc::clone(&alive));
         let gone = Arc::clone(&metrics);
-        let batcher = Batcher::new(policy.clone(), CostModel::default(), prefetch);
+        let batcher = Batcher::new(policy.clone(), CostModel::default(), prefetch).letting_in(looks);
         let publish = queue_gauges(Arc::clone(&admission), Arc::clone(&metrics), policy.tokens_max());
         let wires = Wires {
             requests: requests_out,
             reports: reports_out,
             batches,
+            urgent: looks > 0,
         };
         let model = name.to_owned();
         let scheduler = spawn(name, "schedule", move || {

@@ -1,6 +1,8 @@
 //! Stage 4: one thread around [`Batcher`]. It gathers while the device is busy and hands over a batch
-//! when the device asks for one. Of several executors the idle come first.
+//! when the device asks for one. Of several executors the idle come first. Where the device lets urgent batches into
+//! those of bulk work, interactive texts that come while such a batch runs are one, for an executor of their own.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, SendError, Sender, after, never, select};
@@ -39,6 +41,8 @@ pub struct Wires {
     pub reports: Receiver<Report>,
     /// To each executor, by its number. They have room for what an executor may hold, so that a send never blocks.
     pub batches: Vec<Sender<Batch>>,
+    /// Whether the last of them takes urgent batches alone.
+    pub urgent: bool,
 }
 
 /// Runs until the requests' senders are gone and everything they sent is on its way, or until every
@@ -59,9 +63,10 @@ pub fn run(
         mut requests,
         reports,
         batches,
+        urgent,
     } = wires;
     let queue = requests.clone();
-    let mut executors = Executors::new(batches, held_max);
+    let mut executors = Executors::new(batches, urgent, held_max);
     // Packed for an executor that is gone.
     let mut packed = None;
     let mut open = true;
@@ -84,6 +89,11 @@ pub fn run(
             };
             packed = executors.give(executor, batch);
         }
+        if packed.is_none() && executors.let_in() {
+            packed = batcher
+                .poll_urgent(clock.now())
+                .and_then(|batch| executors.give_urgent(batch));
+        }
         if executors.turns.all_gone() {
             break;
         }
@@ -103,7 +113,7 @@ pub fn run(
             },
             recv(reports) -> report => match report {
                 Ok(Report::Ran(Ran { executor, shape, took, too_large })) => {
-                    executors.turns.done(executor);
+                    executors.done(executor);
                     if let Some(took) = took {
                         batcher.observe(shape, took);
                     }
@@ -124,24 +134,62 @@ pub fn run(
 struct Executors {
     to: Vec<Option<Sender<Batch>>>,
     turns: Turns,
+    /// Of each batch that an executor holds, in the order in which it runs them: whether it lets urgent ones in.
+    lets_in: Vec<VecDeque<bool>>,
+    urgent: Option<Sender<Batch>>,
+    urgent_runs: bool,
 }
 
 impl Executors {
-    fn new(to: Vec<Sender<Batch>>, held_max: usize) -> Executors {
+    fn new(mut to: Vec<Sender<Batch>>, urgent: bool, held_max: usize) -> Executors {
+        let urgent = if urgent { to.pop() } else { None };
         Executors {
             turns: Turns::new(to.len(), held_max),
+            lets_in: vec![VecDeque::with_capacity(held_max); to.len()],
             to: to.into_iter().map(Some).collect(),
+            urgent,
+            urgent_runs: false,
         }
+    }
+
+    /// Whether an urgent batch would be let in.
+    fn let_in(&self) -> bool {
+        let is_let_in = |held: &VecDeque<bool>| held.contains(&true);
+        self.urgent.is_some() && !self.urgent_runs && self.lets_in.iter().any(is_let_in)
+    }
+
+    /// Hands an urgent batch over; it comes back where its executor is gone.
+    fn give_urgent(&mut self, batch: Batch) -> Option<Batch> {
+        let sent = match &self.urgent {
+            Some(to) => to.send(batch),
+            None => Err(SendError(batch)),
+        };
+        self.urgent_runs = sent.is_ok();
+        sent.err().map(|SendError(batch)| {
+            self.urgent = None;
+            batch
+        })
+    }
+
+    /// An executor has run the oldest batch that it holds.
+    fn done(&mut self, executor: usize) {
+        match self.lets_in.get_mut(executor) {
+            Some(held) => drop(held.pop_front()),
+            None => self.urgent_runs = false,
+        }
+        self.turns.done(executor);
     }
 
     /// Hands a batch over; one whose executor is gone comes back.
     fn give(&mut self, executor: usize, batch: Batch) -> Option<Batch> {
+        let lets_in = batch.has_bulk();
         let sent = match &self.to[executor] {
             Some(to) => to.send(batch),
             None => Err(SendError(batch)),
         };
         match sent {
             Ok(()) => {
+                self.lets_in[executor].push_back(lets_in);
                 self.turns.given(executor);
                 None
             }
@@ -155,7 +203,13 @@ impl Executors {
     /// Lets go of the channel, and with it of the batches that nobody took out.
     fn gone(&mut self, executor: usize) {
         self.turns.gone(executor);
-        self.to[executor] = None;
+        match self.to.get_mut(executor) {
+            Some(to) => {
+                *to = None;
+                self.lets_in[executor].clear();
+            }
+            None => self.urgent = None,
+        }
     }
 }
 
@@ -167,208 +221,4 @@ const PUBLISH: Duration = Duration::from_secs(1);
 const MIN_WAIT: Duration = Duration::from_micros(10);
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use crossbeam_channel::bounded;
-    use parking_lot::Mutex;
-    use penstock_core::{
-        Admission, AdmissionBounds, BatchPolicy, Class, CostModel, Outcome, Rejection, Responder, Sink,
-        Stages, TokenIds,
-    };
-
-    use super::*;
-
-    #[derive(Default)]
-    struct Answers(Mutex<Vec<(u32, Outcome)>>);
-
-    impl Sink for Answers {
-        fn answer(&self, row: u32, outcome: Outcome, _: Stages) {
-            self.0.lock().push((row, outcome));
-        }
-
-        fn is_cancelled(&self) -> bool {
-            false
-        }
-    }
-
-    fn request(admission: &Arc<Admission>, answers: &Arc<Answers>, row: u32) -> Request {
-        let sink: Arc<dyn Sink> = Arc::clone(answers) as _;
-        Request {
-            tokens: TokenIds::new(vec![1, 2]).unwrap(),
-            class: Class::Interactive,
-            received: Nanos(0),
-            tokenized: Nanos(0),
-            deadline: None,
-            permit: admission.admit(Class::Interactive, 2, 2).unwrap(),
-            responder: Responder::new(sink, row),
-        }
-    }
-
-    fn rig() -> (Batcher, Arc<Admission>, Arc<Answers>) {
-        let policy = BatchPolicy::new(8, 4, Duration::from_secs(1), 8, Duration::ZERO, None).unwrap();
-        let bounds = AdmissionBounds {
-            tokens_max: 64,
-            bytes_max: 64,
-            texts_max: 64,
-        };
-        (
-            Batcher::new(policy, CostModel::default(), 1),
-            Admission::new(bounds).unwrap(),
-            Arc::default(),
-        )
-    }
-
-    #[test]
-    fn when_the_executor_is_gone_everything_is_answered_and_the_thread_ends() {
-        let (batcher, admission, answers) = rig();
-        let (requests, requests_out) = bounded(8);
-        let (batches, batches_out) = bounded::<Batch>(1);
-        let (ran_in, ran) = bounded(1);
-        for row in 0..8 {
-            requests.send(request(&admission, &answers, row)).unwrap();
-        }
-        drop((ran_in, batches_out));
-        // Returns although the requests' sender is still there.
-        let _ = run(
-            "model",
-            batcher,
-            Wires {
-                requests: requests_out,
-                reports: ran,
-                batches: vec![batches],
-            },
-            1,
-            Clock::start(),
-            |_| {},
-        );
-        let answers = answers.0.lock();
-        assert_eq!(answers.len(), 8);
-        assert!(
-            answers
-                .iter()
-                .all(|(_, outcome)| *outcome == Err(Rejection::Lost)),
-            "{answers:?}"
-        );
-        assert_eq!(admission.depth(Class::Interactive), 0);
-    }
-
-    #[test]
-    fn what_was_sent_before_the_senders_went_is_still_run() {
-        let (batcher, admission, answers) = rig();
-        let (requests, requests_out) = bounded(8);
-        let (batches, batches_out) = bounded::<Batch>(1);
-        let (report, ran) = bounded(1);
-        for row in 0..8 {
-            requests.send(request(&admission, &answers, row)).unwrap();
-        }
-        drop(requests);
-        let executor = std::thread::spawn(move || {
-            let mut texts = 0;
-            for batch in batches_out {
-                texts += batch.len();
-                let shape = batch.shape();
-                batch.answer(Err(Rejection::Cancelled), Nanos(1));
-                let report_one = Ran {
-                    executor: 0,
-                    shape,
-                    took: None,
-                    too_large: None,
-                };
-                if report.send(Report::Ran(report_one)).is_err() {
-                    break;
-                }
-            }
-            texts
-        });
-        let _ = run(
-            "model",
-            batcher,
-            Wires {
-                requests: requests_out,
-                reports: ran,
-                batches: vec![batches],
-            },
-            1,
-            Clock::start(),
-            |_| {},
-        );
-        assert_eq!(executor.join().unwrap(), 8);
-        assert_eq!(answers.0.lock().len(), 8);
-    }
-
-    #[test]
-    fn a_batch_that_an_executor_left_behind_is_answered_while_others_go_on() {
-        let (batcher, admission, answers) = rig();
-        let (requests, requests_out) = bounded(8);
-        let (gone, gone_out) = bounded::<Batch>(1);
-        let (other, _other_out) = bounded::<Batch>(1);
-        let (report, reports) = bounded(2);
-        for row in 0..4 {
-            requests.send(request(&admission, &answers, row)).unwrap();
-        }
-        let wires = Wires {
-            requests: requests_out,
-            reports,
-            batches: vec![gone, other],
-        };
-        let scheduler =
-            std::thread::spawn(move || drop(run("model", batcher, wires, 1, Clock::start(), |_| {})));
-        // It has a batch, which nobody will take out.
-        while gone_out.is_empty() {
-            std::thread::yield_now();
-        }
-        drop(gone_out);
-        report.send(Report::Gone(0)).unwrap();
-        while answers.0.lock().is_empty() {
-            std::thread::yield_now();
-        }
-        assert!(
-            answers
-                .0
-                .lock()
-                .iter()
-                .all(|(_, outcome)| *outcome == Err(Rejection::Lost))
-        );
-        drop((requests, report));
-        scheduler.join().unwrap();
-    }
-
-    #[test]
-    fn a_batch_for_an_executor_that_is_gone_goes_to_another() {
-        let (batcher, admission, answers) = rig();
-        let (requests, requests_out) = bounded(8);
-        let (gone, gone_out) = bounded::<Batch>(1);
-        let (batches, batches_out) = bounded::<Batch>(1);
-        let (report, ran) = bounded(1);
-        for row in 0..8 {
-            requests.send(request(&admission, &answers, row)).unwrap();
-        }
-        drop((requests, gone_out));
-        let executor = std::thread::spawn(move || {
-            for batch in batches_out {
-                let shape = batch.shape();
-                batch.answer(Err(Rejection::Cancelled), Nanos(1));
-                let _ = report.send(Report::Ran(Ran {
-                    executor: 1,
-                    shape,
-                    took: None,
-                    too_large: Some(shape.tokens),
-                }));
-            }
-        });
-        let wires = Wires {
-            requests: requests_out,
-            reports: ran,
-            batches: vec![gone, batches],
-        };
-        let _ = run("model", batcher, wires, 1, Clock::start(), |_| {});
-        executor.join().unwrap();
-        let answers = answers.0.lock();
-        let told = |outcome: &Outcome| *outcome == Err(Rejection::Cancelled);
-        assert!(
-            answers.len() == 8 && answers.iter().all(|(_, outcome)| told(outcome)),
-            "{answers:?}"
-        );
-    }
-}
+mod tests;

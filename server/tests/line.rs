@@ -10,6 +10,8 @@
 mod bench;
 #[path = "line/device.rs"]
 mod device;
+#[path = "line/urgent.rs"]
+mod urgent;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +19,8 @@ use std::time::Duration;
 use bench::{FailsAt, Gate, Poisoned, Rig, texts};
 use device::{Device, Mishap};
 use penstock::lane::Room;
-use penstock_core::{Rejection, Reply};
+use penstock_core::{Class, Rejection, Reply};
+use urgent::Letting;
 
 #[tokio::test]
 async fn every_text_of_a_request_is_answered_in_its_place() {
@@ -334,5 +337,18 @@ async fn executors_take_turns_and_one_that_is_lost_leaves_its_work_to_the_other(
         assert!(rows(&rig, 50).await.iter().all(Result::is_ok));
     }
     assert!(rig.lane.is_alive());
+    rig.close();
+}
+
+#[tokio::test]
+async fn an_interactive_text_runs_while_a_bulk_batch_does() {
+    let model = Letting::default();
+    let rig = Rig::with_urgent(Box::new(model.clone()), Box::new(model.clone()));
+    let bulk = rig.submit_class(Class::Bulk, texts(20), Room::Refuse, None).await;
+    let bulk = bulk.expect("admitted");
+    model.wait_for_bulk();
+    let interactive = rig.submit(texts(3), Room::Refuse, None).await.expect("admitted");
+    assert!(interactive.await.rows.iter().all(Result::is_ok));
+    assert!(bulk.await.rows.iter().all(Result::is_ok));
     rig.close();
 }

@@ -225,6 +225,48 @@ fn without_prefetching_a_batch_may_take_half_of_the_target() {
 }
 
 #[test]
+fn where_urgent_work_is_let_in_bulk_batches_may_be_longer() {
+    let policy = BatchPolicy::new(100, 100, MS * 1000, 100, Duration::ZERO, Some(30 * MS)).unwrap();
+    let mut world = World::new(policy.clone(), one_ms_a_token());
+    world.batcher = Batcher::new(policy, one_ms_a_token(), 1).letting_in(4);
+    let interactive = world.offer(Interactive, 2, 0);
+    for _ in 0..60 {
+        world.offer(Bulk, 2, 0);
+    }
+    let batch = world.run(1);
+    assert_eq!((batch[0], batch.len()), (interactive, 4), "it waits for this one");
+    assert_eq!(world.run(1).len(), 19, "40 ms, of which one waits for a quarter");
+}
+
+#[test]
+fn urgent_work_comes_by_itself() {
+    let mut world = World::new(policy(10, 8), CostModel::new());
+    world.offer(Bulk, 3, 0);
+    assert!(world.batcher.poll_urgent(millis(0)).is_none());
+    let interactive = [world.offer(Interactive, 6, 0), world.offer(Interactive, 4, 0)];
+    world.offer(Interactive, 1, 0);
+    let rows = |batch: Batch| {
+        let first = |r: &Request| r.tokens.as_slice()[0];
+        assert!(!batch.has_bulk());
+        batch.requests().iter().map(first).collect::<Vec<u32>>()
+    };
+    assert_eq!(
+        world.batcher.poll_urgent(millis(0)).map(rows),
+        Some(interactive.to_vec())
+    );
+    assert_eq!(world.run(0), [3, 0]);
+}
+
+#[test]
+fn urgent_work_waits_for_its_delay_too() {
+    let policy = BatchPolicy::new(10, 3, 100 * MS, 10, 20 * MS, None).unwrap();
+    let mut world = World::new(policy, CostModel::new());
+    world.offer(Interactive, 2, 5);
+    assert!(world.batcher.poll_urgent(millis(24)).is_none());
+    assert!(world.batcher.poll_urgent(millis(25)).is_some());
+}
+
+#[test]
 fn interactive_work_alone_is_not_cut() {
     let policy = BatchPolicy::new(100, 100, MS * 1000, 100, Duration::ZERO, Some(30 * MS)).unwrap();
     let mut world = World::new(policy, one_ms_a_token());

@@ -3,20 +3,20 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use penstock_core::{Failure, Outcome, PackedTokens, Rejection, Reply};
-use penstock_models::{KernelError, Model, ModelError};
+use penstock_models::{KernelError, ModelError};
 use tracing::error;
 
 use super::Executor;
 
 impl Executor {
-    /// Runs a batch while no other is on its way.
-    pub(super) fn forward(
+    /// Runs a batch by `forward`, while no other is on its way.
+    pub(super) fn attempt(
         &self,
-        model: &mut dyn Model,
         tokens: &PackedTokens,
+        forward: impl FnOnce(&PackedTokens) -> Result<Vec<Reply>, ModelError>,
     ) -> Result<Vec<Outcome>, Failure> {
         let texts = tokens.sequences();
-        if let Ok(rows) = catch_unwind(AssertUnwindSafe(|| model.forward(tokens))) {
+        if let Ok(rows) = catch_unwind(AssertUnwindSafe(|| forward(tokens))) {
             return self.checked(rows, texts, tokens.tokens());
         }
         error!(model = self.name, texts, "the model panicked on a batch");

@@ -21,8 +21,16 @@ pub(super) fn run(
             executor.nothing_to_run(&batch, reports);
             continue;
         }
-        let done = match executor.forward(model, &batch.tokens) {
-            Ok(rows) => Done::clean(batch, rows, begun),
+        let may_be_late = batch.has_bulk();
+        let rows = executor.attempt(&batch.tokens, |tokens| {
+            if may_be_late {
+                model.forward_preemptible(tokens)
+            } else {
+                model.forward(tokens)
+            }
+        });
+        let done = match rows {
+            Ok(rows) => Done::clean(batch, rows, begun).shared(model.sharing()),
             Err(failure) => executor.rescue(model, batch, begun, failure),
         };
         executor.finish(done, reports)?;

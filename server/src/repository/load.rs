@@ -63,6 +63,7 @@ impl Loader<'_> {
                     Device::Cpu { .. } => 1,
                     Device::Cuda { .. } => batching.executors,
                 },
+                urgent: true,
             };
             let name = device.to_string();
             let seat = Seat {
@@ -87,6 +88,9 @@ impl Loader<'_> {
         if let Some(wrap) = self.wrap {
             let wrapped = copies.models.into_iter().map(|(model, seat)| (wrap(model), seat));
             copies.models = wrapped.collect();
+            // What stands in for a model need not let others in.
+            let urgent = copies.urgent.map(|(model, seat)| (wrap(model), seat));
+            copies.urgent = urgent.filter(|(model, _)| model.looks() > 0);
         }
         loaded();
         let tokens = devices.iter().map(tokens_max).max().unwrap_or_default();

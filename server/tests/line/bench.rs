@@ -175,15 +175,25 @@ impl Rig {
     pub fn with(model: Box<dyn Model>, limit: impl FnOnce(&mut Limits)) -> Rig {
         let mut limits = limits();
         limit(&mut limits);
-        Rig::start(vec![model], limits, 0)
+        Rig::start(vec![model], None, limits, 0)
     }
 
     /// Executors of the same model, each with a batch prefetched.
     pub fn with_executors(models: Vec<Box<dyn Model>>) -> Rig {
-        Rig::start(models, limits(), 1)
+        Rig::start(models, None, limits(), 1)
     }
 
-    fn start(models: Vec<Box<dyn Model>>, limits: Limits, prefetch: usize) -> Rig {
+    /// A model that lets urgent batches in, and what runs those.
+    pub fn with_urgent(model: Box<dyn Model>, urgent: Box<dyn Model>) -> Rig {
+        Rig::start(vec![model], Some(urgent), limits(), 0)
+    }
+
+    fn start(
+        models: Vec<Box<dyn Model>>,
+        urgent: Option<Box<dyn Model>>,
+        limits: Limits,
+        prefetch: usize,
+    ) -> Rig {
         let options = LoadOptions {
             check_parity: false,
             ..LoadOptions::default()
@@ -211,6 +221,7 @@ impl Rig {
             tokenizer,
             device: Device::default(),
             models: models.into_iter().map(|model| (model, seat.clone())).collect(),
+            urgent: urgent.map(|model| (model, seat)),
         };
         let window = copies.tokenizer.max_length();
         let policy = lane::policy(&batching(), window, window).expect("a batch holds a text");
@@ -238,10 +249,19 @@ impl Rig {
         room: Room,
         timeout: Option<Duration>,
     ) -> Result<Waiting, Rejection> {
+        self.submit_class(Class::Interactive, texts, room, timeout).await
+    }
+
+    pub async fn submit_class(
+        &self,
+        class: Class,
+        texts: Vec<String>,
+        room: Room,
+        timeout: Option<Duration>,
+    ) -> Result<Waiting, Rejection> {
         let (sink, waiting) = Gather::new(texts.len());
         let received = self.clock.now();
         let deadline = timeout.map(|timeout| received + timeout);
-        let class = Class::Interactive;
         let submission = Submission {
             texts,
             class,
