@@ -102,14 +102,12 @@ def interactive(found: dict) -> list[str]:
         row = [name]
         row += [median(measured, figure) if figure in measured[0] else "" for figure in (TOKENS, "p50_ms", "p99_ms")]
         slower = ratio(measured, rounds["idle"], "p99_ms")[0] if "p99_ms" in measured[0] else ""
-        alone = rounds.get(name.replace("both", "drain alone"))
-        kept = ratio(measured, alone, TOKENS)[0] if name.endswith("both") else ""
+        kept = ratio(measured, rounds["drain alone"], TOKENS)[0] if name == "both" else ""
         rows.append([*row, slower, kept])
     rate = results.shown(found["rate"])
     heads = ["what", "drain, tokens/s", "p50 ms", "p99 ms", "p99, of idle", "drain, of alone"]
     return [
         "## Interactive requests beside a drain (wanted: p99 at most 2 of idle, the drain at least 0.85 of alone)\n",
-        f"{backlog(found)}. {rate} requests a second over gRPC, Poisson arrivals, 10 % of the bare forward's texts/s. "
-        "Uncut: `interactive_target` of an hour, `prefetch = 1`.\n",
+        f"{backlog(found)}. {rate} requests a second over gRPC, Poisson arrivals, 10 % of the bare forward's texts/s.\n",
         results.table(heads, rows),
     ]
