@@ -25,10 +25,9 @@ def no_gpu() -> str:
 
 
 def environment(work: Path) -> dict[str, str]:
-    """This process's, in which the linker finds cuBLASLt: PyTorch brings one that only PyTorch looks for."""
-    if loads(LIBRARY):
-        return dict(os.environ)
-    found = next(iter(candidates()), None)
+    """This process's, in which the linker finds cuBLASLt. PyTorch brings one that only PyTorch looks for, and an
+    interpreter may have a path of its own, which no program has that it starts."""
+    found = loaded(LIBRARY) or next(iter(candidates()), None)
     if not found:
         # The programs say themselves what is missing.
         return dict(os.environ)
@@ -38,9 +37,10 @@ def environment(work: Path) -> dict[str, str]:
     for name in (LIBRARY, "libcublasLt.so"):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(found)
-    print(f"{LIBRARY} is not on the linker's path: {found} is used", flush=True)
-    path = os.environ.get("LD_LIBRARY_PATH")
-    return {**os.environ, "LD_LIBRARY_PATH": f"{folder}:{path}" if path else str(folder)}
+    print(f"cuBLASLt: {found}", flush=True)
+    # And what lies beside it, should it look for that.
+    path = [str(folder), str(Path(found).parent), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(path)}
 
 
 def candidates() -> list[str]:
@@ -49,9 +49,13 @@ def candidates() -> list[str]:
     return [path for folder in folders for path in sorted(glob.glob(os.path.join(folder, LIBRARY)))]
 
 
-def loads(name: str) -> bool:
+def loaded(name: str) -> str:
+    """The file that the linker takes by itself; empty where there is none."""
     try:
         ctypes.CDLL(name)
     except OSError:
-        return False
-    return True
+        return ""
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    # The last of six columns, which a mapping without a file has not.
+    files = [columns[5] for columns in (line.split(maxsplit=5) for line in maps) if len(columns) == 6]
+    return next((file for file in files if Path(file).name.startswith(name)), "")

@@ -143,19 +143,25 @@ def test_what_fails_inside_a_part_is_said_and_the_part_goes_on(tmp_path):
 
 
 def test_the_library_of_products_is_found_where_torch_brings_it(tmp_path, monkeypatch):
-    library = tmp_path / "site-packages/nvidia/cu13/lib" / cuda.LIBRARY
-    library.parent.mkdir(parents=True)
-    library.touch()
+    torch, own = tmp_path / "site-packages/nvidia/cu13/lib" / cuda.LIBRARY, tmp_path / "own.so"
+    torch.parent.mkdir(parents=True)
+    for library in (torch, own):
+        library.touch()
     monkeypatch.setattr(cuda, "TOOLKITS", ())
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site-packages")])
     monkeypatch.setenv("LD_LIBRARY_PATH", "/somewhere")
-    monkeypatch.setattr(cuda, "loads", lambda name: True)
-    assert cuda.environment(tmp_path)["LD_LIBRARY_PATH"] == "/somewhere", "the linker's own is what a user gets"
-    monkeypatch.setattr(cuda, "loads", lambda name: False)
-    assert cuda.environment(tmp_path)["LD_LIBRARY_PATH"] == f"{tmp_path}/lib:/somewhere"
-    assert (tmp_path / "lib/libcublasLt.so").resolve() == library
-    library.unlink()
+    for the_linkers, wanted in ((str(own), own), ("", torch)):
+        monkeypatch.setattr(cuda, "loaded", lambda name, found=the_linkers: found)
+        assert cuda.environment(tmp_path)["LD_LIBRARY_PATH"] == f"{tmp_path}/lib:{wanted.parent}:/somewhere"
+        assert (tmp_path / "lib/libcublasLt.so").resolve() == wanted
+    torch.unlink()
     assert cuda.environment(tmp_path)["LD_LIBRARY_PATH"] == "/somewhere"
+
+
+def test_a_library_is_named_by_its_file():
+    file = cuda.loaded("libc.so.6")
+    assert Path(file).exists() and "libc" in file
+    assert cuda.loaded("libno-such-thing.so.1") == ""
 
 
 def test_parts_asked_for_bring_what_they_need():
