@@ -255,9 +255,17 @@ impl Drop for Memory {
     }
 }
 
+/// A place that batches are posted to.
+pub struct Inbox {
+    memory: Memory,
+    bytes: usize,
+    /// Launches may still read what was posted.
+    is_read: bool,
+}
+
 impl Driver for Emulated {
     type Memory = Memory;
-    type Inbox = Memory;
+    type Inbox = Inbox;
     type Outbox = Vec<u8>;
     type Graph = Vec<Work>;
 
@@ -280,25 +288,35 @@ impl Driver for Emulated {
         Ok(())
     }
 
-    fn inbox(&self, bytes: usize) -> Result<Memory, KernelError> {
-        self.allocate(bytes)
+    fn inbox(&self, bytes: usize) -> Result<Inbox, KernelError> {
+        Ok(Inbox {
+            memory: self.allocate(bytes)?,
+            bytes,
+            is_read: false,
+        })
     }
 
-    fn post(&mut self, inbox: &mut Memory, bytes: &[u8]) -> Result<u64, KernelError> {
-        self.process().write(inbox.address, bytes);
-        Ok(inbox.address)
+    fn post(&mut self, inbox: &mut Inbox, bytes: &[u8]) -> Result<u64, KernelError> {
+        assert!(!inbox.is_read, "posted to where launches may still read");
+        inbox.is_read = true;
+        self.post_in_turn(inbox, bytes)
     }
 
-    fn release(&mut self, _: &mut Memory) -> Result<(), KernelError> {
+    /// A launch that reads it from now on meets numbers that no table has.
+    fn release(&mut self, inbox: &mut Inbox) -> Result<(), KernelError> {
+        inbox.is_read = false;
+        let nothing = vec![0xff; inbox.bytes];
+        self.process().write(inbox.memory.address, &nothing);
         Ok(())
     }
 
-    fn post_in_turn(&mut self, inbox: &mut Memory, bytes: &[u8]) -> Result<u64, KernelError> {
-        self.post(inbox, bytes)
+    fn post_in_turn(&mut self, inbox: &mut Inbox, bytes: &[u8]) -> Result<u64, KernelError> {
+        self.process().write(inbox.memory.address, bytes);
+        Ok(inbox.memory.address)
     }
 
-    fn inbox_address(&self, inbox: &Memory) -> u64 {
-        inbox.address
+    fn inbox_address(&self, inbox: &Inbox) -> u64 {
+        inbox.memory.address
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<(), KernelError> {
