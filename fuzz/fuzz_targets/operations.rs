@@ -9,7 +9,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use penstock_kernels::cpu::Buffer;
 use penstock_kernels::{
-    Activation, Cpu, Embedding, KernelError, Norm, Ops, Path, Pooling, Precision, Threads, Tokens,
+    Activation, Cpu, Embedding, KernelError, Norm, Ops, Path, Pooling, Precision, Priority, Threads, Tokens,
 };
 
 #[derive(Arbitrary, Debug)]
@@ -118,15 +118,19 @@ fn run(cpu: &mut Cpu, input: &Input) -> Vec<Result<Vec<f32>, KernelError>> {
         cpu.pool(&x, &cu_seqlens, pooling, &mut y)?;
         Ok(y.values().to_vec())
     };
-    cpu.enter(|cpu| {
-        vec![
+    let mut outcomes = Vec::new();
+    let all = cpu.forward(&cu_seqlens, Priority::Urgent, |cpu| {
+        outcomes.extend([
             linear(cpu),
             linear_add_norm(cpu),
             attention(cpu),
             embed(cpu),
             pool(cpu),
-        ]
-    })
+        ]);
+        Ok(())
+    });
+    assert_eq!(all, Ok(()), "operations are refused one by one");
+    outcomes
 }
 
 /// The outcomes whose values are compared: a norm of equal values divides rounding by rounding.
