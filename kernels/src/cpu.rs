@@ -108,8 +108,6 @@ impl Cpu {
             let team = cpu.threads.clone();
             Some(LetsIn { team, side_by_side })
         };
-        let inside = cpu.threads.inside().cloned();
-        let inside = inside.map(|threads| Box::new(Self::seat(threads, path, precision)));
         let mut seats = Vec::new();
         if count > 1 {
             cpu.helpers = Threads::helped(count);
@@ -120,7 +118,6 @@ impl Cpu {
         }
         Self {
             seats,
-            inside,
             lets_in: lets_in(1),
             ..cpu
         }
@@ -152,6 +149,14 @@ impl Cpu {
     /// Threads that compute.
     pub fn threads(&self) -> usize {
         self.threads.count()
+    }
+
+    /// The one for forwards that others let in: the one there is, or another where a panic took that along.
+    fn take_inside(&mut self) -> Option<Box<Cpu>> {
+        self.inside.take().or_else(|| {
+            let threads = self.threads.inside()?.clone();
+            Some(Box::new(Self::seat(threads, self.path, self.precision)))
+        })
     }
 
     /// Between two products: lets an urgent forward in, if one waits.
@@ -250,9 +255,11 @@ impl Ops for Cpu {
         priority: Priority,
         work: impl FnOnce(&mut Self) -> Result<(), KernelError> + Send,
     ) -> Result<(), KernelError> {
-        let (threads, mut inside) = (self.threads.clone(), self.inside.take());
+        let (threads, mut inside) = (self.threads.clone(), self.take_inside());
         let (done, sharing) = threads.forward(priority, |place| match (place, &mut inside) {
             (Place::Inside, Some(cpu)) => {
+                // What is sent there is received here, so its memory comes back here.
+                cpu.spare.extend(self.spare.pop());
                 let done = work(cpu);
                 self.sent.append(&mut cpu.sent);
                 done
@@ -431,3 +438,6 @@ fn embedding_shapes(tables: &Embedding<Words, Table>) -> check::EmbeddingShapes 
         beta: tables.norm.beta.shape(),
     }
 }
+
+#[cfg(test)]
+mod tests;
