@@ -177,13 +177,16 @@ impl Batcher {
         self.interactive_owed = !has_interactive && !self.interactive.is_empty();
         let left = if has_interactive { beside } else { alone };
         self.fill(&mut draft, Class::Bulk, &left, now);
-        self.packed(draft).map_or(Poll::IdleUntil(None), Poll::Run)
+        self.packed(draft)
     }
 
     /// Interactive work alone, where some is to run now. To be called when a batch of bulk work is about to let it in.
-    pub fn poll_urgent(&mut self, now: Nanos) -> Option<Batch> {
-        if self.interactive.is_empty() || self.worth_waiting(now).is_some() {
-            return None;
+    pub fn poll_urgent(&mut self, now: Nanos) -> Poll {
+        if self.interactive.is_empty() {
+            return Poll::IdleUntil(None);
+        }
+        if let Some(at) = self.worth_waiting(now) {
+            return Poll::IdleUntil(Some(at));
         }
         let room = self.room();
         let mut draft = Draft::new(self.interactive.len().min(room.texts));
@@ -192,11 +195,14 @@ impl Batcher {
         self.packed(draft)
     }
 
-    fn packed(&mut self, draft: Draft) -> Option<Batch> {
+    fn packed(&mut self, draft: Draft) -> Poll {
         if self.is_empty() {
             self.deadline_min = None;
         }
-        (!draft.requests.is_empty()).then(|| Batch::pack(draft.requests, draft.predicted))
+        if draft.requests.is_empty() {
+            return Poll::IdleUntil(None);
+        }
+        Poll::Run(Batch::pack(draft.requests, draft.predicted))
     }
 
     /// All that a batch may hold.

@@ -74,26 +74,7 @@ pub fn run(
         while let Ok(request) = requests.try_recv() {
             batcher.offer(request);
         }
-        let mut wake = None;
-        while let Some(executor) = executors.turns.next() {
-            let batch = match packed.take() {
-                Some(batch) => batch,
-                None if batcher.is_empty() => break,
-                None => match batcher.poll(clock.now()) {
-                    Poll::Run(batch) => batch,
-                    Poll::IdleUntil(at) => {
-                        wake = at;
-                        break;
-                    }
-                },
-            };
-            packed = executors.give(executor, batch);
-        }
-        if packed.is_none() && executors.let_in() {
-            packed = batcher
-                .poll_urgent(clock.now())
-                .and_then(|batch| executors.give_urgent(batch));
-        }
+        let wake = hand_out(&mut batcher, &mut executors, &mut packed, clock);
         if executors.turns.all_gone() {
             break;
         }
@@ -128,6 +109,37 @@ pub fn run(
         }
     }
     queue
+}
+
+/// Gives each executor what it has room for, `packed` first. Returns when there is more to give, where that is known.
+fn hand_out(
+    batcher: &mut Batcher,
+    executors: &mut Executors,
+    packed: &mut Option<Batch>,
+    clock: Clock,
+) -> Option<Nanos> {
+    loop {
+        let mut wake = None;
+        // First: what an executor prepares behind the batch that lets urgent ones in would wait for its end.
+        if packed.is_none() && executors.let_in() {
+            match batcher.poll_urgent(clock.now()) {
+                Poll::Run(batch) => *packed = executors.give_urgent(batch),
+                Poll::IdleUntil(at) => wake = at,
+            }
+        }
+        let Some(executor) = executors.turns.next() else {
+            return wake;
+        };
+        let batch = match packed.take() {
+            Some(batch) => batch,
+            None if batcher.is_empty() => return None,
+            None => match batcher.poll(clock.now()) {
+                Poll::Run(batch) => batch,
+                Poll::IdleUntil(at) => return at,
+            },
+        };
+        *packed = executors.give(executor, batch);
+    }
 }
 
 /// Who runs batches, and whose turn it is.

@@ -60,10 +60,12 @@ impl World {
 
     /// Rows of the next batch.
     fn run(&mut self, at_ms: u64) -> Vec<u32> {
-        match self.batcher.poll(millis(at_ms)) {
-            Poll::Run(batch) => batch.requests().iter().map(|r| r.tokens.as_slice()[0]).collect(),
-            Poll::IdleUntil(_) => Vec::new(),
-        }
+        rows(self.batcher.poll(millis(at_ms)))
+    }
+
+    /// Rows of the next urgent batch.
+    fn run_urgent(&mut self, at_ms: u64) -> Vec<u32> {
+        rows(self.batcher.poll_urgent(millis(at_ms)))
     }
 
     fn idle_until(&mut self, at_ms: u64) -> Option<Nanos> {
@@ -71,6 +73,13 @@ impl World {
             Poll::Run(batch) => panic!("a batch of {} runs", batch.len()),
             Poll::IdleUntil(at) => at,
         }
+    }
+}
+
+fn rows(poll: Poll) -> Vec<u32> {
+    match poll {
+        Poll::Run(batch) => batch.requests().iter().map(|r| r.tokens.as_slice()[0]).collect(),
+        Poll::IdleUntil(_) => Vec::new(),
     }
 }
 
@@ -242,18 +251,10 @@ fn where_urgent_work_is_let_in_bulk_batches_may_be_longer() {
 fn urgent_work_comes_by_itself() {
     let mut world = World::new(policy(10, 8), CostModel::new());
     world.offer(Bulk, 3, 0);
-    assert!(world.batcher.poll_urgent(millis(0)).is_none());
+    assert!(world.run_urgent(0).is_empty());
     let interactive = [world.offer(Interactive, 6, 0), world.offer(Interactive, 4, 0)];
     world.offer(Interactive, 1, 0);
-    let rows = |batch: Batch| {
-        let first = |r: &Request| r.tokens.as_slice()[0];
-        assert!(!batch.has_bulk());
-        batch.requests().iter().map(first).collect::<Vec<u32>>()
-    };
-    assert_eq!(
-        world.batcher.poll_urgent(millis(0)).map(rows),
-        Some(interactive.to_vec())
-    );
+    assert_eq!(world.run_urgent(0), interactive);
     assert_eq!(world.run(0), [3, 0]);
 }
 
@@ -262,8 +263,9 @@ fn urgent_work_waits_for_its_delay_too() {
     let policy = BatchPolicy::new(10, 3, 100 * MS, 10, 20 * MS, None).unwrap();
     let mut world = World::new(policy, CostModel::new());
     world.offer(Interactive, 2, 5);
-    assert!(world.batcher.poll_urgent(millis(24)).is_none());
-    assert!(world.batcher.poll_urgent(millis(25)).is_some());
+    let early = world.batcher.poll_urgent(millis(24));
+    assert!(matches!(early, Poll::IdleUntil(Some(at)) if at == millis(25)));
+    assert_eq!(world.run_urgent(25), [0]);
 }
 
 #[test]

@@ -256,3 +256,50 @@ fn an_urgent_batch_whose_executor_is_gone_goes_to_another() {
     scheduler.join().unwrap();
     assert_eq!(answers.0.lock().len(), 2);
 }
+
+/// A bulk batch is held by an executor that may hold `held_max`; what comes then waits at most for `delay`.
+fn check_urgent(held_max: usize, delay: Duration) {
+    let (_, admission, answers) = rig();
+    let policy = BatchPolicy::new(8, 4, Duration::from_secs(1), 8, delay, None).unwrap();
+    let batcher = Batcher::new(policy, CostModel::default(), held_max - 1);
+    let (requests, requests_out) = bounded(8);
+    let (batches, batches_out) = bounded::<Batch>(held_max);
+    let (urgent, urgent_out) = bounded::<Batch>(held_max);
+    let (_report, reports) = bounded(1);
+    let wires = Wires {
+        requests: requests_out,
+        reports,
+        batches: vec![batches, urgent],
+        urgent: true,
+    };
+    let clock = Clock::start();
+    let run = move || drop(run("model", batcher, wires, held_max, clock, |_| {}));
+    let scheduler = std::thread::spawn(run);
+    let request = |class, row| request_of(class, &admission, &answers, row);
+    requests.send(request(Class::Bulk, 0)).unwrap();
+    while batches_out.is_empty() {
+        std::thread::yield_now();
+    }
+    let tokenized = clock.now();
+    let late = Request {
+        tokenized,
+        ..request(Class::Interactive, 1)
+    };
+    requests.send(late).unwrap();
+    drop(requests);
+    let batch = urgent_out.recv().unwrap();
+    let waited = clock.now().since(tokenized);
+    assert!(!batch.has_bulk() && waited < PUBLISH, "{waited:?}");
+    drop(batch);
+    scheduler.join().unwrap();
+}
+
+#[test]
+fn an_urgent_batch_is_not_prepared_behind_the_one_that_lets_it_in() {
+    check_urgent(2, Duration::ZERO);
+}
+
+#[test]
+fn an_urgent_batch_is_due_without_an_event() {
+    check_urgent(1, Duration::from_millis(20));
+}
