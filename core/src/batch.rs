@@ -164,9 +164,9 @@ impl Batch {
         self.tokens.shape()
     }
 
-    /// True where some of it may be late.
-    pub fn has_bulk(&self) -> bool {
-        self.requests.iter().any(|r| r.class == Class::Bulk)
+    /// True where all of it may be late.
+    pub fn is_bulk(&self) -> bool {
+        self.requests.iter().all(|r| r.class == Class::Bulk)
     }
 
     /// The requests, in row order.

@@ -194,7 +194,7 @@ impl Executors {
 
     /// Hands a batch over; one whose executor is gone comes back.
     fn give(&mut self, executor: usize, batch: Batch) -> Option<Batch> {
-        let lets_in = batch.has_bulk();
+        let lets_in = batch.is_bulk();
         let sent = match &self.to[executor] {
             Some(to) => to.send(batch),
             None => Err(SendError(batch)),

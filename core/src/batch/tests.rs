@@ -13,6 +13,18 @@ fn batch(answers: &Arc<Answers>, lens: &[usize]) -> Batch {
     Batch::pack(requests.collect(), None)
 }
 
+#[test]
+fn a_batch_is_bulk_where_no_interactive_text_waits_for_it() {
+    let of = |classes: &[Class]| {
+        let answers = Arc::default();
+        let rows = classes.iter().zip(0..);
+        let requests = rows.map(|(&class, row)| request(&answers, row, class, 1, 0));
+        Batch::pack(requests.collect(), None).is_bulk()
+    };
+    assert!(of(&[Class::Bulk, Class::Bulk]));
+    assert!(!of(&[Class::Bulk, Class::Interactive]) && !of(&[Class::Interactive]));
+}
+
 fn embedding(x: f32) -> Reply {
     Reply::Embedding(vec![x])
 }

@@ -21,7 +21,8 @@ pub(super) fn run(
             executor.nothing_to_run(&batch, reports);
             continue;
         }
-        let may_be_late = batch.has_bulk();
+        // Interactive texts in a batch would wait for others that came after them.
+        let may_be_late = batch.is_bulk();
         let rows = executor.attempt(&batch.tokens, |tokens| {
             if may_be_late {
                 model.forward_preemptible(tokens)

@@ -241,7 +241,7 @@ fn an_urgent_batch_whose_executor_is_gone_goes_to_another() {
     drop(requests);
     for class in classes {
         let batch = batches_out.recv().unwrap();
-        assert_eq!(batch.has_bulk(), class == Class::Bulk);
+        assert_eq!(batch.is_bulk(), class == Class::Bulk);
         let shape = batch.shape();
         batch.answer(Err(Rejection::Cancelled), Nanos(1));
         let ran = Ran {
@@ -289,7 +289,7 @@ fn check_urgent(held_max: usize, delay: Duration) {
     drop(requests);
     let batch = urgent_out.recv().unwrap();
     let waited = clock.now().since(tokenized);
-    assert!(!batch.has_bulk() && waited < PUBLISH, "{waited:?}");
+    assert!(!batch.is_bulk() && waited < PUBLISH, "{waited:?}");
     drop(batch);
     scheduler.join().unwrap();
 }
