@@ -198,7 +198,7 @@ impl Lane {
         // Room for a report of each batch that an executor may hold, and for its last.
         let (reports, reports_out) = bounded((held_max + 1) * (models.len() + 1));
         let (mut batches, mut executors) = (Vec::new(), Vec::new());
-        for (number, (model, seat)) in models.into_iter().chain(urgent).enumerate() {
+        for (number, (kind, (model, seat))) in named(models, urgent).enumerate() {
             let executor = Executor {
                 name: name.to_owned(),
                 number,
@@ -210,7 +210,7 @@ impl Lane {
             let (to, batches_out) = bounded(held_max);
             let reports = reports.clone();
             batches.push(to);
-            executors.push(spawn(name, "execute", move || {
+            executors.push(spawn(name, kind, move || {
                 executor.run(model, &batches_out, &reports);
             })?);
         }
@@ -377,6 +377,12 @@ impl Lane {
             request.refuse(Rejection::Lost, now);
         }
     }
+}
+
+/// The models, with what their threads are called after: that of urgent batches comes last.
+fn named<T>(models: Vec<T>, urgent: Option<T>) -> impl Iterator<Item = (&'static str, T)> {
+    let execute = models.into_iter().map(|model| ("execute", model));
+    execute.chain(urgent.map(|model| ("urgent", model)))
 }
 
 /// What came while the last executor went is refused, and what comes until the lane is let go.

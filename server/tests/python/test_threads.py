@@ -38,8 +38,8 @@ def test_compute_threads_are_pinned_where_that_is_asked_for(launch):
     mine = sorted(os.sched_getaffinity(0))
     server = launch('[server]\ndevice = "cpu"\npin_threads = true\n', MODELS)
     threads = cpus_of_threads(server)
-    # The executor computes too: on the first CPU.
-    assert threads["execute"] == [str(mine[0])]
+    # The executors compute too: on the first CPU.
+    assert threads["execute"] == threads["urgent"] == [str(mine[0])]
     assert sorted(threads.get("compute", [])) == sorted(str(cpu) for cpu in mine[1:])
     everywhere = cpus_of_threads(launch('[server]\ndevice = "cpu"\n', MODELS))["execute"]
     assert threads["tokenize"] + threads["io"] == everywhere * len(threads["tokenize"] + threads["io"])
@@ -48,7 +48,7 @@ def test_compute_threads_are_pinned_where_that_is_asked_for(launch):
 def test_a_process_confined_to_one_cpu_computes_with_one_thread(launch):
     with confined_to({min(os.sched_getaffinity(0))}):
         threads = cpus_of_threads(launch('[server]\ndevice = "cpu"\n', MODELS))
-    assert "compute" not in threads and len(threads["execute"]) == 1
+    assert "compute" not in threads and len(threads["execute"]) == len(threads["urgent"]) == 1
 
 
 def test_more_pinned_threads_than_cpus_are_refused(launch):
