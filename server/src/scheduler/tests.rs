@@ -55,6 +55,26 @@ fn rig() -> (Batcher, Arc<Admission>, Arc<Answers>) {
     )
 }
 
+/// The ends of channels to executors of which none is for urgent batches.
+fn wires(requests: Receiver<Request>, reports: Receiver<Report>, batches: Vec<Sender<Batch>>) -> Wires {
+    Wires {
+        requests,
+        reports,
+        batches,
+        urgent: false,
+    }
+}
+
+/// What an executor reports of a batch whose time says nothing.
+fn ran_once(executor: usize, shape: BatchShape) -> Ran {
+    Ran {
+        executor,
+        shape,
+        took: None,
+        too_large: None,
+    }
+}
+
 #[test]
 fn when_the_executor_is_gone_everything_is_answered_and_the_thread_ends() {
     let (batcher, admission, answers) = rig();
@@ -69,12 +89,7 @@ fn when_the_executor_is_gone_everything_is_answered_and_the_thread_ends() {
     let _ = run(
         "model",
         batcher,
-        Wires {
-            requests: requests_out,
-            reports: ran,
-            batches: vec![batches],
-            urgent: false,
-        },
+        wires(requests_out, ran, vec![batches]),
         1,
         Clock::start(),
         |_| {},
@@ -106,12 +121,7 @@ fn what_was_sent_before_the_senders_went_is_still_run() {
             texts += batch.len();
             let shape = batch.shape();
             batch.answer(Err(Rejection::Cancelled), Nanos(1));
-            let report_one = Ran {
-                executor: 0,
-                shape,
-                took: None,
-                too_large: None,
-            };
+            let report_one = ran_once(0, shape);
             if report.send(Report::Ran(report_one)).is_err() {
                 break;
             }
@@ -121,12 +131,7 @@ fn what_was_sent_before_the_senders_went_is_still_run() {
     let _ = run(
         "model",
         batcher,
-        Wires {
-            requests: requests_out,
-            reports: ran,
-            batches: vec![batches],
-            urgent: false,
-        },
+        wires(requests_out, ran, vec![batches]),
         1,
         Clock::start(),
         |_| {},
@@ -145,12 +150,7 @@ fn a_batch_that_an_executor_left_behind_is_answered_while_others_go_on() {
     for row in 0..4 {
         requests.send(request(&admission, &answers, row)).unwrap();
     }
-    let wires = Wires {
-        requests: requests_out,
-        reports,
-        batches: vec![gone, other],
-        urgent: false,
-    };
+    let wires = wires(requests_out, reports, vec![gone, other]);
     let scheduler = std::thread::spawn(move || drop(run("model", batcher, wires, 1, Clock::start(), |_| {})));
     // It has a batch, which nobody will take out.
     while gone_out.is_empty() {
@@ -195,12 +195,7 @@ fn a_batch_for_an_executor_that_is_gone_goes_to_another() {
             }));
         }
     });
-    let wires = Wires {
-        requests: requests_out,
-        reports: ran,
-        batches: vec![gone, batches],
-        urgent: false,
-    };
+    let wires = wires(requests_out, ran, vec![gone, batches]);
     let _ = run("model", batcher, wires, 1, Clock::start(), |_| {});
     executor.join().unwrap();
     let answers = answers.0.lock();
@@ -244,12 +239,7 @@ fn an_urgent_batch_whose_executor_is_gone_goes_to_another() {
         assert_eq!(batch.is_bulk(), class == Class::Bulk);
         let shape = batch.shape();
         batch.answer(Err(Rejection::Cancelled), Nanos(1));
-        let ran = Ran {
-            executor: 0,
-            shape,
-            took: None,
-            too_large: None,
-        };
+        let ran = ran_once(0, shape);
         // An error means that the scheduler has nothing left to give.
         let _ = report.send(Report::Ran(ran));
     }
