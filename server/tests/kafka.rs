@@ -14,6 +14,7 @@ mod silence;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
@@ -249,6 +250,26 @@ async fn what_was_done_is_counted() {
         })
         .await;
     }
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn far_behind_there_are_fewer_transactions() {
+    let slow = Arc::new(AtomicBool::new(true));
+    let wrap = failing(Fault::Slow(Duration::from_millis(5)), &slow);
+    let one = "in_flight_records_max = 1\ncommit_interval_max = \"2s\"\n";
+    let rig = Rig::start(one, Some(wrap)).await;
+    rig.send(&vec![text(b"a text"); 10_000]);
+    let drain = r#"penstock_kafka_time_to_drain_seconds{topic="reviews"}"#;
+    // A day stands for a rate that is not known yet.
+    let behind = |rig: &Rig| (20.0..3600.0).contains(&rig.value(drain));
+    rig.until("it is behind by 20 s", behind).await;
+    let commits = r#"penstock_kafka_transactions_total{route="reviews",outcome="committed"}"#;
+    let before = rig.value(commits);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let made = rig.value(commits) - before;
+    // At a commit_interval of 100 ms it would be up to thirty.
+    assert!((1.0..=3.0).contains(&made), "{made} transactions in 3 s");
     rig.close().await;
 }
 

@@ -47,8 +47,10 @@ pub struct KafkaRoute {
     pub class: Class,
     /// Consumers, each with a thread, a producer and bounds of its own.
     pub consumers: usize,
-    /// The longest time between commits.
+    /// The time between commits.
     pub commit_interval: Duration,
+    /// The same while the route is far behind; at least that.
+    pub commit_interval_max: Duration,
     /// Records after which there is a commit before that time.
     pub commit_records_max: usize,
     /// Records of one consumer that are read and not done with.

@@ -24,6 +24,7 @@ mod scoring;
 mod work;
 
 mod behind;
+mod cadence;
 mod ready;
 mod still;
 mod stop;
@@ -45,6 +46,7 @@ pub use client::check;
 
 use answers::Answers;
 use behind::Behind;
+use cadence::Cadence;
 use client::Clients;
 use held::Held;
 use inside::Inside;
@@ -293,6 +295,7 @@ impl Seat {
             ready: Ready::new(Arc::clone(&self.front), &route.name),
             metrics: self.front.metrics().kafka(&route.name),
             behind: Behind::default(),
+            cadence: Cadence::new(route.commit_interval, route.commit_interval_max),
             lag: 0,
             progress: Arc::clone(&self.progress),
             stop: Arc::clone(&self.stop),

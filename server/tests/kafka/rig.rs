@@ -169,6 +169,13 @@ impl Rig {
             .any(|one| one == line)
     }
 
+    /// What the metrics say of this series; 0 where they do not have it.
+    pub fn value(&self, series: &str) -> f64 {
+        let page = self.engine.front().metrics().render();
+        let found = page.lines().find_map(|line| line.strip_prefix(series));
+        found.map_or(0.0, |value| value.trim().parse().expect("a number"))
+    }
+
     /// Waits for as many records.
     pub fn receive(&self, count: usize) -> Vec<Out> {
         let end = Instant::now() + PATIENCE;
@@ -293,6 +300,8 @@ pub enum Fault {
     FailsAbove(usize),
     /// It computes a NaN for every such text.
     NanAbove(usize),
+    /// It takes so much longer over every batch.
+    Slow(Duration),
 }
 
 /// A model with a fault.
@@ -329,6 +338,10 @@ impl Model for Failing {
                     }
                 }
                 Ok(replies)
+            }
+            Fault::Slow(by) => {
+                std::thread::sleep(by);
+                self.inner.forward(batch)
             }
             Fault::FailsAbove(most) if !above(most).any(|above| above) => self.inner.forward(batch),
             Fault::Down | Fault::FailsAbove(_) => Err(ModelError::Batch("failed on purpose".into())),

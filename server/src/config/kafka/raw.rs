@@ -28,6 +28,7 @@ pub(in crate::config) struct Kafka {
     pub(super) class: Option<ClassName>,
     pub(super) consumers: Option<NonZeroUsize>,
     pub(super) commit_interval: Option<Time>,
+    pub(super) commit_interval_max: Option<Time>,
     pub(super) commit_records_max: Option<NonZeroUsize>,
     pub(super) in_flight_records_max: Option<NonZeroUsize>,
     pub(super) in_flight_bytes_max: Option<Size>,

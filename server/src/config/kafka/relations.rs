@@ -87,9 +87,17 @@ pub(super) fn bounds(route: &KafkaRoute, limits: &Limits) -> Result<(), Wrong> {
 
 /// What must be over before what.
 pub(super) fn times(route: &KafkaRoute) -> Result<(), Wrong> {
-    let [commit, revoke] = [route.commit_interval, route.revoke_timeout].map(Time);
-    refuse(commit.0.is_zero(), route, "commit_interval", || {
+    let [least, commit, revoke] = [
+        route.commit_interval,
+        route.commit_interval_max,
+        route.revoke_timeout,
+    ]
+    .map(Time);
+    refuse(least.0.is_zero(), route, "commit_interval", || {
         "a commit_interval of 0s commits every record by itself; 1ms is the least".to_owned()
+    })?;
+    refuse(commit < least, route, "commit_interval_max", || {
+        format!("commit_interval_max = {commit} is less than commit_interval = {least}")
     })?;
     if route.delivery == Delivery::ExactlyOnce {
         transaction_times(route)?;
@@ -97,7 +105,7 @@ pub(super) fn times(route: &KafkaRoute) -> Result<(), Wrong> {
     let poll = Time(property(route, "max.poll.interval.ms", MAX_POLL_INTERVAL));
     refuse(commit.0 + revoke.0 >= poll.0, route, "revoke_timeout", || {
         format!(
-            "revoke_timeout = {revoke} and commit_interval = {commit} leave nothing of the max.poll.interval.ms of \
+            "revoke_timeout = {revoke} and commit_interval_max = {commit} leave nothing of the max.poll.interval.ms of \
              {poll}"
         )
     })
@@ -105,8 +113,9 @@ pub(super) fn times(route: &KafkaRoute) -> Result<(), Wrong> {
 
 /// What must be over before a transaction is, and what a transaction must be over before.
 fn transaction_times(route: &KafkaRoute) -> Result<(), Wrong> {
-    let [commit, revoke, transaction, least, most] = [
+    let [commit, longest, revoke, transaction, least, most] = [
         route.commit_interval,
+        route.commit_interval_max,
         route.revoke_timeout,
         route.transaction_timeout,
         TRANSACTION_TIMEOUT_MIN,
@@ -126,6 +135,9 @@ fn transaction_times(route: &KafkaRoute) -> Result<(), Wrong> {
     })?;
     refuse(commit >= transaction, route, "commit_interval", || {
         format!("commit_interval = {commit} leaves nothing of transaction_timeout = {transaction}")
+    })?;
+    refuse(longest >= transaction, route, "commit_interval_max", || {
+        format!("commit_interval_max = {longest} leaves nothing of transaction_timeout = {transaction}")
     })?;
     refuse(revoke >= transaction, route, "revoke_timeout", || {
         format!("revoke_timeout = {revoke} leaves nothing of transaction_timeout = {transaction}")

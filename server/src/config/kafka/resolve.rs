@@ -58,6 +58,9 @@ pub(in crate::config) fn routes(
 /// With what a record carries beside its value, less than the megabyte that a topic takes by default.
 const RECORD_BYTES_MAX: usize = 896 << 10;
 
+/// Between two commits of a route that is far behind.
+const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(500);
+
 fn route(table: Kafka, client: Client, instance: &str) -> Result<KafkaRoute, Wrong> {
     valid_name("a route", &table.name).map_err(|message| ("name", message))?;
     let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
@@ -65,6 +68,7 @@ fn route(table: Kafka, client: Client, instance: &str) -> Result<KafkaRoute, Wro
     let time = |given: Option<Time>, default| given.map_or(default, |time| time.0);
     let in_flight_records_max = count(table.in_flight_records_max, 8192);
     let record_bytes_max = size(table.record_bytes_max, RECORD_BYTES_MAX);
+    let commit_interval = time(table.commit_interval, Duration::from_millis(100));
     let honours = |header| table.honour.contains(&header);
     let route = KafkaRoute {
         input: input(table.input, table.input_pattern)?,
@@ -73,7 +77,11 @@ fn route(table: Kafka, client: Client, instance: &str) -> Result<KafkaRoute, Wro
         delivery: table.delivery.unwrap_or(Delivery::ExactlyOnce),
         class: table.class.map_or(Class::Bulk, |class| class.0),
         consumers: count(table.consumers, 1),
-        commit_interval: time(table.commit_interval, Duration::from_millis(100)),
+        commit_interval,
+        commit_interval_max: time(
+            table.commit_interval_max,
+            COMMIT_INTERVAL_MAX.max(commit_interval),
+        ),
         commit_records_max: count(table.commit_records_max, 10_000),
         in_flight_records_max,
         in_flight_bytes_max: size(table.in_flight_bytes_max, (64 << 20).max(record_bytes_max)),

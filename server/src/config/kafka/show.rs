@@ -50,6 +50,7 @@ impl KafkaRoute {
         vec![
             ("consumers", self.consumers.to_string()),
             ("commit_interval", quoted(Time(self.commit_interval))),
+            ("commit_interval_max", quoted(Time(self.commit_interval_max))),
             ("commit_records_max", self.commit_records_max.to_string()),
             ("in_flight_records_max", self.in_flight_records_max.to_string()),
             ("in_flight_bytes_max", quoted(Size(self.in_flight_bytes_max))),

@@ -1,5 +1,7 @@
 //! What a route may say, what it means, and what is said where it is wrong.
 
+mod relations;
+
 use std::io::Write;
 use std::time::Duration;
 
@@ -50,6 +52,7 @@ delivery = "at-least-once"
 class = "interactive"
 consumers = 2
 commit_interval = "50ms"
+commit_interval_max = "250ms"
 commit_records_max = 500
 in_flight_records_max = 1000
 in_flight_bytes_max = "8MiB"
@@ -91,7 +94,10 @@ fn every_setting_of_a_route_arrives() {
         (route.in_flight_bytes_max, route.record_bytes_max),
         (8 << 20, 2 << 20)
     );
-    assert_eq!(route.commit_interval, Duration::from_millis(50));
+    assert_eq!(
+        (route.commit_interval, route.commit_interval_max),
+        (Duration::from_millis(50), Duration::from_millis(250))
+    );
     assert_eq!(
         (route.revoke_timeout, route.transaction_timeout),
         (Duration::from_secs(2), Duration::from_secs(20))
@@ -128,8 +134,16 @@ fn nothing_said_is_exactly_once_in_bulk() {
     );
     assert_eq!((route.consumers, route.version.as_str()), (1, ""));
     assert_eq!(
-        (route.commit_interval, route.revoke_timeout),
-        (Duration::from_millis(100), Duration::from_millis(1500))
+        (
+            route.commit_interval,
+            route.commit_interval_max,
+            route.revoke_timeout
+        ),
+        (
+            Duration::from_millis(100),
+            Duration::from_millis(500),
+            Duration::from_millis(1500)
+        )
     );
     assert_eq!(
         (route.in_flight_records_max, route.partition_in_flight_records_max),
@@ -436,60 +450,4 @@ fn routes_keep_apart() {
     let elsewhere =
         second("second", "g", "reviews-dead", "reviews").replacen("127.0.0.1:9092", "other:9092", 1);
     assert!(read(&elsewhere, &[]).is_ok());
-}
-
-#[test]
-fn bounds_that_cannot_hold_each_other_are_refused() {
-    for (more, message) in [
-        (
-            "in_flight_records_max = 10\npartition_in_flight_records_max = 11",
-            "13:35: route `reviews`: 11 records in flight of one partition are more than the 10 of all (in_flight_records_max)",
-        ),
-        (
-            "in_flight_bytes_max = \"1KiB\"",
-            "12:23: route `reviews`: 1KiB in flight cannot hold one record of 896KiB (record_bytes_max)",
-        ),
-        (
-            "record_bytes_max = \"512MiB\"",
-            "12:20: route `reviews`: a record of 512MiB never fits a queue of 256MiB (limits.queue_bytes_max)",
-        ),
-        (
-            "consumers = 65",
-            "12:13: route `reviews`: 65 consumers; 64 is the most in one process",
-        ),
-        (
-            "commit_interval = \"0s\"",
-            "12:19: route `reviews`: a commit_interval of 0s commits every record by itself; 1ms is the least",
-        ),
-        (
-            "transaction_timeout = \"16m\"",
-            "12:23: route `reviews`: transaction_timeout is 16m; 1s to 15m is what brokers take",
-        ),
-        (
-            "transaction_timeout = \"46s\"",
-            "12:23: route `reviews`: transaction_timeout = 46s outlasts the session.timeout.ms of 45s: the next owner of a partition would wait for it",
-        ),
-        (
-            "commit_interval = \"10s\"",
-            "12:19: route `reviews`: commit_interval = 10s leaves nothing of transaction_timeout = 10s",
-        ),
-        (
-            "revoke_timeout = \"10s\"",
-            "12:18: route `reviews`: revoke_timeout = 10s leaves nothing of transaction_timeout = 10s",
-        ),
-        (
-            "client = { max.poll.interval.ms = 1500 }",
-            "4:1: route `reviews`: revoke_timeout = 1s 500ms and commit_interval = 100ms leave nothing of the max.poll.interval.ms of 1s 500ms",
-        ),
-    ] {
-        wrong(&with(more), message);
-    }
-    // Without transactions their times mean nothing.
-    let free = "delivery = \"at-least-once\"\ncommit_interval = \"1m\"";
-    assert!(read(&with(free), &[]).is_ok());
-    // A large record makes room for itself.
-    assert_eq!(
-        route(&with("record_bytes_max = \"100MiB\"")).in_flight_bytes_max,
-        100 << 20
-    );
 }

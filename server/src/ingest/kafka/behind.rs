@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use penstock_core::throughput::drain_seconds;
 use penstock_core::{Nanos, Throughput};
 
 use super::inside::Inside;
@@ -23,6 +25,15 @@ struct Topic {
     look: Look,
 }
 
+/// What is seen of all topics in one look.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outlook {
+    /// Records that are not committed.
+    pub lag: u64,
+    /// How long the topic takes that is nearest to its end, of those that have records and are worked off.
+    pub drain: Option<Duration>,
+}
+
 /// What is seen of a topic in one look.
 #[derive(Default)]
 struct Look {
@@ -31,8 +42,8 @@ struct Look {
 }
 
 impl Behind {
-    /// Takes what the client has counted, publishes it, and returns the lag of all partitions.
-    pub fn look(&mut self, statistics: &Statistics, inside: &mut Inside, now: Nanos) -> u64 {
+    /// Takes what the client has counted, and publishes it.
+    pub fn look(&mut self, statistics: &Statistics, inside: &mut Inside, now: Nanos) -> Outlook {
         for (topic, known) in statistics.partitions() {
             let Some(place) = inside.places.find(topic, known.number) else {
                 continue;
@@ -50,13 +61,19 @@ impl Behind {
             }
         }
         let at_work = inside.limit() as u64;
-        let looked = self.topics.values_mut().map(|topic| {
+        let mut outlook = Outlook::default();
+        for topic in self.topics.values_mut() {
             let Look { lag, finished } = std::mem::take(&mut topic.look);
             topic.throughput.observe(finished, lag, lag > at_work, now);
-            topic.drain.set(lag, topic.throughput.rate());
-            lag
-        });
-        looked.sum()
+            let rate = topic.throughput.rate();
+            topic.drain.set(lag, rate);
+            outlook.lag += lag;
+            if rate > 0.0 && lag + finished > 0 {
+                let drain = Duration::from_secs_f64(drain_seconds(lag, rate));
+                outlook.drain = Some(outlook.drain.map_or(drain, |least| least.min(drain)));
+            }
+        }
+        outlook
     }
 
     /// Of topics of which no partition is ours any more, nothing is kept.

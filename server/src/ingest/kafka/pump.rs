@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::answers::{Answers, Read};
 use super::behind::Behind;
+use super::cadence::Cadence;
 use super::client::Reader;
 use super::held::Held;
 use super::inside::Inside;
@@ -53,6 +54,7 @@ pub struct Pump {
     pub(super) behind: Behind,
     /// What that told last.
     pub(super) lag: u64,
+    pub(super) cadence: Cadence,
     pub(super) progress: Arc<Progress>,
     pub(super) clock: Clock,
     pub(super) stop: Arc<Stop>,
@@ -217,8 +219,10 @@ impl Pump {
 
     /// Commits when it is time.
     fn commit_due(&mut self) -> Result<(), Trouble> {
-        let route = &self.route;
-        if self.writer.due(route.commit_interval, route.commit_records_max) {
+        if self
+            .writer
+            .due(self.cadence.interval(), self.route.commit_records_max)
+        {
             self.commit()?;
         }
         Ok(())

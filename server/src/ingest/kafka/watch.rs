@@ -3,6 +3,7 @@
 use rdkafka::consumer::Consumer;
 use tracing::debug;
 
+use super::behind::Outlook;
 use super::pump::Pump;
 
 impl Pump {
@@ -13,10 +14,20 @@ impl Pump {
             return;
         };
         self.ready.connects(statistics.connected());
-        let behind = self.behind.look(&statistics, &mut self.inside, self.clock.now());
+        let Outlook { lag: behind, drain } =
+            self.behind.look(&statistics, &mut self.inside, self.clock.now());
         self.lag = behind;
+        self.cadence.behind(drain);
+        let commits_every = self.cadence.interval();
         let (inside, paused) = (self.inside.records(), self.inside.paused());
         self.metrics.inside(inside, self.inside.bytes(), paused);
-        debug!(route = self.route.name, behind, inside, paused, "progress");
+        debug!(
+            route = self.route.name,
+            behind,
+            inside,
+            paused,
+            ?commits_every,
+            "progress"
+        );
     }
 }
