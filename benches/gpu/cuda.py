@@ -3,6 +3,7 @@
 import ctypes
 import glob
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +23,22 @@ def no_gpu() -> str:
     if code := driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
         return f"the driver answers with error {code}"
     return "" if count.value else "the driver sees none"
+
+
+def short_name() -> str:
+    """The first GPU's, fit for a file: `h200` of `NVIDIA H200`."""
+    name, device = ctypes.create_string_buffer(100), ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "none"
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, 100, device):
+        return "unknown"
+    return slug(name.value.decode(errors="replace"))
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("nvidia", "")).strip("-")
 
 
 def environment(work: Path) -> dict[str, str]:

@@ -22,7 +22,9 @@ PROGRAMS = ("penstock", "forward", "load")
 KERNEL_TESTS = "cuda"
 PACKED_TESTS = "gpu-kernel-tests"
 SOURCES = ("tools/gpu-check", "benches/harness", "benches/gpu", "models/sentiment/tokenizer.json", "models/sentiment/tokenizer_config.json")
-SOURCES += ("models/sentiment/config.json",)
+SOURCES += ("models/sentiment/config.json", "kernels/cu")
+# Of a folder these.
+KINDS = (".py", ".cu", ".cuh")
 # Jumps in x86 code are made absolute first: about a tenth smaller.
 LZMA_FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
 QUICK_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
@@ -74,7 +76,7 @@ def archive(tests: Path | None) -> bytes:
             add(tar, f"target/release/{name}", stripped(path, Path(folder) / name), 0o755)
         for source in SOURCES:
             path = place.ROOT / source
-            for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            for file in sorted(file for file in path.rglob("*") if file.suffix in KINDS) if path.is_dir() else [path]:
                 add(tar, str(file.relative_to(place.ROOT)), file.read_bytes(), 0o755 if os.access(file, os.X_OK) else 0o644)
         add(tar, str(workload.MIXED.relative_to(place.ROOT)), workload.generate(), 0o644)
         add(tar, "manifest.json", json.dumps(manifest(programs), indent=1).encode(), 0o644)

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,22 +29,33 @@ class Part:
         self.device: str = "cpu" if self.dry else "cuda"
         self.sizes = plan.DRY if self.dry else plan.FULL
         self.torch: bool = settings["torch"]
+        step = next(step for step in plan.STEPS if step.name == name)
+        self.until = time.monotonic() + step.limit
+        # A part may do several things at once.
+        self.lock = threading.RLock()
+
+    def left(self) -> float:
+        """Seconds until this part is cut off."""
+        return self.until - time.monotonic()
 
     def save(self, **figures) -> None:
         """Adds figures; what is saved survives this process."""
-        self.data |= figures
-        self.write("running")
+        with self.lock:
+            self.data |= figures
+            self.write("running")
 
     def check(self, name: str, value: float, wanted: str, ok: bool) -> None:
         """A figure that must hold; one that does not fails the part at its end."""
-        self.data.setdefault("checks", []).append({"name": name, "value": value, "wanted": wanted, "ok": bool(ok)})
-        self.write("running")
+        with self.lock:
+            self.data.setdefault("checks", []).append({"name": name, "value": value, "wanted": wanted, "ok": bool(ok)})
+            self.write("running")
 
     def note(self, text: str) -> None:
         """Something inside the part that could not be done; the rest of it goes on."""
-        print(text, flush=True)
-        self.data.setdefault("notes", []).append(text)
-        self.write("running")
+        with self.lock:
+            print(text, flush=True)
+            self.data.setdefault("notes", []).append(text)
+            self.write("running")
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:

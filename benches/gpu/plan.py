@@ -11,47 +11,76 @@ PACK_BYTES_MAX = 60_000_000
 
 @dataclass(frozen=True)
 class Step:
-    """A part of the run: its name, its time limit, the parts whose files it reads."""
+    """A part of the run: its name, the seconds that it should take and those that it gets, the parts whose files it
+    reads."""
 
     name: str
+    expected: int
     limit: int
     needs: tuple[str, ...] = ()
-    # On the host's cores alone: runs beside the parts that only want the GPU.
-    background: bool = False
+    # Nothing in it is timed: the lanes run side by side, each in its own order, before the parts that have none.
+    lane: str = ""
     torch: bool = False
     gpu: bool = False
 
 
-# In the order of what is missed most if the time runs out.
+# The timed parts stand in the order of what is missed most if the time runs out. No GPU has said yet what they take; by
+# `seconds` below the whole should take 405 of the 515 s that there are, so that any one part may run to its limit.
 STEPS = [
-    Step("models", 90, background=True),
-    Step("reference", 120, needs=("models",), background=True, torch=True),
-    Step("machine", 40),
-    Step("ceilings", 60, torch=True),
-    Step("kernels", 90, gpu=True),
-    Step("memcheck", 90, gpu=True),
-    Step("fidelity", 120, needs=("models", "reference")),
-    Step("forward", 170, needs=("models", "reference")),
-    Step("serving", 140, needs=("models",)),
-    Step("small", 90, needs=("models",)),
-    Step("compiled", 90, needs=("models",), torch=True),
-    Step("racecheck", 90, gpu=True),
+    # Importing torch 20, four models of random numbers 15.
+    Step("models", 35, 60, lane="models"),
+    # Importing 8; 8,300 tokens one text at a time are 1.4 TFLOP for BERT-base: four models 35, beside what else runs.
+    Step("reference", 45, 90, needs=("models",), lane="models", torch=True),
+    # Five models side by side, four times `score` each: 4 x 5, and comparing.
+    Step("fidelity", 25, 70, needs=("models", "reference"), lane="models"),
+    Step("machine", 5, 40, lane="kernels"),
+    # Five sources side by side, the largest 10 on one core.
+    Step("assembled", 15, 60, lane="kernels", gpu=True),
+    # The slow references 25 on one core, of which texts of 8192 tokens 15; the kernels nothing beside that.
+    Step("kernels", 35, 80, lane="kernels", gpu=True),
+    # The checker's start 10, the slow references 10, kernels some ten times slower.
+    Step("memcheck", 45, 100, lane="kernels", gpu=True),
+    Step("racecheck", 60, 120, lane="races", gpu=True),
+    # Importing 8, products and copies 4.
+    Step("ceilings", 12, 120, torch=True),
+    # All processes start at once: 15. Then four times 13 bursts in 3 rounds of 0.25 s: 39, and 8 for their first batches.
+    Step("forward", 90, 160, needs=("models", "reference", "ceilings")),
+    # Four starts of 5; two models by 5 workloads by 3 loads of 1.6, and 3 in the second type: 60; single texts 8.
+    Step("serving", 90, 150, needs=("models",)),
+    # Two models: starts of 3 and 5; 10 bursts in 3 rounds of 0.25 s; two single texts of 1.6.
+    Step("small", 38, 80, needs=("models",)),
+    # The first model: 10 to start, three graphs of 20. The second takes what is left.
+    Step("compiled", 70, 150, needs=("models", "reference", "ceilings"), torch=True),
 ]
+
+
+def seconds(of) -> float:
+    """How long the whole run takes where a step takes `of(step)`: the longest lane, then what has none."""
+    lanes: dict[str, float] = {}
+    for step in STEPS:
+        lanes[step.lane] = lanes.get(step.lane, 0.0) + of(step)
+    return lanes.pop("") + max(lanes.values())
 
 
 @dataclass(frozen=True)
 class Sizes:
     """How much of everything."""
 
+    # What is measured in one type is measured in the first.
     dtypes: tuple[str, ...]
     lengths: tuple[int, ...]
     batch_tokens: int
+    # Of a burst of the bare forward; of one over gRPC, behind its warm-up.
     seconds: float
+    served_seconds: float
+    warm_seconds: float
     rounds: int
-    clients: int
+    client_threads: int
     single_tokens: int
-    # (texts a request, requests on their way)
-    loads: tuple[tuple[int, int], ...]
+    # Texts a request, and how many requests are on their way, one after the other.
+    loads: tuple[tuple[int, tuple[int, ...]], ...]
+    # The other types are served with the last load alone, and these workloads.
+    other_served: tuple[str, ...]
     # Texts of the fidelity checks: mixed ones, and so many of each length.
     mixed: int
     equal: int
@@ -60,14 +89,18 @@ class Sizes:
 
 
 FULL = Sizes(
-    dtypes=("bf16", "f16"),
+    # The default on a GPU comes first.
+    dtypes=("f16", "bf16"),
     lengths=(16, 50, 128, 512),
     batch_tokens=16_384,
-    seconds=0.5,
+    seconds=0.25,
+    served_seconds=1.0,
+    warm_seconds=0.3,
     rounds=3,
-    clients=4,
+    client_threads=4,
     single_tokens=128,
-    loads=((1, 64), (1, 512), (32, 64), (32, 128)),
+    loads=((1, (64, 512)), (32, (128,))),
+    other_served=("S=50", "S=512", "mixed"),
     mixed=128,
     equal=4,
     matrix=8192,
@@ -80,10 +113,13 @@ DRY = Sizes(
     lengths=(16, 50),
     batch_tokens=256,
     seconds=0.1,
+    served_seconds=0.2,
+    warm_seconds=0.05,
     rounds=1,
-    clients=2,
+    client_threads=2,
     single_tokens=50,
-    loads=((1, 4), (8, 2)),
+    loads=((1, (2, 4)), (8, (2,))),
+    other_served=(),
     mixed=24,
     equal=2,
     matrix=256,

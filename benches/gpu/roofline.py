@@ -16,12 +16,12 @@ def flops(shape: Shape, lengths: list[int]) -> float:
 
 
 def bytes_moved(shape: Shape, tokens: int, batches: int, width: int = 2) -> float:
-    """Weights read once a batch; and what the kernels of a layer read and write of each token, with bias and
-    activation inside the products. An activation that is a kernel of its own adds twice the inner width."""
+    """Weights read once a batch; and what the kernels of a layer read and write of each token, with the bias inside
+    the products and the exact GELU, which these models have, a kernel of its own."""
     h, inner = shape.hidden, shape.inner
-    # In this order: query-key-value, attention, output product, residual and norm, up, down, residual and norm.
-    read = h + 3 * h + h + 2 * h + h + inner + 2 * h
-    written = 3 * h + h + h + h + inner + h + h
+    # In this order: query-key-value, attention, output product, residual and norm, up, GELU, down, residual and norm.
+    read = h + 3 * h + h + 2 * h + h + inner + inner + 2 * h
+    written = 3 * h + h + h + h + inner + inner + h + h
     between = shape.layers * (read + written)
     return width * (float(weights(shape)) * batches + float(between) * tokens)
 

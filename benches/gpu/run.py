@@ -45,9 +45,9 @@ def main(arguments: argparse.Namespace) -> int:
             run.all()
         finally:
             run.end()
-            stem = report.write(arguments.results, run.work, run.outcomes, arguments.dry_run)
-            print(stem.with_suffix(".md").read_text(encoding="utf-8"))
-            print(f"written: {stem}.md and .json")
+            report.write(run.stem, run.work, run.outcomes, arguments.dry_run)
+            print(run.stem.with_suffix(".md").read_text(encoding="utf-8"))
+            print(f"written: {run.stem}.md and .json")
     failed = [name for name, outcome in run.outcomes.items() if outcome["status"] == "failed"]
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
@@ -80,6 +80,7 @@ class Run:
         self.arguments = arguments
         self.until = time.monotonic() + arguments.budget - plan.RESERVE
         self.outcomes: dict[str, dict] = {}
+        self.stem = report.stem(arguments.results, arguments.dry_run)
         self.ended = {step.name: threading.Event() for step in plan.STEPS}
         self.children: set[subprocess.Popen] = set()
         self.environment = cuda.environment(work)
@@ -87,11 +88,16 @@ class Run:
         (work / "settings.json").write_text(json.dumps({"dry": arguments.dry_run, "torch": has_torch() and not arguments.no_torch}))
 
     def all(self) -> None:
+        """The lanes side by side, then the timed parts with the machine to themselves."""
         steps = wanted(self.arguments.only)
-        beside = threading.Thread(target=self.some, args=([s for s in steps if s.background],), daemon=True)
-        beside.start()
-        self.some([step for step in steps if not step.background])
-        beside.join()
+        lanes = {step.lane: [other for other in steps if other.lane == step.lane] for step in steps}
+        timed = lanes.pop("", [])
+        beside = [threading.Thread(target=self.some, args=(lane,), daemon=True) for lane in lanes.values()]
+        for thread in beside:
+            thread.start()
+        for thread in beside:
+            thread.join()
+        self.some(timed)
 
     def some(self, steps: list[plan.Step]) -> None:
         names = {step.name for step in wanted(self.arguments.only)}
@@ -111,7 +117,9 @@ class Run:
             found = read(self.work, step.name)
             outcome = {"status": found["status"], "reason": found["reason"], "seconds": time.monotonic() - start}
             if code is None:
-                outcome |= {"status": "failed", "reason": f"cut off after {limit:.0f} s; what it had measured is kept"}
+                # What others took of the run's time is no fault of this part.
+                status, why = ("failed", "") if limit == step.limit else ("skipped", "no time was left: ")
+                outcome |= {"status": status, "reason": f"{why}cut off after {limit:.0f} s; what it had measured is kept"}
             elif found["status"] in ("", "running"):
                 outcome |= {"status": "failed", "reason": f"ended with {code}: {last_words(self.log(step.name))}"}
         with self.lock:
@@ -123,10 +131,10 @@ class Run:
     def keep(self, name: str) -> None:
         """Writes what there is by now. A page that cannot be written ends nothing: the next part writes it anew."""
         try:
-            report.write(self.arguments.results, self.work, self.outcomes, self.arguments.dry_run)
+            report.write(self.stem, self.work, self.outcomes, self.arguments.dry_run)
         except Exception:  # noqa: BLE001: whatever a half measured part makes of a table
             traceback.print_exc()
-        with open(self.arguments.results / "gpu-check.log", "ab" if len(self.outcomes) > 1 else "wb") as logs:
+        with open(self.stem.with_suffix(".log"), "ab" if len(self.outcomes) > 1 else "wb") as logs:
             logs.write(f"==== {name}\n".encode() + (self.log(name).read_bytes() if self.log(name).exists() else b""))
 
     def log(self, name: str) -> Path:

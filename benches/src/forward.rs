@@ -66,6 +66,8 @@ pub struct Measured {
     pub texts_per_second: f64,
     /// The median time of a batch; where a device takes batches ahead, from one to the next.
     pub batch_ms_p50: f64,
+    /// The same that one batch of a hundred exceeds.
+    pub batch_ms_p99: f64,
 }
 
 struct Prepared {
@@ -153,6 +155,7 @@ impl Forward {
         }
         let seconds = start.elapsed().as_secs_f64();
         times.sort_unstable();
+        let quantile = |percent: usize| times[times.len() * percent / 100].as_secs_f64() * 1e3;
         Ok(Measured {
             texts,
             tokens,
@@ -160,7 +163,8 @@ impl Forward {
             seconds,
             tokens_per_second: tokens as f64 / seconds,
             texts_per_second: texts as f64 / seconds,
-            batch_ms_p50: times[times.len() / 2].as_secs_f64() * 1e3,
+            batch_ms_p50: quantile(50),
+            batch_ms_p99: quantile(99),
         })
     }
 }

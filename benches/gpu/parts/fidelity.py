@@ -3,6 +3,7 @@
 import json
 import math
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness import place
@@ -21,10 +22,15 @@ def run(part: Part) -> None:
     if not texts.exists():
         texts = workload.write(part.work, "texts", workload.mixed()[: part.sizes.mixed])
     folders = {name: Path(reference["folder"]) for name, reference in references.items()} or {"small": part.models()["small"]}
-    for dtype in dict.fromkeys(["f32", *part.sizes.dtypes]):
-        for name, folder in folders.items():
+
+    def model(name: str) -> None:
+        for dtype in dict.fromkeys(["f32", *part.sizes.dtypes]):
             with part.guarded(f"{name}, {dtype}"):
-                one(part, name, folder, dtype, texts, references.get(name, {}).get("rows"))
+                one(part, name, folders[name], dtype, texts, references.get(name, {}).get("rows"))
+
+    # Side by side: most of it is starting, and nothing is timed.
+    with ThreadPoolExecutor(1 if part.dry else len(folders)) as threads:
+        list(threads.map(model, folders))
 
 
 def one(part: Part, name: str, folder: Path, dtype: str, texts: Path, reference: list | None) -> None:
@@ -59,7 +65,8 @@ def compare(part: Part, name: str, dtype: str, got: tuple[list, list], reference
         part.check(f"{name}, {dtype}: largest difference", error, f"≤ {plan.F32_ERROR_MAX:g}", error <= plan.F32_ERROR_MAX)
     else:
         part.check(f"{name}, {dtype}: least cosine", least, f"≥ {plan.HALF_COSINE_MIN:g}", least >= plan.HALF_COSINE_MIN)
-        part.save(largest={**part.data.get("largest", {}), f"{name}, {dtype}": error})
+        with part.lock:
+            part.save(largest={**part.data.get("largest", {}), f"{name}, {dtype}": error})
     if labels:
         lead = plan.RANDOM_LEAD_MIN if name in plan.SHAPES else 0.0
         counted = [i for i, row in enumerate(reference) if leads(row) >= lead]

@@ -3,8 +3,10 @@
 import json
 import statistics
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from harness import place
@@ -16,6 +18,8 @@ from .fidelity import cosine
 
 PEER = Path(__file__).resolve().parents[1] / "peer.py"
 CHECKED = 8
+# Torch's ways to pack, the better one first: attention over `cu_seqlens`, and nested tensors where that is missing.
+PACKED = ("varlen", "nested")
 # Seconds for a burst, or for a process to be ready: a peer that hangs must not take the time of the others.
 PATIENCE = 75
 
@@ -24,11 +28,16 @@ def run(part: Part) -> None:
     texts = workload.write(part.work, "mixed", workload.mixed())
     if not part.torch:
         part.note("no torch: the peer is left out")
+    models = [(name, folder, dtype) for name, folder in benched(part).items() for dtype in part.sizes.dtypes]
+    commands = {f"{name}, {dtype}, penstock": ours_command(part, folder, dtype, texts) for name, folder, dtype in models}
+    if part.torch:
+        commands |= {f"{name}, {dtype}, torch": peer_command(part, folder, dtype, texts) for name, folder, dtype in models}
     rows = []
-    for name, folder in benched(part).items():
-        for dtype in part.sizes.dtypes:
+    with ExitStack() as closing:
+        contenders = started(part, closing, commands)
+        for name, _, dtype in models:
             with part.guarded(f"{name}, {dtype}"):
-                rows += one(part, name, folder, dtype, texts)
+                rows += one(part, closing, name, dtype, commands, contenders)
                 part.save(rows=rows)
 
 
@@ -37,18 +46,23 @@ def benched(part: Part) -> dict[str, Path]:
     return {name: folders[name] for name in plan.BENCHED if name in folders} or {"small": folders["small"]}
 
 
-def one(part: Part, name: str, folder: Path, dtype: str, texts: Path) -> list[dict]:
+def one(part: Part, closing: ExitStack, name: str, dtype: str, commands: dict, contenders: dict) -> list[dict]:
     label = f"{name}, {dtype}"
-    with ExitStack() as closing:
-        bursts: dict[str, dict] = {}
-        if ours := started(part, closing, f"{label}, penstock", ours_command(part, folder, dtype, texts)):
-            bursts |= {f"penstock | {how}": partial(ours.burst, wanted) for how, wanted in ours_bursts(part).items()}
-        if part.torch and (peer := started(part, closing, f"{label}, torch", peer_command(part, folder, dtype, texts))):
-            ways = checked(part, label, name, peer, ["padded", "varlen", "nested"])
+    bursts: dict[str, dict] = {}
+    ours = contenders.get(f"{label}, penstock")
+    part.check(f"{label}: penstock's forward", int(ours is not None), "starts", ours is not None)
+    if ours:
+        bursts |= {f"penstock | {how}": partial(ours.burst, wanted) for how, wanted in ours_bursts(part).items()}
+    torch = f"{label}, torch"
+    if peer := contenders.get(torch):
+        ways = working(part, label, name, peer)
+        if ways != ["padded", PACKED[0]]:
+            # What failed may have left the device unusable for that process.
+            peer.close()
+            peer = started(part, closing, {torch: commands[torch]}).get(torch)
+        if peer:
             bursts |= {f"torch | {how}": partial(peer.burst, wanted) for how, wanted in peer_bursts(part, ways).items()}
-        if not ours:
-            part.check(f"{label}: penstock's forward", 0, "starts", False)
-        measured = in_turn(part, label, bursts)
+    measured = in_turn(part, label, bursts)
     return [row(part, name, dtype, who, rounds) for who, rounds in measured.items()]
 
 
@@ -74,15 +88,23 @@ def in_turn(part: Part, label: str, bursts: dict) -> dict:
     return {who: rounds for who, rounds in measured.items() if who not in broken}
 
 
-def started(part: Part, closing: ExitStack, what: str, command: list) -> Contender | None:
-    try:
-        contender = Contender(command, patience=PATIENCE)
-    except (OSError, SystemExit) as error:
-        part.note(f"{what} did not start: {error}")
-        return None
-    closing.callback(contender.close)
-    part.save(versions={**part.data.get("versions", {}), what.rpartition(", ")[2]: contender.version})
-    return contender
+def started(part: Part, closing: ExitStack, commands: dict[str, list]) -> dict[str, Contender]:
+    """Those that start, all at once: most of the time goes into imports and reading weights."""
+
+    def start(what: str) -> tuple[str, Contender] | None:
+        try:
+            return what, Contender(commands[what], patience=PATIENCE)
+        except (OSError, SystemExit, ValueError) as error:
+            part.note(f"{what} did not start: {error}")
+            return None
+
+    with ThreadPoolExecutor(len(commands)) as threads:
+        contenders = dict(filter(None, threads.map(start, commands)))
+    for contender in contenders.values():
+        closing.callback(contender.close)
+    versions = {what.rpartition(", ")[2]: contender.version for what, contender in contenders.items()}
+    part.save(versions=part.data.get("versions", {}) | versions)
+    return contenders
 
 
 def ours_command(part: Part, folder: Path, dtype: str, texts: Path) -> list:
@@ -118,27 +140,38 @@ def peer_bursts(part: Part, ways: list[str]) -> dict[str, dict]:
     return bursts | {f"mixed, packed, {how}": {"how": how, **packed} for how in ways if how != "padded"}
 
 
-def checked(part: Part, label: str, name: str, peer: Contender, tried: list[str]) -> list[str]:
-    """The ways of the peer that work here, after a look at what they compute."""
+def working(part: Part, label: str, name: str, peer: Contender) -> list[str]:
+    """The ways of the peer that work here: padded, and the first of those that pack. Another is not tried where it is
+    not needed, because an error on the device would take the others with it."""
+    ways = [how for how in ("padded",) if works(part, label, name, peer, how)]
+    return ways + list(islice((how for how in PACKED if works(part, label, name, peer, how)), 1))
+
+
+def works(part: Part, label: str, name: str, peer: Contender, how: str) -> bool:
+    """Whether this way of the peer works here, after a look at what it computes. Whatever fails in it ends nothing."""
+    try:
+        least = least_cosine(part, name, peer.burst({"check": CHECKED, "ways": [how]})[how])
+    except (Exception, SystemExit) as error:  # noqa: BLE001: a peer's failure must not take our figures
+        part.note(f"{label}: torch, {how}, left out: {error}")
+        return False
+    if least is None:
+        part.note(f"{label}: no reference outputs, so those of torch, {how}, are not checked")
+    else:
+        part.check(f"{label}: torch, {how}, least cosine to the reference", least, f"≥ {plan.HALF_COSINE_MIN:g}", least >= plan.HALF_COSINE_MIN)
+    return True
+
+
+def least_cosine(part: Part, name: str, rows: list | str) -> float | None:
+    """Of the peer's first vectors to the reference's, where there are any; the peer may say why it has none."""
+    if isinstance(rows, str):
+        raise SystemExit(rows)
     path = part.work / "reference" / f"{name}.json"
-    texts = part.work / "reference" / "texts.jsonl"
     if not path.exists():
-        part.note(f"{label}: no reference outputs, so the peer's are not checked")
-    answers = peer.burst({"check": CHECKED, "ways": tried})
-    ways = []
-    for how, rows in answers.items():
-        if isinstance(rows, str):
-            part.note(f"{label}: torch, {how}, left out: {rows}")
-            continue
-        ways.append(how)
-        if path.exists():
-            # The reference's texts begin with two of their own, then come the workload's in order.
-            known = {text: row for text, row in zip(read_texts(texts), json.loads(path.read_text())["rows"], strict=True)}
-            pairs = [(row, known[text]) for row, text in zip(rows, workload.mixed()) if text in known]
-            least = min(cosine(a, b) for a, b in pairs)
-            part.check(f"{label}: torch, {how}, least cosine to the reference", least, f"≥ {plan.HALF_COSINE_MIN:g}", least >= plan.HALF_COSINE_MIN)
-    # Nested tensors are the second choice where attention over cu_seqlens is missing.
-    return [how for how in ways if how != "nested" or "varlen" not in ways]
+        return None
+    # The reference's texts begin with two of their own, then come the workload's in order.
+    references = json.loads(path.read_text())["rows"]
+    known = dict(zip(read_texts(part.work / "reference" / "texts.jsonl"), references, strict=True))
+    return min(cosine(row, known[text]) for row, text in zip(rows, workload.mixed()) if text in known)
 
 
 def read_texts(path: Path) -> list[str]:

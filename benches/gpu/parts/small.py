@@ -10,11 +10,11 @@ from harness.server import Server
 from .. import plan, workload
 from ..part import Part
 from .forward import benched, in_turn, ours_command, started
-from .serving import one, options, threads
+from .serving import loaded, options, threads
 
 WAYS = {"graphs": [], "launch by launch": ["--no-graphs"]}
 SERVED = {"graphs": "true", "launch by launch": "false"}
-FIGURES = ("tokens_per_second", "texts_per_second", "batch_ms_p50")
+FIGURES = ("tokens_per_second", "texts_per_second", "batch_ms_p50", "batch_ms_p99")
 
 
 def run(part: Part) -> None:
@@ -31,15 +31,17 @@ def run(part: Part) -> None:
             how = f"one text of {part.sizes.single_tokens} tokens, {way}"
             chosen = [*options(part, dtype), f"--cuda-graphs={chosen}"]
             with part.guarded(f"{name}, {dtype}, {how}"), closing(Server(folder, threads(part), chosen, name="bench", log=sys.stderr)) as server:
-                singles.append(one(part, server, name, dtype, how, single, (1, 1)))
+                singles += loaded(part, server, name, dtype, how, single, (1, (1,)))
                 part.save(singles=singles)
 
 
 def forward(part: Part, name: str, folder, dtype: str, texts) -> list[dict]:
     with ExitStack() as ending:
+        command = ours_command(part, folder, dtype, texts)
+        contenders = started(part, ending, {f"{name}, {dtype}, {way}": [*command, *flags] for way, flags in WAYS.items()})
         bursts = {}
-        for way, flags in WAYS.items():
-            ours = started(part, ending, f"{name}, {dtype}, {way}", [*ours_command(part, folder, dtype, texts), *flags])
+        for way in WAYS:
+            ours = contenders.get(f"{name}, {dtype}, {way}")
             part.check(f"{name}: penstock's forward, {way}", int(ours is not None), "starts", ours is not None)
             if ours:
                 bursts |= {(how, way): partial(ours.burst, wanted) for how, wanted in shapes(part).items()}

@@ -13,6 +13,7 @@ use penstock_benches::load::{Adapter, Feed};
 use penstock_benches::workload;
 use penstock_models::{self as models, LoadOptions};
 use serde::Serialize;
+use tokio::runtime::Builder;
 
 /// Closed-loop and open-loop load, several targets interleaved.
 #[derive(Parser)]
@@ -39,6 +40,9 @@ struct Arguments {
     /// gRPC connections for each target. HTTP/1.1 opens as many as requests are on their way.
     #[arg(long, default_value_t = 4)]
     connections: usize,
+    /// Threads of the client. The server that is measured needs the cores, so one; for a GPU that is too little.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
     /// Bursts of each target for each load.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
@@ -61,13 +65,23 @@ struct Report {
     rows: Vec<Row>,
 }
 
-// One thread: the server that is measured needs the other cores.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let mut runtime = match arguments.threads {
+        0 | 1 => Builder::new_current_thread(),
+        threads => {
+            let mut runtime = Builder::new_multi_thread();
+            runtime.worker_threads(threads);
+            runtime
+        }
+    };
+    runtime.enable_all().build()?.block_on(run(&arguments))
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
     let texts = workload::texts(arguments.texts.as_deref())?;
     let described = workload::describe(arguments.texts.as_deref(), &texts);
-    let tokens = count_tokens(&arguments, &texts)?;
+    let tokens = count_tokens(arguments, &texts)?;
     let feed = Arc::new(Feed::new(texts, tokens, arguments.texts_per_request.max(1)));
     let closed = arguments.concurrency.iter().map(|&c| Manner::Concurrency(c));
     let manners: Vec<Manner> = closed
