@@ -273,6 +273,28 @@ async fn far_behind_there_are_fewer_transactions() {
     rig.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_slower_than_the_poll_interval_keeps_its_place_in_the_group() {
+    let slow = Arc::new(AtomicBool::new(false));
+    let wrap = failing(Fault::Slow(Duration::from_secs(5)), &slow);
+    // A full house: nothing is asked for while the model computes.
+    let impatient = format!(
+        "in_flight_records_max = 1\n{}\"max.poll.interval.ms\" = \"4000\"\n",
+        attentive()
+    );
+    let rig = Rig::start(&impatient, Some(wrap)).await;
+    slow.store(true, Ordering::SeqCst);
+    rig.send(&[text(b"a"), text(b"b"), text(b"c")]);
+    check(&rig.receive(3), &[SCORED; 3]);
+    assert!(rig.is_silent(), "a record was scored twice");
+    for kind in ["revoked", "lost"] {
+        let changes = format!("penstock_kafka_rebalances_total{{route=\"reviews\",kind=\"{kind}\"}}");
+        assert_eq!(rig.value(&changes), 0.0, "{kind}");
+    }
+    slow.store(false, Ordering::SeqCst);
+    rig.close().await;
+}
+
 /// A client that soon hears of changes in its group.
 fn attentive() -> String {
     let session = rig::SESSION_MS;
