@@ -4,106 +4,26 @@ tools/chaos runs them long, the end-to-end tests some of them short: the same co
 is what the short one watches over.
 """
 
-import random
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from .broker import PORTS_EACH, Cluster, free_ports
 from .instance import Instance
-from .stream import SESSION, Stream
+from .members import scale, storm
+from .outages import broker_away, broker_restarted, disk_full, no_output_topic, not_writable, one_of_three_brokers
+from .stage import Outcome, Stage, filled, leave, outcome, paired, points, strike, struck
+from .stream import Stream
 from .topics import until
-from .verify import Verdict
+from .zombies import namesake, namesake_late, zombie
 
-# Of the records that are left when the last thing befalls the stream: what comes after everything is over proves
-# nothing.
-TAIL = 0.1
-# Within a commit interval of 100 ms and a bit: any moment of a transaction can be hit.
-JITTER = 0.15
-# Where a partition's only broker goes away. Apache Kafka 4.4.0, back from a kill, ends a transaction that timed out
-# meanwhile without a mark in partitions that have no leader yet; what was to be undone then counts with the same
-# producer's next transaction. So a transaction must outlast the time until the broker is back, and a session that.
-OUTLASTING = {"transaction_timeout": "60s", "client": {"session.timeout.ms": "60000"}}
-
-
-@dataclass
-class Outcome:
-    """Of one case."""
-
-    verdict: Verdict
-    figures: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass
-class Stage:
-    """Where cases run: folders, brokers, numbers."""
-
-    folder: Path
-    records: int
-    seed: int
-    cluster: Cluster
-    # How often or how long something befalls the stream, 1 for the long form.
-    share: float = 1.0
-    streams: list[Stream] = field(default_factory=list)
-    clusters: list[Cluster] = field(default_factory=list)
-
-    def stream(self, name: str, cluster: Cluster | None = None, **route) -> Stream:
-        self.streams.append(Stream(cluster or self.cluster, self.folder, name, self.seed, **route))
-        return self.streams[-1]
-
-    def brokers(self, count: int) -> Cluster:
-        """A cluster for one case alone."""
-        folder = self.folder / f"brokers-{len(self.clusters) + 1}"
-        cluster = Cluster(folder, free_ports(count * PORTS_EACH), count, min_insync=min(2, count))
-        self.clusters.append(cluster)
-        return cluster.up()
-
-    def times(self, many: int) -> int:
-        return max(2, round(many * self.share))
-
-    def end(self) -> None:
-        for one in self.streams:
-            one.end()
-        for one in self.clusters:
-            # The logs stay; whoever made the folder removes it.
-            one.down(keep=True)
-        self.streams.clear()
-        self.clusters.clear()
-
-
-def points(rng: random.Random, count: int, records: int) -> list[int]:
-    """Positions in the stream at which something happens."""
-    return sorted(rng.randrange(int(records * (1 - TAIL))) for _ in range(count))
-
-
-def outcome(stream: Stream, twice_allowed: bool = False, may_end: bool = False, **figures: int) -> Outcome:
-    """The end of every case: the rest is done, everybody drains, what came out is held against what went in.
-
-    Unless `may_end`, no instance may have ended by itself: it serves more than this stream.
-    """
-    stream.wait_end()
-    stream.stop()
-    verdict = stream.verdict(twice_allowed)
-    if stream.gave_up() and not may_end:
-        verdict.add("servers that ended by themselves", stream.gave_up())
-    figures |= {"aborted copies hidden": stream.hidden(), "ended by itself": stream.gave_up()}
-    return Outcome(verdict, {"records": len(stream.sent)} | figures)
-
-
-def filled(stage: Stage, name: str, poison_share: float = 0.0, **route) -> Stream:
-    stream = stage.stream(name, **route)
-    stream.make(stage.records, poison_share)
-    stream.feed()
-    return stream
-
-
-def strike(stream: Stream, point: int, fed: int | None = None) -> bool:
-    """Waits until the stream is past a point and some way into a transaction; false where all that was fed is over."""
-    stream.wait_committed(point)
-    time.sleep(stream.rng.uniform(0, JITTER))
-    fed = len(stream.sent) if fed is None else fed
-    return len(stream.sent) - stream.left() < fed
+# The cases of `poison` take no value from so many bytes on; the sentences are far below it.
+RECORD_BYTES_MAX = 16 << 10
+# What the metric of dead letters calls what is wrong.
+REASONS = {
+    "not UTF-8": "not_utf8",
+    "not JSON": "not_json",
+    "field missing": "field_missing",
+    "field not a string": "field_not_text",
+    "too large": "too_large",
+}
 
 
 def calm(stage: Stage) -> Outcome:
@@ -114,10 +34,29 @@ def calm(stage: Stage) -> Outcome:
 
 
 def poison(stage: Stage) -> Outcome:
-    """1 % of the values are not UTF-8, not JSON, or lack the text"""
-    stream = filled(stage, "poison", poison_share=0.01)
-    stream.instance()
-    return outcome(stream, poison=sum(1 for one in stream.sent if one.poison))
+    """1 % of the values are not UTF-8, not JSON, too large, or lack the text, and 1 % are null"""
+    stream = stage.stream("poison", record_bytes_max=f"{RECORD_BYTES_MAX >> 10}KiB")
+    sent = stream.make(stage.records, 0.01, tombstone_share=0.01, too_large=RECORD_BYTES_MAX)
+    stream.feed()
+    one = stream.instance()
+    stream.wait_end()
+    until(lambda: one.metric("penstock_kafka_records_total") == len(sent), "every record counted")
+    counts = {poison: sum(1 for one in sent if one.poison == poison) for poison in REASONS}
+    wrong = miscounted(one, counts)
+    tombstones = sum(1 for one in sent if one.value is None)
+    done = outcome(stream, poison=sum(counts.values()), tombstones=tombstones)
+    for fault in wrong:
+        done.verdict.add("dead letters with another reason", fault)
+    for what in (*counts, "tombstones"):
+        if not counts.get(what, tombstones):
+            done.verdict.add("kinds of records that never came", what)
+    return done
+
+
+def miscounted(one: Instance, counts: dict[str, int]) -> list[str]:
+    """Reasons of which the server counted more dead letters, or fewer, than there is poison."""
+    found = {poison: one.metric("penstock_dead_letters_total", reason=REASONS[poison]) or 0 for poison in counts}
+    return [f"{poison}: {found[poison]:.0f}, not {count}" for poison, count in counts.items() if found[poison] != count]
 
 
 def killed(stage: Stage, named: bool = True) -> Outcome:
@@ -137,191 +76,13 @@ def killed_without_a_name(stage: Stage) -> Outcome:
     return killed(stage, named=False)
 
 
-def struck(outcome: Outcome, what: str, wanted: int) -> Outcome:
-    """A case in which nothing happened while there was work is no proof."""
-    if outcome.figures[what] < wanted:
-        outcome.verdict.add(f"{what} came too late: wanted {wanted}, while there was work", outcome.figures[what])
-    return outcome
-
-
 def one_of_two_killed(stage: Stage) -> Outcome:
     """two instances, one gets SIGKILL and stays away"""
     stream = paired(stage, "one-of-two")
     stream.feed()
     kills = int(strike(stream, stream.rng.randrange(stage.records // 3)))
     stream.instances[0].kill()
-    return struck(outcome(stream, kills=kills), "kills", 1)
-
-
-def paired(stage: Stage, name: str) -> Stream:
-    """Two instances with six partitions each, and records that are not fed yet."""
-    stream = stage.stream(name)
-    stream.make(stage.records)
-    stream.instance(), stream.instance()
-    until(lambda: stream.topics.shares(stream.name) == [6, 6], "two members")
-    return stream
-
-
-def broker_restarted(stage: Stage) -> Outcome:
-    """the broker gets SIGTERM, later SIGKILL, and comes back each time"""
-    stream = stage.stream("broker-restarted", **OUTLASTING)
-    sent = stream.make(stage.records)
-    stream.instance()
-    restarts, half = 0, len(sent) // 2
-    for halt, part in ((stage.cluster.stop, sent[:half]), (stage.cluster.kill, sent[half:])):
-        stream.feed(part)
-        restarts += strike(stream, part[0].id + stream.rng.randrange(half // 2), fed=part[-1].id + 1)
-        halt(1)
-        stage.cluster.start(1)
-    return struck(outcome(stream, restarts=restarts), "restarts", 2)
-
-
-def one_of_three_brokers(stage: Stage) -> Outcome:
-    """three brokers, min.insync.replicas = 2, one gets SIGKILL and stays away"""
-    cluster = stage.brokers(3)
-    stream = filled(stage, "one-of-three", cluster=cluster)
-    stream.instance()
-    kills = int(strike(stream, stream.rng.randrange(stage.records // 3)))
-    cluster.kill(stream.rng.choice(cluster.numbers()))
-    return struck(outcome(stream, kills=kills), "kills", 1)
-
-
-def storm(stage: Stage) -> Outcome:
-    """an instance joins or leaves every 2 s for a minute"""
-    stream = stage.stream("storm")
-    stream.make(stage.records)
-    steps = stage.times(30)
-    joined = left = 0
-    for step in range(steps):
-        begun = time.monotonic()
-        part = stage.records // steps
-        stream.feed(stream.sent[step * part : (step + 1) * part if step + 1 < steps else None])
-        running = stream.running()
-        if len(running) < 2 or (len(running) < 4 and stream.rng.random() < 0.5):
-            idle = [one for one in stream.instances if one.process is None]
-            stream.rng.choice(idle).start() if len(stream.instances) == 4 else stream.instance(named=False)
-            joined += 1
-        else:
-            leave(stream.rng.choice(running))
-            left += 1
-        time.sleep(max(0.0, begun + 2 - time.monotonic()))
-    return outcome(stream, joined=joined, left=left)
-
-
-def leave(one: Instance) -> None:
-    """SIGTERM; it must drain."""
-    # Before it listens it has nothing to drain, and no handler yet.
-    until(lambda: one.is_live() or one.must_run(), "the server to listen")
-    if code := one.stop():
-        raise SystemExit(f"an instance ended with {code} after SIGTERM; its log is {one.log}")
-
-
-def zombie(stage: Stage) -> Outcome:
-    """SIGSTOP for longer than the session timeout, then SIGCONT: it wakes up in a transaction that is over"""
-    stream = paired(stage, "zombie")
-    one, rounds, naps = stream.instances[0], stage.times(3), 0
-    for step in range(rounds):
-        part = stream.sent[step * stage.records // rounds : (step + 1) * stage.records // rounds]
-        until(lambda: stream.topics.shares(stream.name) == [6, 6] or stream.keep_up(), "two members")
-        stream.feed(part)
-        naps += strike(stream, part[0].id + stream.rng.randrange(len(part) // 2), fed=part[-1].id + 1)
-        one.freeze()
-        begun = time.monotonic()
-        # The other one goes on with its own, and with those of the sleeper once it is missed.
-        stream.wait_committed(part[-1].id + 1)
-        time.sleep(max(0.0, begun + SESSION + 2 - time.monotonic()))
-        one.thaw()
-    return struck(outcome(stream, may_end=True, naps=naps), "naps", rounds)
-
-
-def no_output_topic(stage: Stage) -> Outcome:
-    """the output topic does not exist at first"""
-    stream = filled(stage, "no-topic", output=False)
-    one = stream.instance()
-    waits(one, stream.output)
-    stream.topics.make(stream.output)
-    one.wait_ready()
-    return outcome(stream)
-
-
-def waits(one: Instance, named: str) -> None:
-    """It serves the rest, is not ready, and its log names what is missing."""
-    until(lambda: one.is_live() or one.must_run(), "the server to listen")
-    until(lambda: named in one.said() or one.must_run(), f"{named!r} in {one.log}")
-    until(lambda: not one.is_ready() and one.is_live() or one.must_run(), "not ready, and alive")
-
-
-def not_writable(stage: Stage) -> Outcome:
-    """the broker's rights forbid writing to the output topic at first"""
-    client = stage.cluster.client("sasl_plaintext")
-    brokers = client.pop("bootstrap.servers")
-    stream = filled(stage, "not-writable", client=client, brokers=brokers)
-    stream.topics.deny_write(stream.output)
-    one = stream.instance()
-    waits(one, f"topic {stream.output} does not take records")
-    early = stream.group.total()
-    stream.topics.allow_write(stream.output)
-    one.wait_ready()
-    done = outcome(stream)
-    if early:
-        done.verdict.add("records committed before they could be written", early)
-    return done
-
-
-def broker_away(stage: Stage) -> Outcome:
-    """no broker is there when the server starts"""
-    stream = filled(stage, "broker-away")
-    stage.cluster.stop(1)
-    one = stream.instance()
-    try:
-        waits(one, stage.cluster.bootstrap())
-    finally:
-        stage.cluster.start(1)
-    one.wait_ready()
-    return outcome(stream)
-
-
-def disk_full(stage: Stage) -> Outcome:
-    """the broker's disk is full under load, until somebody makes room"""
-    cluster = stage.brokers(1)
-    stream = filled(stage, "disk-full", cluster=cluster, **OUTLASTING)
-    stream.instance()
-    full = int(strike(stream, stream.rng.randrange(stage.records // 3)))
-    cluster.fill_disk(1)
-    # A broker whose only disk fails ends by itself.
-    until(lambda: not cluster.alive(1), "the broker to notice")
-    cluster.start(1)
-    return struck(outcome(stream, **{"full disks": full}), "full disks", 1)
-
-
-def scale(stage: Stage) -> Outcome:
-    """two processes, then four, then three, then four share twelve partitions"""
-    stream = stage.stream("scale")
-    sent = stream.make(stage.records)
-    quarter = [sent[part * len(sent) // 4 : (part + 1) * len(sent) // 4] for part in range(4)]
-    stream.instance(named=False), stream.instance(named=False)
-    shared(stream, [6, 6], quarter[0])
-    stream.instance(named=False), stream.instance(named=False)
-    shared(stream, [3, 3, 3, 3], quarter[1])
-    leave(stream.instances[0])
-    shared(stream, [4, 4, 4], quarter[2])
-    stream.instances[0].start()
-    shared(stream, [3, 3, 3, 3], quarter[3])
-    return outcome(stream, processes=4)
-
-
-def shared(stream: Stream, shares: list[int], part: list) -> None:
-    """Once everyone has its share, everyone must get records of what then comes."""
-    until(lambda: stream.topics.shares(stream.name) == shares, f"partitions shared as {shares}")
-    before = {one.log: scored(one) for one in stream.running()}
-    stream.feed(part)
-    stream.wait_committed(part[-1].id + 1)
-    for one in stream.running():
-        until(lambda one=one: scored(one) > before[one.log], f"records for {one.log.parent.name}")
-
-
-def scored(one: Instance) -> float:
-    return one.metric("penstock_kafka_records_total") or 0.0
+    return struck(outcome(stream, by_java=True, kills=kills), "kills", 1)
 
 
 def at_least_once(stage: Stage) -> Outcome:
@@ -360,6 +121,8 @@ CASES: dict[str, Callable[[Stage], Outcome]] = {
     "drained": drained,
     "storm": storm,
     "zombie": zombie,
+    "namesake": namesake,
+    "namesake-late": namesake_late,
     "scale": scale,
     "broker-restarted": broker_restarted,
     "one-of-three-brokers": one_of_three_brokers,

@@ -16,6 +16,8 @@ BINARY = Path(os.environ.get("PENSTOCK_BINARY", ROOT / "target/release/penstock"
 # An encoder with tiny random weights: the real line from end to end, at the speed that large runs need.
 TINY = ROOT / "models/tests/families/bert"
 STOP_TIMEOUT = 120.0
+# What a server ends with that can't go on and wants to be started again.
+AGAIN = 75
 
 
 def toml(value) -> str:
@@ -60,8 +62,10 @@ class Instance:
         return self.process is not None and self.process.poll() is None
 
     def keep_up(self) -> None:
-        """What a supervisor does: starts it again where it ended by itself."""
-        if self.process is not None and self.process.poll() is not None:
+        """What a supervisor does: starts it again where it ended by itself to be started again."""
+        if self.process is not None and not self.alive():
+            if self.process.poll() != AGAIN:
+                self.must_run()
             self.gave_up += 1
             self.start()
 
@@ -91,6 +95,11 @@ class Instance:
             process.kill()
             process.wait()
             raise
+
+    def stay_away(self) -> int:
+        """The exit code of one that has ended by itself and is not started again."""
+        process, self.process = self.process, None
+        return process.wait(STOP_TIMEOUT)
 
     def end(self) -> None:
         """Away with it, whatever it does."""

@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Producer
@@ -16,6 +17,8 @@ RESTS = "in the rain|without a word|for three days|as nobody had hoped|near the 
 
 # The first byte of what can never be UTF-8.
 NOT_UTF8 = b"\xff\xfe not a text"
+# Poison of which the dead letter has no value: it would be as large.
+TOO_LARGE = "too large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,13 @@ def texts(rng: random.Random, count: int = 1000) -> list[str]:
     return [sentences(rng, min(120, int(rng.lognormvariate(2.2, 0.9)) + 1)) for _ in range(count)]
 
 
-def poisons(number: int) -> dict[str, bytes]:
-    """A value for each way in which a record's value can be wrong, told apart by `number`."""
-    return {
+def poisons(number: int, too_large: int = 0) -> dict[str, bytes]:
+    """A value for each way in which a record's value can be wrong, told apart by `number`.
+
+    Where `too_large` says from how many bytes on the route takes no value, one of these ways is to have them.
+    """
+    large = {TOO_LARGE: json.dumps({"id": number, "text": "x" * too_large}).encode()} if too_large else {}
+    return large | {
         "not UTF-8": NOT_UTF8 + str(number).encode(),
         "not JSON": b'{"id": %d, "text": "cut' % number,
         "field missing": json.dumps({"id": number, "body": "elsewhere"}).encode(),
@@ -57,7 +64,15 @@ def poisons(number: int) -> dict[str, bytes]:
     }
 
 
-def make(seed: int, count: int, partitions: int, poison_share: float = 0.0, timestamp: int = 0) -> list[Sent]:
+def make(
+    seed: int,
+    count: int,
+    partitions: int,
+    poison_share: float = 0.0,
+    timestamp: int = 0,
+    tombstone_share: float = 0.0,
+    too_large: int = 0,
+) -> list[Sent]:
     """`count` records from a seed, a millisecond apart up to now; the same seed makes the same ones at another time."""
     rng = random.Random(seed)
     timestamp = timestamp or now_ms() - count
@@ -67,8 +82,11 @@ def make(seed: int, count: int, partitions: int, poison_share: float = 0.0, time
         partition = rng.randrange(partitions)
         poison = ""
         value = json.dumps({"id": number, "text": rng.choice(pool)}).encode()
-        if rng.random() < poison_share:
-            poison, value = rng.choice(list(poisons(number).items()))
+        drawn = rng.random()
+        if drawn < poison_share:
+            poison, value = rng.choice(list(poisons(number, too_large).items()))
+        elif drawn < poison_share + tombstone_share:
+            value = None
         key = b"key-%d" % (number % 997)
         headers = (("id", b"%d" % number), ("traceparent", traceparent(number)))
         made.append(Sent(number, partition, key, value, headers, timestamp + number, poison))
@@ -93,32 +111,46 @@ def traceparent(number: int) -> bytes:
     return b"00-%032x-%016x-01" % (number + 1, number + 1)
 
 
-def produce(client: dict[str, str], topic: str, sent: list[Sent]) -> None:
-    """Each into its partition, in order; returns when the broker has them all."""
-    options = {
-        "enable.idempotence": True,
-        "linger.ms": 20,
-        "queue.buffering.max.messages": 1_000_000,
-        "compression.type": "lz4",
-    }
-    producer = Producer(client | options)
-    failed: list[str] = []
+class Feeder:
+    """Puts each record into its partition, in order."""
 
-    def delivered(error, message):
+    def __init__(self, client: dict[str, str], topic: str):
+        options = {
+            "enable.idempotence": True,
+            "linger.ms": 20,
+            "queue.buffering.max.messages": 1_000_000,
+            "compression.type": "lz4",
+        }
+        self.topic, self.producer = topic, Producer(client | options)
+        # What the broker said of those that it has not.
+        self.failed: list[str] = []
+
+    def send(self, sent: Sequence[Sent]) -> None:
+        for one in sent:
+            self.producer.produce(
+                self.topic,
+                one.value,
+                one.key,
+                one.partition,
+                on_delivery=self.delivered,
+                timestamp=one.timestamp,
+                headers=list(one.headers),
+            )
+            self.producer.poll(0)
+
+    def delivered(self, error, message) -> None:
         if error is not None:
-            failed.append(f"{topic} [{message.partition()}]: {error}")
+            self.failed.append(f"{self.topic} [{message.partition()}]: {error}")
 
-    for one in sent:
-        producer.produce(
-            topic,
-            one.value,
-            one.key,
-            one.partition,
-            on_delivery=delivered,
-            timestamp=one.timestamp,
-            headers=list(one.headers),
-        )
-        producer.poll(0)
-    left = producer.flush(120)
-    if left or failed:
-        raise SystemExit(f"{left + len(failed)} of {len(sent)} records did not reach {topic}: {failed[:1]}")
+    def close(self) -> None:
+        """Returns when the broker has them all."""
+        left = self.producer.flush(120)
+        if left or self.failed:
+            raise SystemExit(f"{left + len(self.failed)} records did not reach {self.topic}: {self.failed[:1]}")
+
+
+def produce(client: dict[str, str], topic: str, sent: Sequence[Sent]) -> None:
+    """Each into its partition, in order; returns when the broker has them all."""
+    feeder = Feeder(client, topic)
+    feeder.send(sent)
+    feeder.close()

@@ -40,8 +40,8 @@ class Stream:
 
     # What goes in.
 
-    def make(self, count: int, poison_share: float = 0.0) -> list[Sent]:
-        self.sent = records.make(self.seed, count, PARTITIONS, poison_share)
+    def make(self, count: int, poison_share: float = 0.0, **more) -> list[Sent]:
+        self.sent = records.make(self.seed, count, PARTITIONS, poison_share, **more)
         return self.sent
 
     def feed(self, sent: list[Sent] | None = None) -> None:
@@ -83,11 +83,13 @@ class Stream:
         ]
         return "\n".join(parts)
 
-    def instance(self, named: bool = True, **route) -> Instance:
+    def instance(self, named: bool = True, name: str = "", **route) -> Instance:
         """A new one, started. A named one has its partitions back at once when it is started again; one without a
-        name has a new name each time, and its partitions wait until the old one is missed."""
+        name has a new name each time, and its partitions wait until the old one is missed. Two of one name fence each
+        other."""
         number = len(self.instances) + 1
-        one = Instance(self.folder / f"instance-{number}", self.config(f"i{number}" if named else "", **route))
+        name = name or (f"i{number}" if named else "")
+        one = Instance(self.folder / f"instance-{number}", self.config(name, **route))
         self.instances.append(one)
         return one.start()
 

@@ -121,6 +121,12 @@ class Topics:
         found = self.admin.list_offsets(wanted, isolation_level=level, request_timeout=20)
         return {one.partition: future.result().offset for one, future in found.items()}
 
+    def held_back(self, name: str) -> dict[int, tuple[int, int]]:
+        """Of each partition in which an open transaction hides something, where readers of committed records are
+        stopped, and its end."""
+        committed, ends = self.ends(name), self.ends(name, committed=False)
+        return {one: (committed[one], end) for one, end in ends.items() if committed[one] < end}
+
     def settled(self, name: str) -> dict[int, int] | None:
         """The ends, once no open transaction hides anything before them."""
         ends = self.ends(name)

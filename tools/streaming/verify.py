@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .records import Sent
+from .records import TOO_LARGE, Sent
 from .topics import Record
 
 # Examples of a fault that are named; the count says how many there are.
@@ -140,9 +140,12 @@ def check_output(verdict: Verdict, sent: Sent, record: Record, model: str, field
 
 
 def check_dead(verdict: Verdict, sent: Sent, record: Record, offsets: dict | None, topic: str) -> None:
-    if record.value != sent.value:
+    left_out = sent.poison == TOO_LARGE
+    if record.value != (None if left_out else sent.value):
         verdict.add("dead letters with another value", sent.id)
-    if not record.header(CODE) or not record.header(MESSAGE):
+    code, message = record.header(CODE), record.header(MESSAGE)
+    # Of a value that is left out the reason says how large it was.
+    if not code or not message or (left_out and b"%d" % len(sent.value) not in message):
         verdict.add("dead letters without a reason", sent.id)
     source = tuple(record.header(name) for name in SOURCE)
     if offsets is not None:

@@ -3,7 +3,7 @@
 import pytest
 
 from streaming.broker import PORTS_EACH, Cluster, free_ports
-from streaming.cases import Stage
+from streaming.stage import Stage
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from streaming.cases import outcome
 from streaming.records import now_ms
+from streaming.stage import outcome
 from streaming.topics import until
 
 RECORDS = 3_000

@@ -2,8 +2,9 @@
 
 import pytest
 
-from streaming.cases import filled, outcome, waits
+from streaming.outages import waits
 from streaming.properties import PASSWORD
+from streaming.stage import filled, outcome
 
 WRONG = "not-the-password-either"
 RECORDS = 1_000

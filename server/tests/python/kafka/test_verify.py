@@ -11,8 +11,9 @@ from streaming.topics import Record
 from streaming.verify import check
 
 SENT = records.make(seed=7, count=600, partitions=4, poison_share=0.05)
-# A tombstone among them.
+# A tombstone among them, and a value that is left out of its dead letter.
 SENT[100] = replace(SENT[100], value=None, poison="")
+SENT[101] = replace(SENT[101], value=b"x" * 5000, poison=records.TOO_LARGE)
 OFFSETS = records.offsets(SENT)
 FIELDS = frozenset({"label", "score"})
 
@@ -25,10 +26,12 @@ def output(one: records.Sent, offset: int) -> Record:
 
 def letter(one: records.Sent, offset: int) -> Record:
     partition, at = OFFSETS[one.id]
-    reason = (("penstock-error-code", b"INVALID_ARGUMENT"), ("penstock-error-message", b"not JSON"))
+    left_out = one.poison == records.TOO_LARGE
+    message, value = (b"5000 bytes", None) if left_out else (b"not JSON", one.value)
+    reason = (("penstock-error-code", b"INVALID_ARGUMENT"), ("penstock-error-message", message))
     source = {"topic": b"in", "partition": b"%d" % partition, "offset": b"%d" % at}
     headers = (*one.headers, *reason, *((f"penstock-source-{name}", value) for name, value in source.items()))
-    return Record(one.partition, offset, one.key, one.value, headers, one.timestamp)
+    return Record(one.partition, offset, one.key, value, headers, one.timestamp)
 
 
 def perfect() -> tuple[list[Record], list[Record]]:
@@ -150,6 +153,15 @@ def test_a_tombstone_that_was_scored_is_named():
     index = next(i for i, one in enumerate(outputs) if one.value is None)
     alter(outputs, index, value=b'{"label": "GOOD", "score": 0.5}')
     assert set(verdict(outputs, dead).faults) == {"tombstones with a value"}
+
+
+def test_of_a_value_that_was_left_out_the_dead_letter_says_the_size():
+    outputs, dead = perfect()
+    index = next(i for i, one in enumerate(dead) if one.value is None)
+    header(dead, index, "penstock-error-message", b"too large")
+    assert set(verdict(outputs, dead).faults) == {"dead letters without a reason"}
+    alter(dead, index, value=b"x" * 5000)
+    assert "dead letters with another value" in verdict(outputs, dead).faults
 
 
 def test_at_least_once_may_repeat_but_not_lose():

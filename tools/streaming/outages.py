@@ -1,0 +1,122 @@
+"""What the broker does to a stream: it goes away, is not there, does not take records."""
+
+import re
+from datetime import datetime
+
+from .instance import Instance
+from .stage import OUTLASTING, Outcome, Stage, filled, outcome, strike, struck
+from .topics import until
+
+# A call of the client that says nothing is given up after 15 s; a slow machine is a bit later.
+UNREADY_WITHIN = 30.0
+# Pauses between attempts that are looked at: 1 s, 2 s, 4 s.
+ATTEMPTS = 3
+
+
+def broker_restarted(stage: Stage) -> Outcome:
+    """the broker gets SIGTERM, later SIGKILL, and comes back each time"""
+    stream = stage.stream("broker-restarted", **OUTLASTING)
+    sent = stream.make(stage.records)
+    stream.instance()
+    restarts, half = 0, len(sent) // 2
+    for halt, part in ((stage.cluster.stop, sent[:half]), (stage.cluster.kill, sent[half:])):
+        stream.feed(part)
+        restarts += strike(stream, part[0].id + stream.rng.randrange(half // 2), fed=part[-1].id + 1)
+        halt(1)
+        stage.cluster.start(1)
+    return struck(outcome(stream, restarts=restarts), "restarts", 2)
+
+
+def one_of_three_brokers(stage: Stage) -> Outcome:
+    """three brokers, min.insync.replicas = 2, one gets SIGKILL and stays away"""
+    cluster = stage.brokers(3)
+    stream = filled(stage, "one-of-three", cluster=cluster)
+    stream.instance()
+    kills = int(strike(stream, stream.rng.randrange(stage.records // 3)))
+    cluster.kill(stream.rng.choice(cluster.numbers()))
+    return struck(outcome(stream, kills=kills), "kills", 1)
+
+
+def no_output_topic(stage: Stage) -> Outcome:
+    """the output topic does not exist at first"""
+    stream = filled(stage, "no-topic", output=False)
+    one = stream.instance()
+    waits(one, stream.output)
+    stream.topics.make(stream.output)
+    one.wait_ready()
+    return outcome(stream)
+
+
+def waits(one: Instance, named: str) -> None:
+    """It serves the rest, is not ready, and its log names what is missing."""
+    until(lambda: one.is_live() or one.must_run(), "the server to listen")
+    until(lambda: named in one.said() or one.must_run(), f"{named!r} in {one.log}")
+    until(lambda: not one.is_ready() and one.is_live() or one.must_run(), "not ready, and alive")
+
+
+def not_writable(stage: Stage) -> Outcome:
+    """the broker's rights forbid writing to the output topic at first"""
+    client = stage.cluster.client("sasl_plaintext")
+    brokers = client.pop("bootstrap.servers")
+    stream = filled(stage, "not-writable", client=client, brokers=brokers)
+    stream.topics.deny_write(stream.output)
+    one = stream.instance()
+    waits(one, f"topic {stream.output} does not take records")
+    early = stream.group.total()
+    stream.topics.allow_write(stream.output)
+    one.wait_ready()
+    done = outcome(stream)
+    if early:
+        done.verdict.add("records committed before they could be written", early)
+    return done
+
+
+def broker_away(stage: Stage) -> Outcome:
+    """no broker is there when the server starts"""
+    stream = filled(stage, "broker-away")
+    stage.cluster.stop(1)
+    one = stream.instance()
+    try:
+        misses(one, stage.cluster.bootstrap())
+    finally:
+        stage.cluster.start(1)
+    one.wait_ready()
+    return outcome(stream)
+
+
+def disk_full(stage: Stage) -> Outcome:
+    """the broker's disk is full under load, until somebody makes room"""
+    cluster = stage.brokers(1)
+    stream = filled(stage, "disk-full", cluster=cluster, **OUTLASTING)
+    one = stream.instance()
+    full = int(strike(stream, stream.rng.randrange(stage.records // 3)))
+    one.wait_ready()
+    cluster.fill_disk(1)
+    # A broker whose only disk fails ends by itself.
+    until(lambda: not cluster.alive(1), "the broker to notice")
+    misses(one, cluster.bootstrap())
+    cluster.start(1)
+    one.wait_ready()
+    return struck(outcome(stream, **{"full disks": full}), "full disks", 1)
+
+
+def misses(one: Instance, brokers: str) -> None:
+    """Without a broker it serves the rest and is not ready, its log says what is wrong and what to look at, and it
+    tries again after longer and longer pauses."""
+    until(lambda: one.is_live() or one.must_run(), "the server to listen")
+    until(lambda: not one.is_ready() or one.must_run(), "not ready", UNREADY_WITHIN)
+    said = re.compile(rf"not reading .*no broker of {re.escape(brokers)} answers: .*; check brokers")
+    until(lambda: said.search(one.said()) or one.must_run(), f"the brokers named in {one.log}")
+    until(lambda: len(attempts(one)) >= ATTEMPTS or one.must_run(), f"{ATTEMPTS} attempts in {one.log}")
+    if one.is_ready() or not one.is_live():
+        raise SystemExit(f"without a broker it must be alive and not ready; its log is {one.log}")
+    tried = attempts(one)
+    for (at, pause), (next_at, next_pause) in zip(tried, tried[1:], strict=False):
+        if next_pause <= pause or next_at - at < pause:
+            raise SystemExit(f"attempts, each with the pause after it, without growing pauses: {tried}; see {one.log}")
+
+
+def attempts(one: Instance) -> list[tuple[float, float]]:
+    """When it said that it does not read, and after what pause it wants to try again, both in seconds."""
+    found = re.findall(r"^(\S+) +ERROR .*: not reading .* retry_in=(\d+)s$", one.said(), re.MULTILINE)
+    return [(datetime.fromisoformat(at).timestamp(), float(pause)) for at, pause in found]

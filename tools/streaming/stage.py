@@ -1,0 +1,131 @@
+"""Where cases run, how something befalls a stream while there is work, and what each case ends with."""
+
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import console
+from .broker import PORTS_EACH, Cluster, free_ports
+from .instance import Instance
+from .stream import Stream
+from .topics import until
+from .verify import Verdict
+
+# Of the records that are left when the last thing befalls the stream: what comes after everything is over proves
+# nothing.
+TAIL = 0.1
+# Within a commit interval of 100 ms and a bit: any moment of a transaction can be hit.
+JITTER = 0.15
+# Where a partition's only broker goes away. Apache Kafka 4.4.0, back from a kill, ends a transaction that timed out
+# meanwhile without a mark in partitions that have no leader yet; what was to be undone then counts with the same
+# producer's next transaction. So a transaction must outlast the time until the broker is back, and a session that.
+OUTLASTING = {"transaction_timeout": "60s", "client": {"session.timeout.ms": "60000"}}
+
+
+@dataclass
+class Outcome:
+    """Of one case."""
+
+    verdict: Verdict
+    figures: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Stage:
+    """Where cases run: folders, brokers, numbers."""
+
+    folder: Path
+    records: int
+    seed: int
+    cluster: Cluster
+    # How often or how long something befalls the stream, 1 for the long form.
+    share: float = 1.0
+    streams: list[Stream] = field(default_factory=list)
+    clusters: list[Cluster] = field(default_factory=list)
+
+    def stream(self, name: str, cluster: Cluster | None = None, **route) -> Stream:
+        self.streams.append(Stream(cluster or self.cluster, self.folder, name, self.seed, **route))
+        return self.streams[-1]
+
+    def brokers(self, count: int) -> Cluster:
+        """A cluster for one case alone."""
+        folder = self.folder / f"brokers-{len(self.clusters) + 1}"
+        cluster = Cluster(folder, free_ports(count * PORTS_EACH), count, min_insync=min(2, count))
+        self.clusters.append(cluster)
+        return cluster.up()
+
+    def times(self, many: int, least: int = 2) -> int:
+        return max(least, round(many * self.share))
+
+    def end(self) -> None:
+        for one in self.streams:
+            one.end()
+        for one in self.clusters:
+            # The logs stay; whoever made the folder removes it.
+            one.down(keep=True)
+        self.streams.clear()
+        self.clusters.clear()
+
+
+def points(rng: random.Random, count: int, records: int) -> list[int]:
+    """Positions in the stream at which something happens."""
+    return sorted(rng.randrange(int(records * (1 - TAIL))) for _ in range(count))
+
+
+def outcome(
+    stream: Stream, twice_allowed: bool = False, may_end: bool = False, by_java: bool = False, **figures: int
+) -> Outcome:
+    """The end of every case: the rest is done, everybody drains, what came out is held against what went in.
+
+    Unless `may_end`, no instance may have ended by itself: it serves more than this stream. With `by_java`, another
+    client must read the same.
+    """
+    stream.wait_end()
+    stream.stop()
+    verdict = stream.verdict(twice_allowed)
+    for one in console.differences(stream.topics, stream.output, stream.topics.read(stream.output)) if by_java else ():
+        verdict.add("outputs that the Java client reads otherwise", one)
+    if stream.gave_up() and not may_end:
+        verdict.add("servers that ended by themselves", stream.gave_up())
+    figures |= {"aborted copies hidden": stream.hidden(), "ended by itself": stream.gave_up()}
+    return Outcome(verdict, {"records": len(stream.sent)} | figures)
+
+
+def filled(stage: Stage, name: str, poison_share: float = 0.0, **route) -> Stream:
+    stream = stage.stream(name, **route)
+    stream.make(stage.records, poison_share)
+    stream.feed()
+    return stream
+
+
+def strike(stream: Stream, point: int, fed: int | None = None) -> bool:
+    """Waits until the stream is past a point and some way into a transaction; false where all that was fed is over."""
+    stream.wait_committed(point)
+    time.sleep(stream.rng.uniform(0, JITTER))
+    fed = len(stream.sent) if fed is None else fed
+    return len(stream.sent) - stream.left() < fed
+
+
+def struck(outcome: Outcome, what: str, wanted: int) -> Outcome:
+    """A case in which nothing happened while there was work is no proof."""
+    if outcome.figures[what] < wanted:
+        outcome.verdict.add(f"{what} came too late: wanted {wanted}, while there was work", outcome.figures[what])
+    return outcome
+
+
+def paired(stage: Stage, name: str, **route) -> Stream:
+    """Two instances with six partitions each, and records that are not fed yet."""
+    stream = stage.stream(name, **route)
+    stream.make(stage.records)
+    stream.instance(), stream.instance()
+    until(lambda: stream.topics.shares(stream.name) == [6, 6], "two members")
+    return stream
+
+
+def leave(one: Instance) -> None:
+    """SIGTERM; it must drain."""
+    # Before it listens it has nothing to drain, and no handler yet.
+    until(lambda: one.is_live() or one.must_run(), "the server to listen")
+    if code := one.stop():
+        raise SystemExit(f"an instance ended with {code} after SIGTERM; its log is {one.log}")
