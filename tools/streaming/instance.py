@@ -129,6 +129,10 @@ class Instance:
         until(lambda: self.is_ready() or self.must_run(), f"readiness; the log is {self.log}")
         return self
 
+    def wait_live(self) -> None:
+        """Before it listens it has nothing to drain, and no handler for SIGTERM yet."""
+        until(lambda: self.is_live() or self.must_run(), f"the server to listen; the log is {self.log}")
+
     def must_run(self) -> bool:
         if not self.alive():
             raise SystemExit(

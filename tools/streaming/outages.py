@@ -49,7 +49,7 @@ def no_output_topic(stage: Stage) -> Outcome:
 
 def waits(one: Instance, named: str) -> None:
     """It serves the rest, is not ready, and its log names what is missing."""
-    until(lambda: one.is_live() or one.must_run(), "the server to listen")
+    one.wait_live()
     until(lambda: named in one.said() or one.must_run(), f"{named!r} in {one.log}")
     until(lambda: not one.is_ready() and one.is_live() or one.must_run(), "not ready, and alive")
 
@@ -103,7 +103,7 @@ def disk_full(stage: Stage) -> Outcome:
 def misses(one: Instance, brokers: str) -> None:
     """Without a broker it serves the rest and is not ready, its log says what is wrong and what to look at, and it
     tries again after longer and longer pauses."""
-    until(lambda: one.is_live() or one.must_run(), "the server to listen")
+    one.wait_live()
     until(lambda: not one.is_ready() or one.must_run(), "not ready", UNREADY_WITHIN)
     said = re.compile(rf"not reading .*no broker of {re.escape(brokers)} answers: .*; check brokers")
     until(lambda: said.search(one.said()) or one.must_run(), f"the brokers named in {one.log}")

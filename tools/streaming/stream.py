@@ -149,6 +149,7 @@ class Stream:
     def stop(self) -> None:
         """SIGTERM to all, each of which must drain."""
         for one in self.running():
+            one.wait_live()
             if code := one.stop():
                 raise TooLong(f"an instance ended with {code} after SIGTERM; its log is {one.log}")
 

@@ -14,7 +14,7 @@ MISSED = 3.0
 NAPPING = {"transaction_timeout": "3s", "client": {"session.timeout.ms": "3000", "heartbeat.interval.ms": "750"}}
 # How soon a newer one undoes what an older one of its name left open: long before that times out.
 UNDONE_WITHIN = 30.0
-# Between two looks at what an open transaction hides: others commit several times meanwhile.
+# Between two looks at what an open transaction hides: who is awake commits meanwhile, every half second at the latest.
 LOOK = 1.0
 # Moments that are tried until one lies in a transaction.
 TRIES = 20
