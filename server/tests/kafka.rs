@@ -389,11 +389,23 @@ async fn a_producer_that_fails_for_good_is_replaced() {
 /// The mock refuses a batch without a word on which of its records it means.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_batch_that_is_refused_the_records_to_blame_are_found() {
+    for (refused, reason) in [
+        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD, "refused"),
+        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, "too_large"),
+        (
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE,
+            "too_large",
+        ),
+    ] {
+        search(refused, reason).await;
+    }
+}
+
+async fn search(refused: RDKafkaRespErr, reason: &str) {
     let rig = Rig::start("", None).await;
     rig.send(&[text(b"before")]);
     assert_eq!(rig.receive(1).len(), 1);
     let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD;
     // One batch goes in and one comes out, which is refused. The client then trips over its own numbering once, and
     // sends each record alone; of these the second is refused.
     rig.refuse(RDKafkaApiKey::Produce, &[fine, refused, fine, fine, refused]);
@@ -417,5 +429,56 @@ async fn of_a_batch_that_is_refused_the_records_to_blame_are_found() {
         message.contains("topic scored does not take what becomes of it"),
         "{message}"
     );
+    let counted = format!(r#"penstock_dead_letters_total{{topic="reviews",reason="{reason}"}} 1"#);
+    rig.until(&counted, |rig| rig.counts(&counted)).await;
     rig.close().await;
+}
+
+/// What the client itself refuses reaches no broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_client_finds_too_large_is_a_dead_letter_of_what_it_takes() {
+    for delivery in ["exactly-once", "at-least-once"] {
+        let narrow = format!(
+            "delivery = \"{delivery}\"\nfield = \"text\"\nclient = {{ \"message.max.bytes\" = \"1000\" }}\n"
+        );
+        let rig = Rig::start(&narrow, None).await;
+        let much = "h".repeat(2000);
+        let much = [("much", much.as_str())];
+        let value = "v".repeat(2000);
+        let records = [
+            text(br#"{"text": "a"}"#),
+            In {
+                value: Some(br#"{"text": "b"}"#),
+                headers: &much,
+            },
+            text(value.as_bytes()),
+            text(br#"{"text": "c"}"#),
+        ];
+        rig.send(&records);
+        // At least once, and where no transaction is isolated, what went before a refused one comes again.
+        let mut outs = Vec::new();
+        let of =
+            |outs: &[Out], number: i64| outs.iter().rposition(|out| out.timestamp == Some(1000 + number));
+        while (0..4).any(|number| of(&outs, number).is_none()) {
+            outs.extend(rig.receive(1));
+        }
+        let of = |number: i64| &outs[of(&outs, number).expect("it has come")];
+        assert_eq!((fate(of(0)), fate(of(3))), (SCORED, SCORED));
+        let [headers, value] = [of(1), of(2)];
+        assert_eq!((headers.header("much"), headers.key.as_deref()), (None, None));
+        let said = headers.header("penstock-error-message").expect("a reason");
+        assert!(
+            said.starts_with("its key, headers and value are left out, because dead"),
+            "{said}"
+        );
+        assert!(said.contains("message.max.bytes"), "{said}");
+        assert_eq!((&value.value, value.key.as_deref()), (&None, Some("2")));
+        let said = value.header("penstock-error-message").expect("a reason");
+        assert!(
+            said.starts_with("its value of 2000 bytes is left out, because dead"),
+            "{said}"
+        );
+        assert!(said.contains("the value is not JSON"), "{said}");
+        rig.close().await;
+    }
 }

@@ -13,7 +13,7 @@ mod produce;
 
 mod transaction;
 
-pub use deliveries::{Deliveries, Refused, Told};
+pub use deliveries::{Deliveries, Refused, Told, is_too_large};
 pub use ending::{Ending, clients_alive};
 pub use produce::Partitions;
 pub use progress::{Hand, Progress, Still};

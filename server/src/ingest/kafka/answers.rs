@@ -8,11 +8,11 @@ use rdkafka::message::{BorrowedMessage, Message};
 
 use super::field;
 use super::wishes;
-use super::work::{Answer, Fate, Judged, Taken, Value, Wish};
+use super::work::{Answer, Fate, Judged, Kept, Taken, Value, Wish};
 use crate::config::KafkaRoute;
 use crate::lane::Lane;
 use crate::metrics::DeadReason;
-use crate::respond::kafka::{self as leaving, Carried, DeadLetter};
+use crate::respond::kafka::{self as leaving, Carried, DeadLetter, is_too_large};
 
 /// How records of a route are read and answered.
 pub struct Answers {
@@ -146,7 +146,12 @@ impl Answers {
             "topic {} does not take what becomes of it: {code}{right}",
             self.output
         );
-        self.dead(taken, DeadReason::Refused, &message)
+        let reason = if is_too_large(code) {
+            DeadReason::TooLarge
+        } else {
+            DeadReason::Refused
+        };
+        self.dead(taken, reason, &message)
     }
 
     /// A record that cannot be scored. What is too large to be written again is left out: the value, or where
@@ -158,22 +163,26 @@ impl Answers {
             mut carried,
             carried_bytes,
             value,
+            kept,
             ..
         } = taken;
-        if carried_bytes > self.written_max {
+        if carried_bytes > self.written_max || kept == Kept::Time {
             let timestamp = carried.timestamp;
             carried = Carried {
                 timestamp,
                 ..Carried::default()
             };
         }
+        let why = self.left_out(kept, &value) + message;
         let value = match value {
-            Value::Bytes(value) if carried_bytes + value.len() <= self.written_max => Some(value),
+            Value::Bytes(value) if kept == Kept::All && carried_bytes + value.len() <= self.written_max => {
+                Some(value)
+            }
             Value::Bytes(_) | Value::TooLarge(_) | Value::Null => None,
         };
         let letter = DeadLetter {
             reason,
-            message,
+            message: &why,
             topic: &source.topic,
             partition: source.partition,
             offset: mark.offset,
@@ -183,6 +192,21 @@ impl Answers {
         Judged {
             mark,
             answer: Answer { record, fate },
+        }
+    }
+
+    /// What is said first of a dead letter that lacks what its topic did not take.
+    fn left_out(&self, kept: Kept, value: &Value) -> String {
+        let topic = &self.dead_letter;
+        match (kept, value) {
+            (Kept::Beside, Value::Bytes(value)) => {
+                let bytes = value.len();
+                format!("its value of {bytes} bytes is left out, because {topic} does not take it: ")
+            }
+            (Kept::All, _) | (Kept::Beside, Value::Null | Value::TooLarge(_)) => String::new(),
+            (Kept::Time, _) => {
+                format!("its key, headers and value are left out, because {topic} does not take them: ")
+            }
         }
     }
 }

@@ -284,11 +284,14 @@ impl Pump {
             // The next attempt leaves out what this one failed on: that is no sign of trouble.
             self.aborts = 0;
             let Lesson {
-                suspected, refused, ..
+                suspected,
+                refused,
+                cut,
+                ..
             } = lesson;
             warn!(
                 route = self.route.name,
-                suspected, refused, "records are refused for what they contain"
+                suspected, refused, cut, "records are refused for what they contain"
             );
         }
         Ok(())
@@ -346,9 +349,10 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn take(self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
-        let Some(record) = self.inside.take(message).map_err(Trouble::Restart)? else {
+        let Some(mut record) = self.inside.take(message).map_err(Trouble::Restart)? else {
             return Ok(());
         };
+        record.kept = self.refusals.kept(record.mark.place, record.mark.offset);
         if let Some(code) = self.refusals.of(record.mark.place, record.mark.offset) {
             self.inside.answer(self.answers.refused(record, code));
             return Ok(());

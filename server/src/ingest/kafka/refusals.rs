@@ -2,7 +2,8 @@
 //!
 //! A refusal undoes the transaction, and its records are read again. Of a batch in which the broker means one record,
 //! the client says that all are refused. So one that was refused is under suspicion first and is sent alone; when it
-//! is refused then, it becomes a dead letter.
+//! is refused then, it becomes a dead letter. One whose dead letter is too large leaves out its value, and then all but
+//! its time.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +11,8 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::inside::Position;
 use super::places::Place;
-use super::work::Fate;
-use crate::respond::kafka::Refused;
+use super::work::{Fate, Kept};
+use crate::respond::kafka::{Refused, is_too_large};
 
 /// What is known of the records that were read and not committed.
 pub struct Refusals {
@@ -32,6 +33,8 @@ struct Known {
     suspected: bool,
     /// The output topic takes no score of it, for this reason.
     refused: Option<RDKafkaErrorCode>,
+    /// What its dead letter may keep of it.
+    kept: Kept,
 }
 
 /// What an abort has taught.
@@ -41,6 +44,8 @@ pub struct Lesson {
     pub suspected: usize,
     /// Records that are dead letters from now on.
     pub refused: usize,
+    /// Records whose dead letters keep less from now on.
+    pub cut: usize,
     /// A dead letter that was refused twice: nothing is left to be done with its record.
     pub buried: Option<(Place, i64, RDKafkaErrorCode)>,
 }
@@ -76,6 +81,12 @@ impl Refusals {
         self.known.get(&(place, offset))?.refused
     }
 
+    /// What the dead letter of this record may keep of it.
+    pub fn kept(&self, place: Place, offset: i64) -> Kept {
+        let known = self.known.get(&(place, offset));
+        known.map_or(Kept::All, |known| known.kept)
+    }
+
     /// What was sent since the last commit is undone, and these records of it were refused.
     pub fn undone(&mut self, refused: &[Refused]) -> Lesson {
         let mut lesson = Lesson::default();
@@ -92,15 +103,19 @@ impl Refusals {
             let known = self.known.entry(*at).or_default();
             if !std::mem::replace(&mut known.suspected, true) {
                 lesson.suspected += 1;
-            } else if *dead {
-                lesson.buried = Some((at.0, at.1, *code));
-            } else {
+            } else if !*dead {
                 // Its dead letter is under no suspicion yet.
                 *known = Known {
-                    suspected: false,
                     refused: Some(*code),
+                    ..Known::default()
                 };
                 lesson.refused += 1;
+            } else if let Some(kept) = known.kept.less().filter(|_| is_too_large(*code)) {
+                // It goes alone, as before.
+                known.kept = kept;
+                lesson.cut += 1;
+            } else {
+                lesson.buried = Some((at.0, at.1, *code));
             }
         }
         lesson
@@ -126,7 +141,7 @@ impl Refusals {
 impl Lesson {
     /// Whether the next attempt will differ from the last.
     pub fn is_news(&self) -> bool {
-        self.suspected + self.refused > 0
+        self.suspected + self.refused + self.cut > 0
     }
 }
 
@@ -151,6 +166,15 @@ mod tests {
 
     /// Sends these records, each scored or, where it is known to be refused, as a dead letter; then some are refused.
     fn attempt(refusals: &mut Refusals, offsets: std::ops::Range<i64>, refused: &[usize]) -> Lesson {
+        attempt_with(refusals, offsets, refused, CODE)
+    }
+
+    fn attempt_with(
+        refusals: &mut Refusals,
+        offsets: std::ops::Range<i64>,
+        refused: &[usize],
+        code: RDKafkaErrorCode,
+    ) -> Lesson {
         for offset in offsets {
             let dead = refusals.of(place(), offset).is_some();
             let fate = if dead {
@@ -160,7 +184,7 @@ mod tests {
             };
             refusals.sending(place(), offset, fate);
         }
-        let refused = refused.iter().map(|&number| Refused { number, code: CODE });
+        let refused = refused.iter().map(|&number| Refused { number, code });
         refusals.undone(&refused.collect::<Vec<_>>())
     }
 
@@ -168,7 +192,7 @@ mod tests {
         Lesson {
             suspected,
             refused,
-            buried: None,
+            ..Lesson::default()
         }
     }
 
@@ -207,6 +231,29 @@ mod tests {
             attempt(&mut refusals, 5..6, &[0]).buried,
             Some((place(), 5, CODE))
         );
+    }
+
+    #[test]
+    fn a_dead_letter_that_is_too_large_keeps_less_each_time_it_is_refused_alone() {
+        let code = RDKafkaErrorCode::MessageSizeTooLarge;
+        let mut refusals = Refusals::new(100);
+        let cut = || Lesson {
+            cut: 1,
+            ..Lesson::default()
+        };
+        let lessons = [
+            (lesson(1, 0), Kept::All),
+            (lesson(0, 1), Kept::All),
+            (lesson(1, 0), Kept::All),
+            (cut(), Kept::Beside),
+            (cut(), Kept::Time),
+        ];
+        for (expected, kept) in lessons {
+            assert_eq!(attempt_with(&mut refusals, 5..6, &[0], code), expected);
+            assert_eq!(refusals.kept(place(), 5), kept);
+        }
+        let last = attempt_with(&mut refusals, 5..6, &[0], code);
+        assert_eq!(last.buried, Some((place(), 5, code)));
     }
 
     #[test]

@@ -47,6 +47,31 @@ pub struct Taken {
     pub carried_bytes: usize,
     /// Its value.
     pub value: Value,
+    /// What its dead letter keeps, should it become one.
+    pub kept: Kept,
+}
+
+/// What a dead letter keeps of its record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// All of it.
+    #[default]
+    All,
+    /// Key and headers; the topic does not take the value.
+    Beside,
+    /// Its time; the topic does not take the rest.
+    Time,
+}
+
+impl Kept {
+    /// The next that is less.
+    pub fn less(self) -> Option<Kept> {
+        match self {
+            Kept::All => Some(Kept::Beside),
+            Kept::Beside => Some(Kept::Time),
+            Kept::Time => None,
+        }
+    }
 }
 
 /// The value of a record.
@@ -91,6 +116,7 @@ impl Taken {
             headers_valid: header_bytes.is_some(),
             carried_bytes,
             value,
+            kept: Kept::All,
         }
     }
 }

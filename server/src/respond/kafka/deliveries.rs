@@ -108,6 +108,18 @@ pub struct Refused {
     pub code: RDKafkaErrorCode,
 }
 
+/// Whether it is the size that is wrong: of a record, or of the batch that it stands in.
+pub fn is_too_large(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge)
+}
+
+/// Whether a record is refused for what it, or another of its batch, contains.
+fn is_of_a_record(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::InvalidRecord | Code::InvalidTimestamp) || is_too_large(code)
+}
+
 /// What a producer says; its `poll` calls it, on the pump's thread.
 pub struct Deliveries {
     /// Like any client.
@@ -130,6 +142,13 @@ impl Deliveries {
     /// The first record since the last look that the broker did not take.
     pub fn take_undelivered(&self) -> Option<Undelivered> {
         self.undelivered.lock().take()
+    }
+
+    /// The client itself refuses a record.
+    pub fn refuse(&self, number: usize, code: RDKafkaErrorCode) {
+        if is_of_a_record(code) {
+            self.refused.lock().push(Refused { number, code });
+        }
     }
 
     /// The records since the last look that were refused for what they contain, or for what others beside them do.
@@ -159,9 +178,7 @@ impl ProducerContext for Deliveries {
             return;
         };
         let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-        if matches!(code, Code::InvalidRecord | Code::InvalidTimestamp) {
-            self.refused.lock().push(Refused { number, code });
-        }
+        self.refuse(number, code);
         let mut first = self.undelivered.lock();
         // What its neighbours contain is not why.
         if first

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::BaseRecord;
+use rdkafka::producer::{BaseRecord, Producer};
 
 use super::deliveries::Undelivered;
 use super::transaction::{LOOK, Writer, refused};
@@ -62,6 +62,7 @@ impl Writer {
                     )));
                 }
                 KafkaError::MessageProduction(code) => {
+                    self.producer.context().refuse(number, code);
                     let told = self.producer_trouble();
                     let topic = topic.to_string();
                     let undelivered = told.unwrap_or(Undelivered { topic, code });

@@ -283,7 +283,11 @@ pub fn remedy(code: RDKafkaErrorCode) -> &'static str {
     match code {
         Code::TopicAuthorizationFailed => "; allow this user to write it",
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => "; create it",
-        Code::MessageSizeTooLarge => "; raise its max.message.bytes",
+        Code::MessageSizeTooLarge => {
+            "; raise its max.message.bytes, and message.max.bytes where that is under [kafka.client]; where its records \
+             are small, keep batch.size below both"
+        }
+        Code::MessageBatchTooLarge => "; raise its segment.bytes",
         Code::InvalidRecord => {
             "; it validates them: their time, and in a compacted topic that there is a key"
         }
