@@ -1,5 +1,7 @@
 //! A broker that leaves a question of the client without an answer for ever.
 
+use std::time::Duration;
+
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Code};
 
 use crate::rig::{Rig, text};
@@ -23,6 +25,33 @@ async fn a_coordinator_that_is_never_found_costs_the_clients_and_not_the_stream(
     rig.send(&[text(b"after")]);
     // The mock undoes no transaction: what the clients of before had written is there as well.
     rig.receive(2);
+    rig.until("ready again", |rig| rig.engine.front().is_ready())
+        .await;
+    rig.close().await;
+}
+
+/// Longer than any test, and than the client's own patience with an answer.
+const NEVER: Duration = Duration::from_mins(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_offsets_that_never_returns_costs_the_clients_and_not_the_stream() {
+    // So late a commit meets a broker that is silent.
+    let settings = "delivery = \"at-least-once\"\ncommit_interval = \"3s\"\nclient = { \"session.timeout.ms\" = \
+                    \"6000\", \"socket.timeout.ms\" = \"300000\" }\n";
+    let rig = Rig::start(settings, None).await;
+    rig.until("ready", |rig| rig.engine.front().is_ready()).await;
+    rig.send(&[text(b"before")]);
+    rig.receive(1);
+    let silent = |delay| rig.cluster.broker_round_trip_time(1, delay).expect("a broker");
+    silent(NEVER);
+    rig.until("given up", |rig| !rig.engine.front().is_ready()).await;
+    // Whoever else has asked meanwhile need not wait either.
+    silent(Duration::ZERO);
+    rig.cluster.broker_down(1).expect("a broker");
+    rig.cluster.broker_up(1).expect("a broker");
+    rig.send(&[text(b"after")]);
+    // The mock has heard the commit, and only its answer is late: nothing is sent again.
+    rig.receive(1);
     rig.until("ready again", |rig| rig.engine.front().is_ready())
         .await;
     rig.close().await;

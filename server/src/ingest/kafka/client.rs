@@ -1,7 +1,8 @@
 //! The two clients of a pump: how they are set up, and whether what they need is there.
 
 use std::ops::Deref;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
@@ -205,8 +206,11 @@ fn remedy(trouble: &str) -> &'static str {
     }
 }
 
+/// How long a consumer may take to leave its group.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
 /// A consumer that leaves its group when it is dropped, whatever the group asks of it meanwhile.
-pub struct Reader(Ending<BaseConsumer<Events>>);
+pub struct Reader(Arc<Ending<BaseConsumer<Events>>>);
 
 impl Deref for Reader {
     type Target = BaseConsumer<Events>;
@@ -217,6 +221,11 @@ impl Deref for Reader {
 }
 
 impl Reader {
+    /// For a call that may outlast the pump.
+    pub fn share(&self) -> Arc<Ending<BaseConsumer<Events>>> {
+        Arc::clone(&self.0)
+    }
+
     /// Answers the oldest change. Until then the group waits, and so does the consumer's own end: whatever
     /// becomes of a pump meanwhile, the change stays where it is until it is answered.
     pub fn answer(&self, change: &Change) -> Result<(), KafkaError> {
@@ -227,6 +236,16 @@ impl Reader {
         self.0.context().answered();
         answered
     }
+
+    /// A call that has not returned keeps the client; its partitions are not to wait for that.
+    fn leave(&self) {
+        let by = Instant::now() + LEAVE_MAX;
+        if self.0.close_queue().is_ok() {
+            while !self.0.closed() && Instant::now() < by {
+                self.0.poll(Duration::from_millis(100));
+            }
+        }
+    }
 }
 
 impl Drop for Reader {
@@ -236,6 +255,9 @@ impl Drop for Reader {
         self.0.context().close();
         while let Some(change) = self.0.context().next_change() {
             let _ = self.answer(&change);
+        }
+        if Arc::strong_count(&self.0) > 1 {
+            self.leave();
         }
     }
 }
@@ -254,7 +276,7 @@ impl Clients {
     /// Makes both and looks whether what they need is there.
     pub fn connect(route: &KafkaRoute, thread: usize) -> Result<Clients, String> {
         let consumer = make(&consumer_config(route, thread), Events::new(&route.name))?;
-        let consumer = Reader(Ending::new(consumer, &route.name));
+        let consumer = Reader(Arc::new(Ending::new(consumer, &route.name)));
         let producer = make(&producer_config(route, thread), Deliveries::new(&route.name))?;
         let producer = Ending::new(producer, &route.name);
         let partitions = look(&consumer, route)?;

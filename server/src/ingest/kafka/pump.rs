@@ -234,7 +234,9 @@ impl Pump {
         if positions.is_empty() && !self.writer.is_open() {
             return Ok(());
         }
-        let took = self.writer.commit(&self.consumer, self.inside.list(&positions))?;
+        let took = self
+            .writer
+            .commit(self.consumer.share(), self.inside.list(&positions))?;
         self.inside.committed(&positions);
         self.refusals.committed(&positions);
         self.progress.moved();

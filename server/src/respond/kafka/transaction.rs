@@ -112,9 +112,9 @@ impl Writer {
 
     /// Makes everything that was sent visible, and with it the positions of the input. Returns how long ago
     /// the first of it was sent.
-    pub fn commit<C: ConsumerContext>(
+    pub fn commit<C: ConsumerContext + 'static>(
         &mut self,
-        consumer: &BaseConsumer<C>,
+        consumer: Arc<Ending<BaseConsumer<C>>>,
         positions: TopicPartitionList,
     ) -> Result<Duration, Trouble> {
         let began = self.began();
@@ -134,9 +134,14 @@ impl Writer {
             }
             Delivery::AtLeastOnce => {
                 self.acknowledged()?;
-                self.progress.doing("committing offsets");
-                consumer
-                    .commit(&positions, CommitMode::Sync)
+                let name = "committing offsets";
+                self.progress.doing(name);
+                // The client waits for the group's coordinator, however long it takes to answer.
+                let call = move || consumer.commit(&positions, CommitMode::Sync);
+                let listen = || self.producer.poll(LOOK);
+                self.apart
+                    .call(SILENCE_MAX, call, listen)
+                    .map_err(|Stuck| stuck(name))?
                     .map_err(|e| Trouble::Abort(format!("the offsets could not be committed: {e}")))?;
             }
         }
@@ -233,12 +238,7 @@ impl Writer {
                     return Err(Trouble::Abort(format!("{name} failed: {code}")));
                 }
                 Ok(Err(other)) => return Err(Trouble::Restart(format!("{name} failed: {other}"))),
-                // Nothing can be asked of this producer any more. What it had open is undone by the next one.
-                Err(Stuck) => {
-                    return Err(Trouble::Restart(format!(
-                        "{name} has not returned within {SILENCE_MAX:?}"
-                    )));
-                }
+                Err(Stuck) => return Err(stuck(name)),
             };
             let why = || format!("{name} failed: {failed}");
             // Where ours was open for longer than it may be, nobody has taken our place: the broker has undone it.
@@ -260,6 +260,11 @@ impl Writer {
             self.producer.poll(CALL_AGAIN);
         }
     }
+}
+
+/// Nothing can be asked of this client any more. What it had open is undone by the next one.
+fn stuck(call: &str) -> Trouble {
+    Trouble::Restart(format!("{call} has not returned within {SILENCE_MAX:?}"))
 }
 
 /// Whether somebody else has our transactional id.
