@@ -146,6 +146,17 @@ pub fn look(consumer: &BaseConsumer<Events>, route: &KafkaRoute) -> Result<Parti
         .collect()
 }
 
+/// How a topic that is written to differs from what it was, if the broker says that it does.
+pub fn changed(consumer: &BaseConsumer<Events>, known: &Partitions) -> Option<String> {
+    known.iter().find_map(|(topic, &before)| {
+        let metadata = consumer.fetch_metadata(Some(topic), LOOK_MAX).ok()?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic)?;
+        let now = found.partitions().len() as i32;
+        let changed = found.error().is_none() && now != before;
+        changed.then(|| format!("topic {topic} has {now} partitions, and had {before}"))
+    })
+}
+
 fn partitions(
     consumer: &BaseConsumer<Events>,
     route: &KafkaRoute,

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::answers::{Answers, Read};
 use super::behind::Behind;
 use super::cadence::Cadence;
-use super::client::Reader;
+use super::client::{Reader, changed};
 use super::held::Held;
 use super::inside::Inside;
 use super::places::Place;
@@ -263,6 +263,10 @@ impl Pump {
         // A rebalance is no sign of trouble; what fails twice in a row is.
         if self.aborts > 1 {
             self.ready.writes(false);
+            // What was sent to a partition that is gone is no more than late.
+            if let Some(changed) = changed(&self.consumer, self.writer.partitions()) {
+                return Err(Trouble::Restart(changed));
+            }
         }
         let wait = AGAIN_FIRST
             .saturating_mul(1 << self.aborts.min(16))

@@ -66,7 +66,7 @@ impl Writer {
                     let told = self.producer_trouble();
                     let topic = topic.to_string();
                     let undelivered = told.unwrap_or(Undelivered { topic, code });
-                    return Err(Trouble::Abort(refused(&undelivered)));
+                    return Err(refused(&undelivered));
                 }
                 other => return Err(Trouble::Restart(format!("topic {topic}: {other}"))),
             }

@@ -88,6 +88,11 @@ impl Writer {
             .is_some_and(|open| open.records >= records_max || open.since.elapsed() >= interval)
     }
 
+    /// Of the topics that are written to, as they were when this began.
+    pub fn partitions(&self) -> &Partitions {
+        &self.partitions
+    }
+
     /// True when something was sent and not committed.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
@@ -193,7 +198,7 @@ impl Writer {
         self.producer
             .context()
             .take_undelivered()
-            .map_or(Ok(()), |undelivered| Err(Trouble::Abort(refused(&undelivered))))
+            .map_or(Ok(()), |undelivered| Err(refused(&undelivered)))
     }
 
     /// A record that the broker did not take, as far as that is known by now.
@@ -252,7 +257,7 @@ impl Writer {
             }
             if failed.txn_requires_abort() {
                 let cause = self.producer.context().take_undelivered();
-                return Err(Trouble::Abort(cause.as_ref().map_or_else(why, refused)));
+                return Err(cause.as_ref().map_or_else(|| Trouble::Abort(why()), refused));
             }
             if !failed.is_retriable() || since.elapsed() > self.patience {
                 return Err(Trouble::Restart(why()));
@@ -276,10 +281,15 @@ fn is_fenced(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What to tell of a record that the broker did not take.
-pub(super) fn refused(undelivered: &Undelivered) -> String {
+/// What follows from a record that the broker did not take.
+pub(super) fn refused(undelivered: &Undelivered) -> Trouble {
     let Undelivered { topic, code } = undelivered;
-    format!("topic {topic} does not take records: {code}{}", remedy(*code))
+    let why = format!("topic {topic} does not take records: {code}{}", remedy(*code));
+    match code {
+        // It was made anew with fewer; how many there are is asked when clients are made.
+        RDKafkaErrorCode::UnknownPartition => Trouble::Restart(why),
+        _ => Trouble::Abort(why),
+    }
 }
 
 /// What would be right, to be said after a refusal.
@@ -287,7 +297,8 @@ pub fn remedy(code: RDKafkaErrorCode) -> &'static str {
     use RDKafkaErrorCode as Code;
     match code {
         Code::TopicAuthorizationFailed => "; allow this user to write it",
-        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => "; create it",
+        Code::UnknownTopicOrPartition | Code::UnknownTopic => "; create it",
+        Code::UnknownPartition => "; it has fewer partitions than it had",
         Code::MessageSizeTooLarge => {
             "; raise its max.message.bytes, and message.max.bytes where that is under [kafka.client]; where its records \
              are small, keep batch.size below both"
