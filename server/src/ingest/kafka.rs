@@ -23,6 +23,7 @@ mod held;
 mod scoring;
 mod work;
 
+mod again;
 mod behind;
 mod cadence;
 mod ready;
@@ -44,6 +45,7 @@ use tracing::{error, warn};
 
 pub use client::check;
 
+use again::Again;
 use answers::Answers;
 use behind::Behind;
 use cadence::Cadence;
@@ -63,10 +65,6 @@ use crate::clock::Clock;
 use crate::config::{KafkaInput, KafkaRoute};
 use crate::front::Front;
 use crate::respond::kafka::{Progress, Trouble, Writer, clients_alive};
-
-/// Between two attempts to begin: the first wait, and the longest.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-const AGAIN_LAST: Duration = Duration::from_secs(30);
 
 /// How long a partition, or all, may be full before they are paused.
 const STALL_MAX: Duration = Duration::from_secs(1);
@@ -207,7 +205,7 @@ impl Seat {
     fn keep(&self) -> Result<(), Ended> {
         let down = || Down::begin(&self.front, &self.route.name);
         let mut unready = Some(down());
-        let mut attempt = 0;
+        let mut again = Again::default();
         while self.stop.by().is_none() {
             let clients = clients_alive();
             if clients > self.clients_max {
@@ -215,10 +213,10 @@ impl Seat {
                     "{clients} clients are there, {LEFT_MAX} more than the routes need: they do not end"
                 )));
             }
+            let (since, committed) = (Instant::now(), self.progress.commits());
             let why = match self.open() {
                 Ok(mut pump) => {
                     unready = None;
-                    attempt = 0;
                     let ran = catch_unwind(AssertUnwindSafe(|| pump.run()));
                     unready.get_or_insert_with(down);
                     self.progress.press("letting the clients go");
@@ -234,8 +232,7 @@ impl Seat {
                 }
                 Err(why) => why,
             };
-            let wait = AGAIN_FIRST.saturating_mul(1 << attempt.min(16)).min(AGAIN_LAST);
-            attempt += 1;
+            let wait = again.failed(since.elapsed(), self.progress.commits() > committed);
             error!(route = self.route.name, reason = why, retry_in = ?wait, "not reading");
             self.progress.rest("waiting to begin anew");
             self.stop.wait(Instant::now() + wait);

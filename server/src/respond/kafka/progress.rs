@@ -38,6 +38,7 @@ struct State {
     /// Whether something is to be expected whatever is in hand.
     pressed: bool,
     moved: Instant,
+    commits: u64,
     say_after: Duration,
 }
 
@@ -64,6 +65,7 @@ impl Progress {
                 hand: Hand::default(),
                 pressed: false,
                 moved: now,
+                commits: 0,
                 say_after: STILL,
             }),
         }
@@ -81,13 +83,15 @@ impl Progress {
 
     fn begin(&self, doing: &'static str, pressed: bool) {
         let now = Instant::now();
-        *self.state.lock() = State {
+        let mut state = self.state.lock();
+        *state = State {
             doing,
             doing_since: now,
             hand: Hand::default(),
             pressed,
             moved: now,
             say_after: STILL,
+            ..*state
         };
     }
 
@@ -112,7 +116,14 @@ impl Progress {
 
     /// Something was committed.
     pub fn moved(&self) {
-        self.state.lock().moves();
+        let mut state = self.state.lock();
+        state.commits += 1;
+        state.moves();
+    }
+
+    /// How often something was.
+    pub fn commits(&self) -> u64 {
+        self.state.lock().commits
     }
 
     /// What is to be said of a pump that has stood still for long enough.

@@ -1,0 +1,42 @@
+//! How long a pump waits before it begins anew: ever longer, until one has got something done.
+
+use std::time::Duration;
+
+/// The first wait, and the longest.
+const FIRST: Duration = Duration::from_secs(1);
+const LAST: Duration = Duration::from_secs(30);
+
+/// The attempts since something was done.
+#[derive(Debug, Default)]
+pub struct Again {
+    attempts: u32,
+}
+
+impl Again {
+    /// Another attempt has failed, after so long, and with something committed or without. That the clients could be
+    /// made says nothing: a group that may not be joined is found out after that.
+    pub fn failed(&mut self, after: Duration, committed: bool) -> Duration {
+        if committed || after > LAST {
+            self.attempts = 0;
+        }
+        let wait = FIRST.saturating_mul(1 << self.attempts.min(16)).min(LAST);
+        self.attempts += 1;
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_grows_until_something_is_done() {
+        let mut again = Again::default();
+        let mut failed = |after, committed| again.failed(Duration::from_secs(after), committed).as_secs();
+        let waits = [(); 7].map(|()| failed(1, false));
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(failed(1, true), 1, "something was committed");
+        assert_eq!(failed(1, false), 2);
+        assert_eq!(failed(31, false), 1, "it had nothing to do and ran for long");
+    }
+}
