@@ -22,6 +22,8 @@ pub struct InFlightBounds {
     pub bytes_max: usize,
     /// Records of one partition.
     pub partition_records_max: usize,
+    /// Bytes of one partition. The record that fills it may pass it.
+    pub partition_bytes_max: usize,
     /// How long a bound may be full, without half of it finishing, before partitions are paused.
     pub stall_max: Duration,
 }
@@ -33,8 +35,10 @@ pub enum BoundsError {
     #[error("{0} is 0: nothing could be read")]
     Zero(&'static str),
     /// A partition's bound that is never reached.
-    #[error("a partition's {partition} records in flight are more than the {whole} of all partitions")]
+    #[error("a partition's {partition} {unit} in flight are more than the {whole} of all partitions")]
     PartitionBeyondWhole {
+        /// Records or bytes.
+        unit: &'static str,
         /// The partition's bound.
         partition: usize,
         /// The bound of all.
@@ -156,20 +160,28 @@ impl<P: Ord + Clone> InFlight<P> {
             records_max,
             bytes_max,
             partition_records_max,
+            partition_bytes_max,
             ..
         } = bounds;
         let named = [
             ("records_max", records_max),
             ("bytes_max", bytes_max),
             ("partition_records_max", partition_records_max),
+            ("partition_bytes_max", partition_bytes_max),
         ];
         if let Some((name, _)) = named.into_iter().find(|(_, bound)| *bound == 0) {
             return Err(BoundsError::Zero(name));
         }
-        if partition_records_max > records_max {
+        let pairs = [
+            ("records", partition_records_max, records_max),
+            ("bytes", partition_bytes_max, bytes_max),
+        ];
+        let beyond = pairs.into_iter().find(|(_, partition, whole)| partition > whole);
+        if let Some((unit, partition, whole)) = beyond {
             return Err(BoundsError::PartitionBeyondWhole {
-                partition: partition_records_max,
-                whole: records_max,
+                unit,
+                partition,
+                whole,
             });
         }
         Ok(InFlight {
@@ -303,7 +315,7 @@ impl<P: Ord + Clone> InFlight<P> {
     fn partition_bound(&self) -> Amount {
         Amount {
             records: self.bounds.partition_records_max,
-            bytes: self.bounds.bytes_max,
+            bytes: self.bounds.partition_bytes_max,
         }
     }
 }

@@ -10,6 +10,7 @@ fn bounds(records_max: usize, bytes_max: usize, partition_records_max: usize) ->
         records_max,
         bytes_max,
         partition_records_max,
+        partition_bytes_max: bytes_max,
         stall_max: Duration::from_secs(1),
     }
 }
@@ -37,6 +38,34 @@ fn bounds_that_cannot_work_are_refused() {
     );
     assert!(InFlight::<u8>::new(bounds(4, 0, 4)).is_err());
     assert!(InFlight::<u8>::new(bounds(4, 1, 5)).is_err());
+    let partition_bytes = |partition_bytes_max| InFlightBounds {
+        partition_bytes_max,
+        ..bounds(4, 10, 4)
+    };
+    assert!(InFlight::<u8>::new(partition_bytes(0)).is_err());
+    let beyond = InFlight::<u8>::new(partition_bytes(11)).unwrap_err();
+    assert_eq!(
+        beyond.to_string(),
+        "a partition's 11 bytes in flight are more than the 10 of all partitions"
+    );
+}
+
+#[test]
+fn the_bytes_of_one_partition_are_bounded_by_themselves() {
+    let mut in_flight = two(InFlightBounds {
+        partition_bytes_max: 250,
+        ..bounds(100, 1000, 100)
+    });
+    in_flight.start(&0, 200, millis(0));
+    assert!(in_flight.may_poll());
+    in_flight.start(&0, 200, millis(0));
+    assert!(!in_flight.may_poll(), "it is full, the whole is not");
+    assert_eq!(in_flight.flow(millis(1000)), flow(&[0], &[]));
+    assert!(in_flight.may_poll(), "the other goes on");
+    in_flight.start(&1, 200, millis(1000));
+    in_flight.finish(&0, 200, millis(1001));
+    in_flight.finish(&0, 200, millis(1001));
+    assert_eq!(in_flight.flow(millis(1001)), flow(&[], &[0]));
 }
 
 #[test]
@@ -200,7 +229,9 @@ proptest! {
         steps in steps(), records_max in 1_usize..20, share in 1_usize..4, bytes_max in 1_usize..200,
     ) {
         let partition_max = (records_max / share).max(1);
-        let mut in_flight = InFlight::new(bounds(records_max, bytes_max, partition_max)).unwrap();
+        let partition_bytes_max = (bytes_max / share).max(1);
+        let bounds = InFlightBounds { partition_bytes_max, ..bounds(records_max, bytes_max, partition_max) };
+        let mut in_flight = InFlight::new(bounds).unwrap();
         let mut inside: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
         let mut paused = std::collections::BTreeSet::new();
         let mut now = 0;
@@ -230,6 +261,7 @@ proptest! {
                     {
                         let before: usize = list.len();
                         prop_assert!(before < partition_max, "a partition passed its bound");
+                        prop_assert!(list.iter().sum::<usize>() < partition_bytes_max, "in bytes");
                         list.push(bytes);
                         in_flight.start(&partition, bytes, at);
                     }

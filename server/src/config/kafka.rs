@@ -59,6 +59,8 @@ pub struct KafkaRoute {
     pub in_flight_bytes_max: usize,
     /// Records of one partition that are read and not done with.
     pub partition_in_flight_records_max: usize,
+    /// Their bytes; at least one record of `record_bytes_max`.
+    pub partition_in_flight_bytes_max: usize,
     /// A larger value is not read.
     pub record_bytes_max: usize,
     /// How long a revoked partition's records may take to be finished before they are given up.

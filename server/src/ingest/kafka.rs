@@ -270,6 +270,7 @@ impl Seat {
             records_max: route.in_flight_records_max,
             bytes_max: route.in_flight_bytes_max,
             partition_records_max: route.partition_in_flight_records_max,
+            partition_bytes_max: route.partition_in_flight_bytes_max,
             stall_max: STALL_MAX,
         };
         let clock = self.front.clock();

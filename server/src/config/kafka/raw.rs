@@ -33,6 +33,7 @@ pub(in crate::config) struct Kafka {
     pub(super) in_flight_records_max: Option<NonZeroUsize>,
     pub(super) in_flight_bytes_max: Option<Size>,
     pub(super) partition_in_flight_records_max: Option<NonZeroUsize>,
+    pub(super) partition_in_flight_bytes_max: Option<Size>,
     pub(super) record_bytes_max: Option<Size>,
     pub(super) revoke_timeout: Option<Time>,
     pub(super) transaction_timeout: Option<Time>,

@@ -63,15 +63,22 @@ pub(super) fn bounds(route: &KafkaRoute, limits: &Limits) -> Result<(), Wrong> {
             )
         },
     )?;
-    let [record, bytes, queue, most] = [
+    let [record, bytes, of_one, queue, most] = [
         route.record_bytes_max,
         route.in_flight_bytes_max,
+        route.partition_in_flight_bytes_max,
         limits.queue_bytes_max,
         RECORD_BYTES_MAX,
     ]
     .map(Size);
     refuse(bytes < record, route, "in_flight_bytes_max", || {
         format!("{bytes} in flight cannot hold one record of {record} (record_bytes_max)")
+    })?;
+    refuse(of_one < record, route, "partition_in_flight_bytes_max", || {
+        format!("{of_one} in flight of one partition cannot hold one record of {record} (record_bytes_max)")
+    })?;
+    refuse(of_one > bytes, route, "partition_in_flight_bytes_max", || {
+        format!("{of_one} in flight of one partition are more than the {bytes} of all (in_flight_bytes_max)")
     })?;
     refuse(record > queue, route, "record_bytes_max", || {
         format!("a record of {record} never fits a queue of {queue} (limits.queue_bytes_max)")

@@ -68,6 +68,7 @@ fn route(table: Kafka, client: Client, instance: &str) -> Result<KafkaRoute, Wro
     let time = |given: Option<Time>, default| given.map_or(default, |time| time.0);
     let in_flight_records_max = count(table.in_flight_records_max, 8192);
     let record_bytes_max = size(table.record_bytes_max, RECORD_BYTES_MAX);
+    let in_flight_bytes_max = size(table.in_flight_bytes_max, (64 << 20).max(record_bytes_max));
     let commit_interval = time(table.commit_interval, Duration::from_millis(100));
     let honours = |header| table.honour.contains(&header);
     let route = KafkaRoute {
@@ -84,10 +85,14 @@ fn route(table: Kafka, client: Client, instance: &str) -> Result<KafkaRoute, Wro
         ),
         commit_records_max: count(table.commit_records_max, 10_000),
         in_flight_records_max,
-        in_flight_bytes_max: size(table.in_flight_bytes_max, (64 << 20).max(record_bytes_max)),
+        in_flight_bytes_max,
         partition_in_flight_records_max: count(
             table.partition_in_flight_records_max,
             in_flight_records_max.div_ceil(4),
+        ),
+        partition_in_flight_bytes_max: size(
+            table.partition_in_flight_bytes_max,
+            in_flight_bytes_max.div_ceil(4).max(record_bytes_max),
         ),
         record_bytes_max,
         revoke_timeout: time(table.revoke_timeout, Duration::from_millis(1500)),

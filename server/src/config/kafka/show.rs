@@ -58,6 +58,10 @@ impl KafkaRoute {
                 "partition_in_flight_records_max",
                 self.partition_in_flight_records_max.to_string(),
             ),
+            (
+                "partition_in_flight_bytes_max",
+                quoted(Size(self.partition_in_flight_bytes_max)),
+            ),
             ("record_bytes_max", quoted(Size(self.record_bytes_max))),
             ("revoke_timeout", quoted(Time(self.revoke_timeout))),
             ("transaction_timeout", quoted(Time(self.transaction_timeout))),

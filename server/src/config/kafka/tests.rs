@@ -57,6 +57,7 @@ commit_records_max = 500
 in_flight_records_max = 1000
 in_flight_bytes_max = "8MiB"
 partition_in_flight_records_max = 100
+partition_in_flight_bytes_max = "3MiB"
 record_bytes_max = "2MiB"
 revoke_timeout = "2s"
 transaction_timeout = "20s"
@@ -91,8 +92,12 @@ fn every_setting_of_a_route_arrives() {
         (1000, 100)
     );
     assert_eq!(
-        (route.in_flight_bytes_max, route.record_bytes_max),
-        (8 << 20, 2 << 20)
+        (
+            route.in_flight_bytes_max,
+            route.partition_in_flight_bytes_max,
+            route.record_bytes_max
+        ),
+        (8 << 20, 3 << 20, 2 << 20)
     );
     assert_eq!(
         (route.commit_interval, route.commit_interval_max),
@@ -148,6 +153,10 @@ fn nothing_said_is_exactly_once_in_bulk() {
     assert_eq!(
         (route.in_flight_records_max, route.partition_in_flight_records_max),
         (8192, 2048)
+    );
+    assert_eq!(
+        (route.in_flight_bytes_max, route.partition_in_flight_bytes_max),
+        (64 << 20, 16 << 20)
     );
     assert_eq!(route.honour, Honour::default());
     assert!(route.truncate && route.client.is_empty());

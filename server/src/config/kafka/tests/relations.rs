@@ -16,6 +16,14 @@ fn bounds_that_cannot_hold_each_other_are_refused() {
             "12:23: route `reviews`: 1KiB in flight cannot hold one record of 896KiB (record_bytes_max)",
         ),
         (
+            "in_flight_bytes_max = \"4MiB\"\npartition_in_flight_bytes_max = \"5MiB\"",
+            "13:33: route `reviews`: 5MiB in flight of one partition are more than the 4MiB of all (in_flight_bytes_max)",
+        ),
+        (
+            "partition_in_flight_bytes_max = \"1KiB\"",
+            "12:33: route `reviews`: 1KiB in flight of one partition cannot hold one record of 896KiB (record_bytes_max)",
+        ),
+        (
             "record_bytes_max = \"512MiB\"",
             "12:20: route `reviews`: a record of 512MiB never fits a queue of 256MiB (limits.queue_bytes_max)",
         ),
