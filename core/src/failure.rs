@@ -32,11 +32,12 @@ pub struct Rescued {
 }
 
 impl Failure {
-    /// What the texts are told that do not run again. Where the texts are not to blame another replica, or the same
-    /// one later, may well answer them.
-    fn rejection(self) -> Rejection {
+    /// What so many texts are told that do not run again. Where the texts are not to blame another replica, or the
+    /// same one later, may well answer them.
+    fn rejection(self, texts: usize) -> Rejection {
         match self {
             Failure::Model(why) => Rejection::Model(why),
+            Failure::OutOfMemory(why) if texts == 1 => Rejection::NoMemory(why),
             Failure::OutOfMemory(why) | Failure::Lost(why) => Rejection::NotReady(why),
         }
     }
@@ -78,7 +79,7 @@ impl<F: FnMut(&PackedTokens) -> Result<Vec<Outcome>, Failure>> Rescue<F> {
             }
         };
         if cut == 0 {
-            let told = std::iter::repeat_n(Err(failure.rejection()), texts);
+            let told = std::iter::repeat_n(Err(failure.rejection(texts)), texts);
             return self.found.rows.extend(told);
         }
         for part in [0..cut, cut..texts] {
@@ -163,7 +164,8 @@ mod tests {
         assert!(rescued.rows.iter().all(|row| *row == full), "{rescued:?}");
         assert_eq!((rescued.too_large, runs), (Some(16), 2));
         let (rescued, runs) = check(&[8], above(4));
-        assert_eq!((rescued.rows, runs), (vec![full], 0));
+        let alone = Err(Rejection::NoMemory("full".into()));
+        assert_eq!((rescued.rows, runs), (vec![alone], 0));
     }
 
     #[test]

@@ -76,6 +76,9 @@ pub enum Rejection {
     /// The model failed; the message names the operation.
     #[error("{0}")]
     Model(String),
+    /// The device has not enough memory for this text, with no other beside it.
+    #[error("{0}")]
+    NoMemory(String),
     /// The stage that held the request died before it could answer.
     #[error("the request was lost inside the server")]
     Lost,
@@ -103,7 +106,7 @@ impl Rejection {
             Rejection::Overloaded { .. } | Rejection::Lost | Rejection::ShuttingDown => {
                 Retry::After(Duration::from_secs(1))
             }
-            Rejection::NotReady(_) => Retry::After(Duration::from_secs(5)),
+            Rejection::NotReady(_) | Rejection::NoMemory(_) => Retry::After(Duration::from_secs(5)),
         }
     }
 }

@@ -39,6 +39,13 @@ fn row(rejection: &Rejection) -> Row {
             OutcomeLabel::Error,
         )
     };
+    let not_ready = || {
+        same(
+            Code::Unavailable,
+            StatusCode::SERVICE_UNAVAILABLE,
+            OutcomeLabel::NotReady,
+        )
+    };
     match rejection {
         Rejection::Invalid(_) => dead(
             DeadReason::Invalid,
@@ -73,13 +80,11 @@ fn row(rejection: &Rejection) -> Row {
             StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             OutcomeLabel::Cancelled,
         ),
-        Rejection::NotReady(_) | Rejection::ShuttingDown => same(
-            Code::Unavailable,
-            StatusCode::SERVICE_UNAVAILABLE,
-            OutcomeLabel::NotReady,
-        ),
+        Rejection::NotReady(_) | Rejection::ShuttingDown => not_ready(),
         Rejection::NotFinite { .. } => dead(DeadReason::NotFinite, failed()),
         Rejection::Model(_) => dead(DeadReason::Model, failed()),
+        // There may be enough later, or at another replica.
+        Rejection::NoMemory(_) => dead(DeadReason::Model, not_ready()),
         // Our fault, not the request's: another replica may well answer it.
         Rejection::Lost => same(
             Code::Unavailable,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased};
-use penstock_core::{Class, Nanos, Permit, Rejection, Request, Responder, Stages};
+use penstock_core::{Class, Nanos, Permit, Rejection, Request, Responder, Stages, TokenIds};
+use penstock_models::TokenizeError;
 use tracing::error;
 
 use crate::clock::Clock;
@@ -113,14 +114,14 @@ fn run(interactive: &Receiver<Job>, bulk: &Receiver<Job>, clock: Clock) {
     }
 }
 
-/// A tokenizer that panics loses the job it had, whose responders answer by themselves; its thread lives
-/// on for the others.
+/// A panic beside the tokenizer loses the job, whose responders answer by themselves; the thread lives on for the
+/// others.
 fn tokenize_or_lose(job: Job, clock: Clock) {
     let lane = Arc::clone(&job.lane);
     if catch_unwind(AssertUnwindSafe(|| tokenize(job, clock))).is_err() {
         error!(
             model = lane.name,
-            "the tokenizer panicked; its texts were answered as lost"
+            "a tokenizer thread panicked; its texts were answered as lost"
         );
     }
 }
@@ -149,7 +150,7 @@ fn tokenize(job: Job, clock: Clock) {
             responder.answer(Err(late), stages_until(received, clock.now()));
             continue;
         }
-        match lane.tokenizer.encode(&text, truncate) {
+        match encoded(&lane.name, || lane.tokenizer.encode(&text, truncate)) {
             Ok(tokens) => {
                 // The text is no longer needed: its memory goes before its share of the bound.
                 drop(text);
@@ -165,12 +166,22 @@ fn tokenize(job: Job, clock: Clock) {
                     responder,
                 });
             }
-            Err(refused) => {
-                let outcome = Err(Rejection::Invalid(refused.to_string()));
-                responder.answer(outcome, stages_until(received, clock.now()));
-            }
+            Err(refused) => responder.answer(Err(refused), stages_until(received, clock.now())),
         }
     }
+}
+
+/// A text that the tokenizer panics on is refused by itself: those beside it are none the worse.
+fn encoded(
+    model: &str,
+    encode: impl FnOnce() -> Result<TokenIds, TokenizeError>,
+) -> Result<TokenIds, Rejection> {
+    let Ok(encoded) = catch_unwind(AssertUnwindSafe(encode)) else {
+        error!(model, "the tokenizer panicked on a text");
+        let why = format!("the tokenizer of model {model} failed on this text");
+        return Err(Rejection::Model(why));
+    };
+    encoded.map_err(|refused| Rejection::Invalid(refused.to_string()))
 }
 
 fn stages_until(received: Nanos, now: Nanos) -> Stages {
@@ -178,5 +189,30 @@ fn stages_until(received: Nanos, now: Nanos) -> Stages {
         tokenize: now.since(received),
         finished: now,
         ..Stages::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_the_tokenizer_panics_on_is_refused_alone() {
+        let ids = |text: &str| TokenIds::new(vec![text.len() as u32]).ok_or(TokenizeError::NoTokens);
+        let each = ["a", "bb", "ccc"].map(|text| {
+            encoded("m", || {
+                assert!(text != "bb", "on purpose");
+                ids(text)
+            })
+        });
+        assert!(each[0].is_ok() && each[2].is_ok());
+        let why = "the tokenizer of model m failed on this text".to_owned();
+        assert_eq!(each[1], Err(Rejection::Model(why)));
+    }
+
+    #[test]
+    fn what_the_tokenizer_refuses_is_the_callers_fault() {
+        let refused = encoded("m", || Err(TokenizeError::NoTokens));
+        assert!(matches!(refused, Err(Rejection::Invalid(_))));
     }
 }

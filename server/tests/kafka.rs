@@ -187,6 +187,8 @@ async fn a_text_on_which_the_model_fails_is_a_dead_letter_and_its_neighbours_are
     for (fault, reason) in [
         (Fault::FailsAbove(8), "model"),
         (Fault::NanAbove(8), "not_finite"),
+        // More than the text has that shows whether the model works at all.
+        (Fault::NoMemoryAbove(12), "model"),
     ] {
         let armed = Arc::default();
         let rig = Rig::start("", Some(failing(fault, &armed))).await;

@@ -112,7 +112,7 @@ impl Sink for Row {
                 tally.late += 1;
             }
             Err(Rejection::Model(_)) => tally.miscounted += 1,
-            Err(Rejection::NotReady(_)) => tally.unavailable += 1,
+            Err(Rejection::NotReady(_) | Rejection::NoMemory(_)) => tally.unavailable += 1,
             Err(why) => panic!("row {row}: {why}"),
         }
         if outcome.is_ok() || matches!(outcome, Err(Rejection::Model(_))) {

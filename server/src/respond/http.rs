@@ -146,7 +146,7 @@ fn tei_type(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Rejected(rejection) => match rejection {
             Rejection::Invalid(_) | Rejection::NotFound(_) => "Validation",
-            Rejection::NotReady(_) | Rejection::ShuttingDown => "Unhealthy",
+            Rejection::NotReady(_) | Rejection::NoMemory(_) | Rejection::ShuttingDown => "Unhealthy",
             Rejection::Overloaded { .. } => "Overloaded",
             Rejection::DeadlineExceeded(_)
             | Rejection::Cancelled

@@ -13,7 +13,7 @@ use penstock::device;
 use penstock::ingest::kafka::Routes;
 use penstock::lane::Wrap;
 use penstock_core::{PackedTokens, Reply};
-use penstock_models::{Model, ModelError};
+use penstock_models::{KernelError, Model, ModelError};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
@@ -300,6 +300,8 @@ pub enum Fault {
     FailsAbove(usize),
     /// It computes a NaN for every such text.
     NanAbove(usize),
+    /// There is no memory for a batch with such a text.
+    NoMemoryAbove(usize),
     /// It takes so much longer over every batch.
     Slow(Duration),
 }
@@ -343,7 +345,13 @@ impl Model for Failing {
                 std::thread::sleep(by);
                 self.inner.forward(batch)
             }
-            Fault::FailsAbove(most) if !above(most).any(|above| above) => self.inner.forward(batch),
+            Fault::FailsAbove(most) | Fault::NoMemoryAbove(most) if !above(most).any(|above| above) => {
+                self.inner.forward(batch)
+            }
+            Fault::NoMemoryAbove(_) => {
+                let (device, bytes) = ("a device".to_owned(), 0);
+                Err(KernelError::OutOfMemory { device, bytes }.into())
+            }
             Fault::Down | Fault::FailsAbove(_) => Err(ModelError::Batch("failed on purpose".into())),
         }
     }

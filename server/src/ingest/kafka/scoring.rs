@@ -18,6 +18,9 @@ use crate::status;
 /// The text that shows whether a model works at all.
 const PROBE: &str = "penstock";
 
+/// So often a text is tried again for which there is not enough memory: some ten seconds.
+const MEMORY_ATTEMPTS: u32 = 8;
+
 /// What became of a chunk.
 pub struct Finished {
     /// The records with an answer.
@@ -128,7 +131,7 @@ impl Duty {
     async fn fulfil(&mut self, front: &Front, answers: &Answers) {
         let texts = std::mem::take(&mut self.chunk.texts);
         let (lane, rows) = score(front, answers, &self.chunk, texts).await;
-        let failed = |row: &Outcome| matches!(row, Err(Rejection::Model(_) | Rejection::NotFinite { .. }));
+        let failed = |row: &Outcome| matches!(row, Err(why) if is_of_the_model(why));
         // A model that fails on some texts is right to be doubted about those; one that fails on all may be
         // what is broken, and then no record is to blame.
         let works = rows.iter().any(Result::is_ok)
@@ -159,13 +162,26 @@ impl Duty {
     fn blames(&self, why: &Rejection, works: bool, answers: &Answers) -> Option<DeadReason> {
         let reason = status::dead_letter(why)?;
         let blamed = match reason {
-            DeadReason::Model | DeadReason::NotFinite => works,
+            DeadReason::Model | DeadReason::NotFinite => {
+                // Memory may be short for a while: others may have it.
+                let for_good =
+                    !matches!(why, Rejection::NoMemory(_)) || self.chunk.attempt >= MEMORY_ATTEMPTS;
+                works && for_good
+            }
             // The route's own model is the configuration's, and one that is gone may come back.
             DeadReason::UnknownModel => *self.chunk.wish.model != *answers.route().model,
             _ => true,
         };
         blamed.then_some(reason)
     }
+}
+
+/// Whether the model, or its device, has failed on a text.
+fn is_of_the_model(why: &Rejection) -> bool {
+    matches!(
+        why,
+        Rejection::Model(_) | Rejection::NotFinite { .. } | Rejection::NoMemory(_)
+    )
 }
 
 async fn score(
