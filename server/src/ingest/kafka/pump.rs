@@ -166,11 +166,16 @@ impl Pump {
                 .map(|record| self.answers.text_again(record))
                 .collect();
             if chunk.records.is_empty() {
-                gone = true;
+                gone |= self.held.done(chunk.held, &self.route.name);
             } else {
                 self.scorer.submit(chunk);
             }
         }
+        self.held_no_more(gone);
+    }
+
+    /// Nobody is left who would say that records are scored again, where the last that were held are gone.
+    fn held_no_more(&mut self, gone: bool) {
         if gone && self.held.is_empty() && self.scorer.out() == 0 {
             self.held.forget();
         }
@@ -179,7 +184,14 @@ impl Pump {
     /// Takes back the chunks that have finished, waiting for the first until `timeout` has passed.
     pub(super) fn collect(&mut self, timeout: Duration) -> Result<(), Trouble> {
         let mut next = self.scorer.next(timeout);
-        while let Some(Finished { judged, held, lost }) = next {
+        let mut gone = false;
+        while let Some(Finished {
+            judged,
+            tried,
+            held,
+            lost,
+        }) = next
+        {
             let scored = judged.iter().any(|judged| judged.answer.fate == Fate::Scored);
             for record in judged {
                 self.inside.answer(record);
@@ -187,10 +199,14 @@ impl Pump {
             if scored {
                 self.held.succeeded(&self.route.name);
             }
-            if let Some((chunk, why)) = held
-                && why != Rejection::ShuttingDown
-            {
-                self.held.hold(chunk, &why, &self.route.name);
+            match held {
+                // What was given up meanwhile is read again.
+                Some((chunk, why)) if chunk.records.iter().any(|one| self.inside.is_current(one.mark)) => {
+                    if why != Rejection::ShuttingDown {
+                        self.held.hold(chunk, &why, &self.route.name);
+                    }
+                }
+                _ => gone |= self.held.done(tried, &self.route.name),
             }
             if lost > 0 {
                 return Err(Trouble::Abort(format!(
@@ -199,6 +215,7 @@ impl Pump {
             }
             next = self.scorer.next(Duration::ZERO);
         }
+        self.held_no_more(gone);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::answers::Answers;
+use super::held::HeldAs;
 use super::work::{Chunk, Judged, Wish};
 use crate::front::{Call, Front};
 use crate::lane::{Lane, Room};
@@ -25,6 +26,8 @@ const MEMORY_ATTEMPTS: u32 = 8;
 pub struct Finished {
     /// The records with an answer.
     pub judged: Vec<Judged>,
+    /// What the chunk was held as before.
+    pub tried: Option<HeldAs>,
     /// Those to be tried again, and why they could not be scored.
     pub held: Option<(Chunk, Rejection)>,
     /// Those of which nothing is known, because their task died.
@@ -119,11 +122,17 @@ struct Duty {
 
 impl Drop for Duty {
     fn drop(&mut self) {
+        let tried = self.chunk.held;
         let lost = self.count - self.judged.len() - self.chunk.records.len();
         let held = (!self.chunk.records.is_empty()).then(|| (self.chunk.take(), self.why.clone()));
         let judged = std::mem::take(&mut self.judged);
         // There is a place for every chunk that is out; an error means that the pump is gone.
-        let _ = self.done.try_send(Finished { judged, held, lost });
+        let _ = self.done.try_send(Finished {
+            judged,
+            tried,
+            held,
+            lost,
+        });
     }
 }
 

@@ -6,6 +6,7 @@ use penstock_core::{Class, Epoch, Nanos};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Message};
 
 use super::headers;
+use super::held::HeldAs;
 use super::places::{Place, Source};
 use crate::config::Limits;
 use crate::metrics::DeadReason;
@@ -183,6 +184,8 @@ pub struct Chunk {
     pub received: Nanos,
     /// How often they were held.
     pub attempt: u32,
+    /// Since the first time.
+    pub held: Option<HeldAs>,
     bytes: usize,
 }
 
@@ -195,6 +198,7 @@ impl Chunk {
             texts: Vec::new(),
             received: Nanos(0),
             attempt: 0,
+            held: None,
             bytes: 0,
         }
     }
