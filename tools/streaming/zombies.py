@@ -65,7 +65,7 @@ def namesake(stage: Stage) -> Outcome:
 
 
 def namesake_late(stage: Stage) -> Outcome:
-    """the same, but it wakes up after its transaction has timed out: one of them is fenced and ends"""
+    """the same, but it wakes up after its transaction has timed out, and could take that for its only trouble"""
     stream = stage.stream("namesake-late", **NAPPING)
     stream.make(stage.records)
     older = stream.instance()
@@ -79,9 +79,9 @@ def namesake_late(stage: Stage) -> Outcome:
         until(lambda: stream.group.total() > before or newer.must_run(), "records done by the newer one")
         naps = int(load.busy())
         wake_up(older)
-        left = one_is_left(older, newer)
-    figures = {"naps": naps, "newer ones ended": int(left is older)}
-    return hides(struck(outcome(stream, **figures), "naps", 1), hidden)
+        if one_is_left(older, newer) is not newer:
+            raise SystemExit(f"the newer one has ended; its log is {newer.log}")
+    return hides(struck(outcome(stream, naps=naps), "naps", 1), hidden)
 
 
 def fall_asleep(stream: Stream, one: Instance) -> int:
@@ -112,7 +112,7 @@ def wake_up(one: Instance) -> None:
 
 
 def one_is_left(*namesakes: Instance) -> Instance:
-    """Two under one name fence each other, until one has ended and named the reason. It is not started again: whoever
+    """Of two under one name one is fenced, until it has ended and named the reason. It is not started again: whoever
     takes its name takes it for good."""
     until(lambda: not all(one.alive() for one in namesakes), "the end of one of two namesakes")
     (gone,) = (one for one in namesakes if not one.alive())

@@ -79,6 +79,8 @@ pub struct KafkaRoute {
     pub client_sources: BTreeMap<String, ClientSource>,
     /// Which of several processes this one is.
     pub instance: String,
+    /// Whether that name was given: another process may have it after this one.
+    pub instance_given: bool,
 }
 
 /// What a record may carry beside its value: its key, its headers, and ours.

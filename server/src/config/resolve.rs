@@ -168,7 +168,10 @@ fn kafka_routes(
     if let Some(instance) = instance {
         valid_name("an instance", instance).map_err(|message| setting("server", "instance", message))?;
     }
-    let instance = instance.unwrap_or_else(|| at_random());
+    let instance = kafka::resolve::Instance {
+        name: instance.unwrap_or_else(|| at_random()),
+        given: instance.is_some(),
+    };
     let env = |name: &str| std::env::var(name).ok();
     kafka::resolve::routes(tables, models, limits, instance, env)
 }

@@ -62,7 +62,7 @@ use stop::Stop;
 use work::Chunks;
 
 use crate::clock::Clock;
-use crate::config::{KafkaInput, KafkaRoute};
+use crate::config::{Delivery, KafkaInput, KafkaRoute};
 use crate::front::Front;
 use crate::respond::kafka::{Progress, Trouble, Writer, clients_alive};
 
@@ -223,6 +223,11 @@ impl Seat {
                     let why = match ran {
                         Ok(Ok(())) => return Ok(()),
                         Ok(Err(Trouble::Fatal(reason))) => return Err(self.ended(reason)),
+                        Ok(Err(Trouble::Abort(why) | Trouble::Restart(why))) if self.may_be_replaced() => {
+                            return Err(self.ended(format!(
+                                "{why}; the process stood still for so long that another may have its name"
+                            )));
+                        }
                         Ok(Err(Trouble::Abort(why) | Trouble::Restart(why))) => why,
                         Err(_) => "the pump panicked".into(),
                     };
@@ -239,6 +244,13 @@ impl Seat {
         }
         drop(unready);
         Ok(())
+    }
+
+    /// Whether another process may have come under this one's name, and would be driven out by new clients. Whoever
+    /// was frozen for longer than its transaction may last cannot tell that from having been late.
+    fn may_be_replaced(&self) -> bool {
+        let named = self.route.instance_given && self.route.delivery == Delivery::ExactlyOnce;
+        named && self.progress.frozen(Instant::now()) >= self.route.transaction_timeout
     }
 
     fn open(&self) -> Result<Pump, String> {

@@ -18,12 +18,20 @@ use crate::config::{Limits, ModelConfig};
 /// What is wrong with a route: the key, and why.
 pub(super) type Wrong = (&'static str, String);
 
+/// The name of this process.
+#[derive(Clone, Copy)]
+pub(in crate::config) struct Instance<'a> {
+    pub(in crate::config) name: &'a str,
+    /// Whether somebody gave it, and may give it to another process as well.
+    pub(in crate::config) given: bool,
+}
+
 /// The routes, checked each by itself and against the others. `env` reads an environment variable.
 pub(in crate::config) fn routes(
     tables: Vec<Kafka>,
     models: &[ModelConfig],
     limits: &Limits,
-    instance: &str,
+    instance: Instance<'_>,
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<Vec<KafkaRoute>, Problem> {
     let mut routes: Vec<KafkaRoute> = Vec::with_capacity(tables.len());
@@ -61,7 +69,7 @@ const RECORD_BYTES_MAX: usize = 896 << 10;
 /// Between two commits of a route that is far behind.
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(500);
 
-fn route(table: Kafka, client: Client, instance: &str) -> Result<KafkaRoute, Wrong> {
+fn route(table: Kafka, client: Client, instance: Instance<'_>) -> Result<KafkaRoute, Wrong> {
     valid_name("a route", &table.name).map_err(|message| ("name", message))?;
     let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
     let size = |given: Option<Size>, default| given.map_or(default, |size| size.0);
@@ -106,7 +114,8 @@ fn route(table: Kafka, client: Client, instance: &str) -> Result<KafkaRoute, Wro
         topics_max: count(table.topics_max, 100),
         client: client.values,
         client_sources: client.sources,
-        instance: instance.to_owned(),
+        instance: instance.name.to_owned(),
+        instance_given: instance.given,
         name: table.name,
         brokers: table.brokers,
         group: table.group,

@@ -162,7 +162,7 @@ fn nothing_said_is_exactly_once_in_bulk() {
     assert!(route.truncate && route.client.is_empty());
     // Inside one process the name stays; another process has another one.
     assert_eq!(route.instance, super::tests::route(&with("")).instance);
-    assert_eq!(route.instance.len(), 16);
+    assert_eq!((route.instance.len(), route.instance_given), (16, false));
 }
 
 #[test]
@@ -180,7 +180,11 @@ fn a_table_of_the_client_belongs_to_the_route_above_it() {
 #[test]
 fn an_instance_is_one_name_for_all_routes() {
     let text = format!("[server]\ninstance = \"penstock-0\"\n{}", with(""));
-    assert_eq!(route(&text).instance, "penstock-0");
+    let given = route(&text);
+    assert_eq!(
+        (given.instance.as_str(), given.instance_given),
+        ("penstock-0", true)
+    );
     let flag = read(&text, &["--instance", "penstock-1"]).unwrap();
     assert_eq!(flag.kafka[0].instance, "penstock-1");
     wrong(

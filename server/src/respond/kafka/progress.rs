@@ -39,6 +39,10 @@ struct State {
     pressed: bool,
     moved: Instant,
     commits: u64,
+    /// When somebody looked last.
+    looked: Instant,
+    /// The longest time between two looks since the last commit.
+    gap: Duration,
     say_after: Duration,
 }
 
@@ -66,6 +70,8 @@ impl Progress {
                 pressed: false,
                 moved: now,
                 commits: 0,
+                looked: now,
+                gap: Duration::ZERO,
                 say_after: STILL,
             }),
         }
@@ -118,7 +124,14 @@ impl Progress {
     pub fn moved(&self) {
         let mut state = self.state.lock();
         state.commits += 1;
+        state.gap = Duration::ZERO;
         state.moves();
+    }
+
+    /// For how long the whole process stood still since the last commit: nobody looked, who does so every second.
+    pub fn frozen(&self, now: Instant) -> Duration {
+        let state = self.state.lock();
+        state.gap.max(now.saturating_duration_since(state.looked))
     }
 
     /// How often something was.
@@ -129,6 +142,8 @@ impl Progress {
     /// What is to be said of a pump that has stood still for long enough.
     pub fn still(&self, now: Instant) -> Option<Still> {
         let mut state = self.state.lock();
+        state.gap = state.gap.max(now.saturating_duration_since(state.looked));
+        state.looked = now;
         let still_for = now.saturating_duration_since(state.moved);
         let expects = state.pressed || state.hand.expects();
         if !expects || still_for < state.say_after {
@@ -214,6 +229,24 @@ mod tests {
         progress.moved();
         assert!(progress.still(at(Instant::now(), 14)).is_none());
         assert!(progress.still(at(Instant::now(), 16)).is_some());
+    }
+
+    #[test]
+    fn a_process_that_was_frozen_knows_it_until_something_is_committed() {
+        let start = Instant::now();
+        let progress = Progress::new(start);
+        progress.still(at(start, 1));
+        assert_eq!(progress.frozen(at(start, 2)).as_secs(), 1);
+        assert_eq!(
+            progress.frozen(at(start, 13)).as_secs(),
+            12,
+            "nobody has looked since"
+        );
+        progress.still(at(start, 13));
+        progress.still(at(start, 14));
+        assert_eq!(progress.frozen(at(start, 14)).as_secs(), 12);
+        progress.moved();
+        assert!(progress.frozen(at(start, 14)).is_zero());
     }
 
     #[test]

@@ -246,7 +246,8 @@ impl Writer {
                 Err(Stuck) => return Err(stuck(name)),
             };
             let why = || format!("{name} failed: {failed}");
-            // Where ours was open for longer than it may be, nobody has taken our place: the broker has undone it.
+            // Where ours was open for longer than it may be, it is the broker that has undone it, as far as can be told
+            // from here.
             let timed_out = self.open.is_some_and(|open| open.since.elapsed() >= self.timeout);
             if failed.is_fatal() && is_fenced(failed.code()) && !timed_out {
                 return Err(Trouble::Fatal(why()));
