@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use metrics::Gauge;
 use parking_lot::Mutex;
@@ -75,7 +76,9 @@ impl Topics {
             }
         });
         family(page, &names::KAFKA_DRAIN, &topics, |topic, sample| {
-            sample("", &topic.drain.lock().drain_seconds());
+            if let Some(seconds) = topic.drain.lock().drain_seconds() {
+                sample("", &seconds);
+            }
         });
     }
 }
@@ -133,6 +136,9 @@ struct Totals {
     lag: i64,
     /// In thousandths of a record a second, so that what is added and taken away leaves nothing behind.
     rate_milli: i64,
+    /// Consumers of which that is known, and those of which it is not yet.
+    told: usize,
+    untold: usize,
 }
 
 impl TopicMetrics {
@@ -165,17 +171,12 @@ impl TopicMetrics {
         let gauge = Arc::clone(self.lags.lock().entry(partition).or_default());
         Lag(Level::new(Gauge::from_arc(gauge)))
     }
-
-    fn change(&self, lag: i64, rate_milli: i64) {
-        let mut totals = self.drain.lock();
-        totals.lag += lag;
-        totals.rate_milli += rate_milli;
-    }
 }
 
 impl Totals {
-    fn drain_seconds(self) -> f64 {
-        drain_seconds(self.lag.max(0) as u64, self.rate_milli as f64 / 1000.0)
+    fn drain_seconds(self) -> Option<f64> {
+        let seconds = || drain_seconds(self.lag.max(0) as u64, self.rate_milli as f64 / 1000.0);
+        (self.told > 0 || self.untold == 0).then(seconds)
     }
 }
 
@@ -194,31 +195,53 @@ impl Lag {
 pub struct Drain {
     topic: Arc<TopicMetrics>,
     part: Totals,
+    began: Instant,
 }
+
+/// Who has lag and has finished nothing yet may just have come: for so long nothing is said of how long it takes. An
+/// autoscaler that takes the maximum over replicas would otherwise answer each new one with more.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 impl Drain {
     /// Nothing to do yet.
     pub fn new(topic: Arc<TopicMetrics>) -> Drain {
-        Drain {
+        let mut drain = Drain {
             topic,
             part: Totals::default(),
-        }
+            began: Instant::now(),
+        };
+        drain.replace(Totals {
+            untold: 1,
+            ..Totals::default()
+        });
+        drain
     }
 
     /// So many records are behind, and so many are done a second.
     pub fn set(&mut self, lag: u64, rate: f64) {
-        let part = Totals {
-            lag: lag as i64,
-            rate_milli: (rate * 1000.0) as i64,
-        };
-        self.topic
-            .change(part.lag - self.part.lag, part.rate_milli - self.part.rate_milli);
-        self.part = part;
+        let says = self.part.told > 0 || lag == 0 || rate > 0.0 || self.began.elapsed() >= SILENCE_MAX;
+        if says {
+            self.replace(Totals {
+                lag: lag as i64,
+                rate_milli: (rate * 1000.0) as i64,
+                told: 1,
+                untold: 0,
+            });
+        }
+    }
+
+    fn replace(&mut self, part: Totals) {
+        let before = std::mem::replace(&mut self.part, part);
+        let mut all = self.topic.drain.lock();
+        all.lag += part.lag - before.lag;
+        all.rate_milli += part.rate_milli - before.rate_milli;
+        all.told = all.told + part.told - before.told;
+        all.untold = all.untold + part.untold - before.untold;
     }
 }
 
 impl Drop for Drain {
     fn drop(&mut self) {
-        self.set(0, 0.0);
+        self.replace(Totals::default());
     }
 }

@@ -134,7 +134,13 @@ fn the_time_to_drain_is_that_of_all_consumers_together() {
         Drain::new(metrics.topic("t", None)),
         Drain::new(metrics.topic("t", None)),
     );
+    one.set(900, 0.0);
+    assert!(
+        !metrics.render().contains(drain),
+        "who has just come has finished nothing"
+    );
     one.set(900, 20.0);
+    read(&metrics).near(drain, 45.0);
     other.set(100, 30.0);
     read(&metrics).near(drain, 20.0);
     drop(other);
