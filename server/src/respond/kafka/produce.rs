@@ -14,6 +14,11 @@ use crate::config::Delivery;
 /// How many partitions each topic that is written to has.
 pub type Partitions = HashMap<String, i32>;
 
+/// The client takes 0 for now; a millisecond later is the nearest time that it writes.
+fn written_time(timestamp: i64) -> i64 {
+    if timestamp == 0 { 1 } else { timestamp }
+}
+
 impl Writer {
     /// Sends a record in a batch of its own, so that the broker's word on the batch is about no other.
     pub fn send_apart(&mut self, outgoing: Outgoing, from: i32, number: usize) -> Result<(), Trouble> {
@@ -39,7 +44,7 @@ impl Writer {
             BaseRecord::<[u8], [u8], usize>::with_opaque_to(&topic, number).partition(from % count);
         record.key = key.as_deref();
         record.payload = payload.as_deref();
-        record.timestamp = timestamp;
+        record.timestamp = timestamp.map(written_time);
         record.headers = Some(headers);
         let since = Instant::now();
         loop {
@@ -71,5 +76,15 @@ impl Writer {
                 other => return Err(Trouble::Restart(format!("topic {topic}: {other}"))),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_moment_of_1970_is_not_now() {
+        assert_eq!([0, 1, 1000].map(written_time), [1, 1, 1000]);
     }
 }
