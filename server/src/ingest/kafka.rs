@@ -73,7 +73,7 @@ const STALL_MAX: Duration = Duration::from_secs(1);
 const AHEAD_SHARE: f64 = 0.5;
 
 /// However slow the model is, two calls should be ahead of it: one at work, one waiting.
-const AHEAD_RECORDS_MIN: usize = 128;
+const AHEAD_RECORDS_MIN: usize = 2 * work::TEXTS_MIN;
 
 /// How long one step of a transaction may take at least, a broker's restart included.
 const PATIENCE_MIN: Duration = Duration::from_secs(30);

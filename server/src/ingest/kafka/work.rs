@@ -15,7 +15,8 @@ use crate::respond::kafka::{Carried, Outgoing};
 /// Texts of one call: this share of what may be inside. Its records have their answers when the last of its
 /// texts has, so a few of many that are large would leave the model idle between them; and a call has its cost.
 const TEXTS_SHARE: usize = 8;
-const TEXTS_MIN: usize = 8;
+/// At least so many, where a slow model leaves few inside.
+pub const TEXTS_MIN: usize = 8;
 const TEXTS_MAX: usize = 256;
 
 /// Bytes of text of one call. A single text may be larger.
