@@ -291,7 +291,7 @@ async fn a_model_slower_than_the_poll_interval_keeps_its_place_in_the_group() {
     assert!(rig.is_silent(), "a record was scored twice");
     for kind in ["revoked", "lost"] {
         let changes = format!("penstock_kafka_rebalances_total{{route=\"reviews\",kind=\"{kind}\"}}");
-        assert_eq!(rig.value(&changes), 0.0, "{kind}");
+        assert!(rig.value(&changes) < 0.5, "{kind}");
     }
     slow.store(false, Ordering::SeqCst);
     rig.close().await;
