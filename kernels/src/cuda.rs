@@ -171,10 +171,12 @@ impl<D: Driver> Ops for Cuda<D> {
         self.start()?;
         let (rows, cols) = x.shape();
         let bytes = rows * x.stride() * self.dtype.bytes();
-        let spare = self.spare.pop().filter(|spare| spare.capacity >= bytes);
-        let mut outbox = if let Some(spare) = spare {
-            spare
+        let large_enough = self.spare.iter().position(|spare| spare.capacity >= bytes);
+        let mut outbox = if let Some(place) = large_enough {
+            self.spare.swap_remove(place)
         } else {
+            // One that is too small makes room: there are never more than batches on their way.
+            self.spare.pop();
             let capacity = bytes.next_power_of_two();
             Outbox {
                 outbox: self.driver.outbox(capacity)?,

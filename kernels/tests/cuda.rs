@@ -91,6 +91,11 @@ fn gpu_layer_is_the_processors_and_a_text_hardly_depends_on_its_batch() {
     });
 }
 
+#[test]
+fn gpu_executors_side_by_side_compute_what_one_does() {
+    with_gpu(|| cases::executors(&open, &open));
+}
+
 /// Bit by bit against the same launches one by one; without graphs products have fewer rows, and so perhaps another
 /// algorithm.
 #[test]
@@ -173,6 +178,39 @@ fn gpu_records_a_product_and_a_kernel() {
                 .expect("the graph starts");
             assert_eq!(rows(&mut gpu), expected, "turn {turn}");
         }
+    });
+}
+
+/// More threads than a block may have, and more shared memory than there is: the driver refuses either, and goes on.
+#[test]
+fn gpu_names_a_launch_that_is_refused_and_its_shape() {
+    with_gpu(|| {
+        let mut gpu = Nvidia::open(0, Dtype::F32).expect("the GPU opens");
+        let memory = stored(&gpu, &[-1.0; 64]);
+        let good = relu(gpu.address(&memory), 64);
+        let wide = Launch {
+            threads: 2048,
+            ..good.clone()
+        };
+        let greedy = Launch {
+            shared: 1 << 20,
+            ..good.clone()
+        };
+        for (launch, named) in [
+            (wide, "kernel relu_f32 over 1 x 64 (1 x 1 blocks) failed: "),
+            (greedy, "kernel relu_f32 1048576 bytes of shared memory failed: "),
+        ] {
+            let refused = gpu.launch(&launch).expect_err("more than there is");
+            assert!(matches!(refused, KernelError::Device { .. }), "{refused:?}");
+            let said = refused.to_string();
+            assert!(said.starts_with("cuda:0 (") && said.contains(named), "{said}");
+        }
+        gpu.launch(&good).expect("the next one runs");
+        let mut outbox = gpu.outbox(256).expect("an outbox");
+        gpu.fetch(&memory, 256, &mut outbox).expect("values are copied");
+        let mut values = Vec::new();
+        Dtype::F32.decode(gpu.wait(&mut outbox).expect("values arrive"), &mut values);
+        assert_eq!(values, [0.0; 64]);
     });
 }
 

@@ -60,6 +60,19 @@ fn a_layer_is_the_processors_and_a_text_does_not_depend_on_its_batch() {
 }
 
 #[test]
+fn executors_side_by_side_compute_what_one_does() {
+    let device = std::cell::RefCell::new(None);
+    let first = |dtype| {
+        let emulated = Emulated::new(dtype);
+        device.replace(Some(emulated.beside()));
+        Cuda::new(emulated, dtype)
+    };
+    cases::executors(&first, &|dtype| {
+        Cuda::new(device.borrow().as_ref().unwrap().beside(), dtype)
+    });
+}
+
+#[test]
 fn small_batches_are_the_same_through_a_graph() {
     cases::graphs(&open, |_| 0.0);
 }

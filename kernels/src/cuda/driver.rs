@@ -3,7 +3,7 @@
 //! There are two: the CUDA driver ([`super::nvidia`]), and in the tests a process that runs the same
 //! kernels on the processor.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -96,6 +96,18 @@ pub struct Launch {
     pub shape: (usize, usize),
 }
 
+/// Its name and shape, for errors.
+impl Display for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Launch { kernel, grid, .. }, (rows, cols)) = (self, self.shape);
+        let (blocks_x, blocks_y) = grid;
+        write!(
+            f,
+            "kernel {kernel} over {rows} x {cols} ({blocks_x} x {blocks_y} blocks)"
+        )
+    }
+}
+
 /// What happens to a product before it is rounded and stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Epilogue {
@@ -126,6 +138,23 @@ pub struct Product {
     pub out_cols: usize,
     /// What follows the sum.
     pub epilogue: Epilogue,
+}
+
+/// Its shapes, for errors.
+impl Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Product {
+            rows,
+            inp,
+            out_cols,
+            epilogue,
+            ..
+        } = self;
+        write!(
+            f,
+            "product of {rows} x {inp} with {inp} x {out_cols}, {epilogue:?}"
+        )
+    }
 }
 
 /// What a device is given to do, complete with addresses: two that are equal do the same.
@@ -210,7 +239,31 @@ pub trait Driver: Send {
 
 #[cfg(test)]
 mod tests {
-    use super::Dtype;
+    use super::{Dtype, Epilogue, Launch, Product};
+
+    #[test]
+    fn errors_name_the_work_and_its_shape() {
+        let launch = Launch {
+            kernel: "pool_f16".to_owned(),
+            grid: (3, 7),
+            threads: 256,
+            shared: 0,
+            args: Vec::new(),
+            shape: (7, 768),
+        };
+        assert_eq!(launch.to_string(), "kernel pool_f16 over 7 x 768 (3 x 7 blocks)");
+        let product = Product {
+            x: 0,
+            weight: 0,
+            bias: 0,
+            out: 0,
+            rows: 64,
+            inp: 768,
+            out_cols: 3072,
+            epilogue: Epilogue::Bias,
+        };
+        assert_eq!(product.to_string(), "product of 64 x 768 with 768 x 3072, Bias");
+    }
 
     /// Every pattern of 16 bits, by the way that is not taken here.
     #[test]

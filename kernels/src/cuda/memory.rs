@@ -162,7 +162,7 @@ impl<D: Driver> Matrix<D> {
 
 /// Inboxes that take turns, so that one is filled while launches still read another.
 pub(super) struct Inboxes<D: Driver> {
-    turns: [Option<D::Inbox>; TURNS],
+    turns: Vec<D::Inbox>,
     capacity: usize,
     next: usize,
     bytes: Vec<u8>,
@@ -174,7 +174,7 @@ const TURNS: usize = 3;
 impl<D: Driver> Inboxes<D> {
     pub(super) fn new() -> Self {
         Self {
-            turns: [const { None }; TURNS],
+            turns: Vec::new(),
             capacity: 0,
             next: 0,
             bytes: Vec::new(),
@@ -189,20 +189,17 @@ impl<D: Driver> Inboxes<D> {
     ) -> Result<u64, KernelError> {
         self.bytes.clear();
         fill(&mut self.bytes);
-        if self.bytes.len() > self.capacity {
-            self.turns = [const { None }; TURNS];
+        if self.bytes.len() > self.capacity || self.turns.len() < TURNS {
+            // All at once, so that the batches that warm a model leave none to be made for those that follow.
+            self.turns.clear();
             self.capacity = self.bytes.len().next_power_of_two();
+            for _ in 0..TURNS {
+                self.turns.push(driver.inbox(self.capacity)?);
+            }
         }
-        if let Some(read) = &mut self.turns[self.next] {
-            driver.release(read)?;
-        }
+        driver.release(&mut self.turns[self.next])?;
         self.next = (self.next + 1) % TURNS;
-        let turn = &mut self.turns[self.next];
-        let inbox = match turn {
-            Some(inbox) => inbox,
-            None => turn.insert(driver.inbox(self.capacity)?),
-        };
-        driver.post(inbox, &self.bytes)
+        driver.post(&mut self.turns[self.next], &self.bytes)
     }
 }
 

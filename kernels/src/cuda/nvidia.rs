@@ -6,7 +6,7 @@ mod modules;
 mod probe;
 mod products;
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{Display, Write};
 use std::sync::Arc;
 
 use cudarc::driver::result;
@@ -27,32 +27,19 @@ pub struct Nvidia {
     card: Arc<Card>,
     modules: Modules,
     products: Products,
-    last: LastLaunch,
+    last: LastStarted,
 }
 
 /// What was started last, for errors that are noticed only when its results are waited for.
 #[derive(Default)]
-struct LastLaunch {
-    name: String,
-    shape: Option<(usize, usize)>,
-}
+struct LastStarted(String);
 
-impl LastLaunch {
+impl LastStarted {
     /// Written over what was there: a launch allocates nothing.
-    fn set(&mut self, name: &dyn Display, shape: Option<(usize, usize)>) {
-        self.name.clear();
+    fn set(&mut self, work: &dyn Display) {
+        self.0.clear();
         // Writing to a string never fails.
-        let _ = write!(self.name, "{name}");
-        self.shape = shape;
-    }
-}
-
-impl Display for LastLaunch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.shape {
-            Some((rows, cols)) => write!(f, "kernel {} over {rows} x {cols}", self.name),
-            None => write!(f, "the graph of {}", self.name),
-        }
+        let _ = write!(self.0, "{work}");
     }
 }
 
@@ -63,7 +50,7 @@ impl Nvidia {
         Ok(Nvidia {
             modules: Modules::load(&card)?,
             products: Products::new(&card, dtype)?,
-            last: LastLaunch::default(),
+            last: LastStarted::default(),
             card,
         })
     }
@@ -176,13 +163,14 @@ impl Driver for Nvidia {
 
     fn launch(&mut self, launch: &Launch) -> Result<(), KernelError> {
         self.card.bind()?;
-        self.last.set(&launch.kernel, Some(launch.shape));
+        self.last.set(launch);
         let function = self.modules.function(&launch.kernel, launch.shared)?;
         start(&self.card, function, launch)
     }
 
     fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
         self.card.bind()?;
+        self.last.set(product);
         self.products.multiply(product)
     }
 
@@ -203,10 +191,8 @@ impl Driver for Nvidia {
 
     fn replay(&mut self, graph: &Graph, name: &dyn Display) -> Result<(), KernelError> {
         self.card.bind()?;
-        self.last.set(name, None);
-        graph
-            .launch()
-            .map_err(|e| self.card.failed(&format!("the graph of {name}"), e))
+        self.last.set(&format_args!("the graph of {name}"));
+        graph.launch().map_err(|e| self.card.failed(&self.last.0, e))
     }
 
     fn outbox(&self, bytes: usize) -> Result<Outbox, KernelError> {
@@ -237,7 +223,7 @@ impl Driver for Nvidia {
     fn wait<'a>(&mut self, outbox: &'a mut Outbox) -> Result<&'a [u8], KernelError> {
         self.card.bind()?;
         outbox.copied.wait().map_err(|e| {
-            let work = format!("waiting for a batch (last started: {})", self.last);
+            let work = format!("waiting for a batch (last started: {})", self.last.0);
             self.card.failed(&work, e)
         })?;
         Ok(outbox.pinned.values(outbox.bytes))
@@ -261,12 +247,5 @@ fn start(card: &Card, function: CUfunction, launch: &Launch) -> Result<(), Kerne
             &mut args,
         )
     }
-    .map_err(|e| {
-        let (Launch { kernel, grid, .. }, (rows, cols)) = (launch, launch.shape);
-        let work = format!(
-            "kernel {kernel} over {rows} x {cols} ({} x {} blocks)",
-            grid.0, grid.1
-        );
-        card.failed(&work, e)
-    })
+    .map_err(|e| card.failed(&launch.to_string(), e))
 }

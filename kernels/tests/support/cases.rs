@@ -332,6 +332,31 @@ pub fn layer<D: Driver>(open: Open<'_, D>, alone_within: impl Fn(Dtype) -> f32) 
     }
 }
 
+/// Executors that share a layer's weights compute side by side what each of them computes by itself, bit by bit.
+pub fn executors<D: Driver>(open: Open<'_, D>, beside: Open<'_, D>) {
+    for dtype in DTYPES {
+        let mut first = open(dtype);
+        let mut second = beside(dtype);
+        let layer = Layer::new(&first);
+        let batches = [&[1, 40, 16][..], &[130, 3], &[64; 5]].map(|lens| texts(dtype, lens));
+        let expected = batches.each_ref().map(|batch| layer.forward(&mut first, batch));
+        let bits = |rows: &[f32]| rows.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        std::thread::scope(|scope| {
+            for (executor, cuda) in [&mut first, &mut second].into_iter().enumerate() {
+                let (layer, batches, expected) = (&layer, &batches, &expected);
+                scope.spawn(move || {
+                    // Each begins with another batch, so that they are of different sizes at most times.
+                    for turn in executor..executor + 4 * batches.len() {
+                        let at = turn % batches.len();
+                        let rows = layer.forward(cuda, &batches[at]);
+                        assert_eq!(bits(&rows), bits(&expected[at]), "{dtype:?}, executor {executor}");
+                    }
+                });
+            }
+        });
+    }
+}
+
 /// Small batches: what they make launch by launch is bit by bit what they make through a graph, whatever stood in the
 /// bucket before; and what they make without graphs, within `within`. Both devices know the same layer.
 pub fn graphs<D: Driver>(open: Open<'_, D>, within: impl Fn(Dtype) -> f32) {

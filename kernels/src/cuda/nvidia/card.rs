@@ -5,15 +5,17 @@ use std::sync::Arc;
 use cudarc::driver::CudaContext;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUevent, CUstream, cudaError_enum as Code};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 
 use crate::ops::KernelError;
 
-/// Held by who waits for a whole GPU, and by who records a graph: the driver allows no such wait beside it.
-static WHOLE: Mutex<()> = Mutex::new(());
+/// Held by who records a graph, and by who does what the driver and its libraries allow nobody to do beside that:
+/// waiting for a whole GPU, and asking how a product is best computed. Who records may run into either itself, which
+/// ends the recording and must not end the thread.
+static WHOLE: ReentrantMutex<()> = ReentrantMutex::new(());
 
-/// Until it is dropped, nobody in this process waits for a whole GPU.
-pub(super) fn undisturbed() -> MutexGuard<'static, ()> {
+/// Until it is dropped, no other thread of this process waits for a whole GPU, asks for an algorithm or records.
+pub(super) fn undisturbed() -> ReentrantMutexGuard<'static, ()> {
     WHOLE.lock()
 }
 

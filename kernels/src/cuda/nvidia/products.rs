@@ -9,7 +9,7 @@ use cudarc::cublaslt::sys::{
     cublasLtReductionScheme_t as Scheme,
 };
 
-use super::card::{Card, Memory};
+use super::card::{Card, Memory, undisturbed};
 use crate::cuda::driver::{Dtype, Epilogue, Product};
 use crate::ops::KernelError;
 
@@ -71,24 +71,27 @@ impl Products {
 
     /// The library counts columns first, so it is given `outᵀ = w · xᵀ`: the same bytes.
     pub(super) fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
-        let mut shape = Shape {
-            rows: bucket(product.rows),
+        let exact = Shape {
+            rows: product.rows,
             inp: product.inp,
             out_cols: product.out_cols,
             epilogue: product.epilogue,
         };
-        let mut outcome = self.run(product, shape);
-        if outcome.is_err() && shape.rows != product.rows {
+        // There is a plan for these very rows where the bucket's was refused before.
+        let first = if self.plans.contains_key(&exact) {
+            exact
+        } else {
+            Shape {
+                rows: bucket(product.rows),
+                ..exact
+            }
+        };
+        let mut outcome = self.run(product, first);
+        if outcome.is_err() && first != exact {
             // An algorithm that was chosen for the bucket need not take every shape in it.
-            shape.rows = product.rows;
-            outcome = self.run(product, shape);
+            outcome = self.run(product, exact);
         }
-        outcome.map_err(|error| {
-            let Shape { inp, out_cols, .. } = shape;
-            let (rows, epilogue) = (product.rows, product.epilogue);
-            let work = format!("product of {rows} x {inp} with {inp} x {out_cols}, {epilogue:?}");
-            refused(&self.card, work, error)
-        })
+        outcome.map_err(|error| refused(&self.card, product.to_string(), error))
     }
 
     fn run(&mut self, product: &Product, shape: Shape) -> Result<(), CublasError> {
@@ -152,6 +155,8 @@ impl Products {
             &self.workspace.bytes,
         )?;
         preference.set(Wish::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &SUMS)?;
+        // The question has been seen to fail while any stream of the process is recorded.
+        let _alone = undisturbed();
         // SAFETY: everything was made above and lives.
         let found = unsafe {
             result::get_matmul_algo_heuristic(
