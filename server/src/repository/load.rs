@@ -151,12 +151,16 @@ fn warm(model: &mut dyn Model, policy: &BatchPolicy) -> Result<(), ModelError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
+    use parking_lot::Mutex;
     use penstock_core::Reply;
     use penstock_models::Pipelined;
 
     use super::*;
+    use crate::clock::Clock;
+    use crate::config::{self, Settings};
 
     /// Notes the batches it is given, and how many were on their way at once.
     #[derive(Default)]
@@ -229,12 +233,92 @@ mod tests {
         check(false, 100, 1000, &[(1, 100)]);
     }
 
-    #[test]
-    fn only_what_a_gpu_lacks_is_run_elsewhere() {
-        let full = KernelError::OutOfMemory {
+    /// Its first batch meets an error; from then on it computes.
+    struct Refused {
+        model: Box<dyn Model>,
+        first: Arc<Mutex<Option<KernelError>>>,
+    }
+
+    impl Model for Refused {
+        fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
+            match self.first.lock().take() {
+                Some(error) => Err(error.into()),
+                None => self.model.forward(batch),
+            }
+        }
+
+        fn window(&self) -> usize {
+            self.model.window()
+        }
+    }
+
+    /// Loads a model whose first batch meets `error`. How often it was loaded, whether the process is to end, and what
+    /// came of it.
+    fn load(error: KernelError, fallback: Option<Device>) -> (usize, bool, Result<usize, String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("penstock.toml");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../models/tests/families/bert-embedding-mean"
+        );
+        std::fs::write(
+            &file,
+            format!("[[model]]\nname = \"m\"\npath = '{path}'\ncheck_parity = false\n"),
+        )
+        .unwrap();
+        let config = config::load(Some(&file), Settings::default()).unwrap();
+        let first = Arc::new(Mutex::new(Some(error)));
+        let wrap: Wrap = Arc::new(move |model| {
+            let first = Arc::clone(&first);
+            Box::new(Refused { model, first })
+        });
+        let fault = Fault::default();
+        let loader = Loader {
+            config: &config.models[0],
+            folder: Path::new(path),
+            devices: &Devices {
+                each: vec![Device::default()],
+                fallback,
+            },
+            metrics: &Metrics::new(Clock::start()),
+            fault: &fault,
+            wrap: Some(&wrap),
+        };
+        let mut loads = 0;
+        let copies = loader.copies(|| loads += 1);
+        let copies = copies.map(|(copies, _)| copies.models.len());
+        (
+            loads,
+            fault.is_raised(),
+            copies.map_err(|error| error.to_string()),
+        )
+    }
+
+    fn full() -> KernelError {
+        KernelError::OutOfMemory {
             device: "cuda:0".into(),
             bytes: 1 << 40,
+        }
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_the_gpu_serves_on_the_cpu() {
+        assert_eq!(load(full(), Some(Device::default())), (2, false, Ok(1)));
+        let (loads, ends, copies) = load(full(), None);
+        assert_eq!((loads, ends), (1, false));
+        assert!(copies.unwrap_err().contains("cuda:0 has no"), "asked for by name");
+        let lost = KernelError::DeviceLost {
+            device: "cuda:0".into(),
+            work: "kernel".into(),
+            reason: "chance".into(),
         };
+        let (loads, ends, copies) = load(lost, Some(Device::default()));
+        assert_eq!((loads, ends), (1, true), "only another process has it again");
+        assert!(copies.is_err());
+    }
+
+    #[test]
+    fn only_what_a_gpu_lacks_is_run_elsewhere() {
         let unknown = KernelError::Unsupported {
             kernel: "attention",
             operand: "head size",
@@ -246,7 +330,7 @@ mod tests {
             work: "loading the kernels of attention".into(),
             reason: "no compiler for their PTX".into(),
         };
-        for error in [full, unknown, refused] {
+        for error in [full(), unknown, refused] {
             assert!(may_fall_back(&error.into()));
         }
         let lost = KernelError::DeviceLost {
