@@ -45,7 +45,8 @@ STEPS = [
     Step("ceilings", 12, 120, torch=True),
     # All processes start at once: 15. Then four times 13 bursts in 3 rounds of 0.25 s: 39, and 8 for their first batches.
     Step("forward", 90, 160, needs=("models", "reference", "ceilings")),
-    # Four starts of 5; two models by 5 workloads by 3 loads of 1.6, and 3 in the second type: 60; single texts 8.
+    # Five starts of 5; each of two models 15 bursts of 1.2 and 10 starts of the client of 0.4, in the second type 3 of 1.6,
+    # a single text 1.6; with two executors 2 of 1.6.
     Step("serving", 90, 150, needs=("models",)),
     # Two models: starts of 3 and 5; 10 bursts in 3 rounds of 0.25 s; two single texts of 1.6.
     Step("small", 38, 80, needs=("models",)),
@@ -81,6 +82,8 @@ class Sizes:
     loads: tuple[tuple[int, tuple[int, ...]], ...]
     # The other types are served with the last load alone, and these workloads.
     other_served: tuple[str, ...]
+    # The last model is also served by two executors, with the last load and these.
+    executors_served: tuple[str, ...]
     # Texts of the fidelity checks: mixed ones, and so many of each length.
     mixed: int
     equal: int
@@ -95,12 +98,13 @@ FULL = Sizes(
     batch_tokens=16_384,
     seconds=0.25,
     served_seconds=1.0,
-    warm_seconds=0.3,
+    warm_seconds=0.2,
     rounds=3,
     client_threads=4,
     single_tokens=128,
     loads=((1, (64, 512)), (32, (128,))),
     other_served=("S=50", "S=512", "mixed"),
+    executors_served=("S=50", "mixed"),
     mixed=128,
     equal=4,
     matrix=8192,
@@ -120,6 +124,7 @@ DRY = Sizes(
     single_tokens=50,
     loads=((1, (2, 4)), (8, (2,))),
     other_served=(),
+    executors_served=("S=50",),
     mixed=24,
     equal=2,
     matrix=256,

@@ -23,16 +23,24 @@ def run(part: Part) -> None:
     texts["mixed"] = workload.write(folder, "mixed", workload.mixed())
     single = workload.write(folder, "single", workload.equal(sizes.single_tokens))
     rows: list[dict] = []
+
+    def served(name: str, model: Path, dtype: str, executors: int, bursts: list[tuple[str, Path, tuple]]) -> None:
+        beside = f", {executors} executors" if executors > 1 else ""
+        chosen = [*options(part, dtype), "--batching-executors", executors]
+        with part.guarded(f"{name}, {dtype}, served{beside}"), closing(Server(model, threads(part), chosen, name="bench", log=sys.stderr)) as server:
+            for how, file, load in bursts:
+                rows.extend(loaded(part, server, name, dtype, how + beside, file, load))
+                part.save(rows=rows)
+
+    one = (f"one text of {sizes.single_tokens} tokens", single, (1, (1,)))
+    first, *others = sizes.dtypes
+    most = [(how, file, sizes.loads[-1]) for how, file in texts.items()]
     for name, model in benched(part).items():
-        for dtype in sizes.dtypes:
-            first = dtype == sizes.dtypes[0]
-            loads = sizes.loads if first else sizes.loads[-1:]
-            with part.guarded(f"{name}, {dtype}, served"), closing(Server(model, threads(part), options(part, dtype), name="bench", log=sys.stderr)) as server:
-                rows += loaded(part, server, name, dtype, f"one text of {sizes.single_tokens} tokens", single, (1, (1,)))
-                for how in texts if first else sizes.other_served:
-                    for load in loads:
-                        rows += loaded(part, server, name, dtype, how, texts[how], load)
-                        part.save(rows=rows)
+        served(name, model, first, 1, [one, *((how, file, load) for how, file in texts.items() for load in sizes.loads)])
+        for dtype in others:
+            served(name, model, dtype, 1, [burst for burst in most if burst[0] in sizes.other_served])
+    # The smallest model, where starting kernels weighs most.
+    served(name, model, first, 2, [burst for burst in most if burst[0] in sizes.executors_served])
     errors = sum(row["errors"] for row in rows)
     part.check("requests that failed", errors, "0", errors == 0)
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 const FOLDER: &str = "kernels/cu";
 
 /// Adds a fault for every kernel whose source, headers, flags, compiler or compiled form is another than
-/// when `tools/nvcc build` wrote the manifest.
+/// when `tools/nvcc build` wrote the manifest, and where that has not assembled them for every kind of GPU.
 pub fn check(root: &Path, files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
     let manifest = format!("{FOLDER}/out/manifest");
     let text = std::fs::read_to_string(root.join(&manifest)).with_context(|| manifest.clone())?;
@@ -24,9 +24,9 @@ pub fn check(root: &Path, files: &[PathBuf], faults: &mut Vec<String>) -> Result
         line.unwrap_or_default().trim_matches('"').to_owned()
     };
     let wanted = format!("nvcc {} {}", setting("compiler"), setting("flags"));
-    if compiler != wanted {
+    if compiler != format!("{wanted}; assembled for {}", setting("assembled")) {
         faults.push(format!(
-            "{manifest}:1: is of another compiler or other flags: run tools/nvcc build"
+            "{manifest}:1: is of another compiler, other flags or other GPUs: run tools/nvcc build"
         ));
     }
     let beside = |extension: &str| -> Vec<&PathBuf> {
