@@ -42,9 +42,10 @@ def no_output_topic(stage: Stage) -> Outcome:
     stream = filled(stage, "no-topic", output=False)
     one = stream.instance()
     waits(one, stream.output)
+    early = stream.group.total()
     stream.topics.make(stream.output)
     one.wait_ready()
-    return outcome(stream)
+    return none_early(outcome(stream), early)
 
 
 def waits(one: Instance, named: str) -> None:
@@ -65,7 +66,10 @@ def not_writable(stage: Stage) -> Outcome:
     early = stream.group.total()
     stream.topics.allow_write(stream.output)
     one.wait_ready()
-    done = outcome(stream)
+    return none_early(outcome(stream), early)
+
+
+def none_early(done: Outcome, early: int) -> Outcome:
     if early:
         done.verdict.add("records committed before they could be written", early)
     return done
@@ -91,32 +95,33 @@ def disk_full(stage: Stage) -> Outcome:
     one = stream.instance()
     full = int(strike(stream, stream.rng.randrange(stage.records // 3)))
     one.wait_ready()
+    so_far = len(one.said())
     cluster.fill_disk(1)
     # A broker whose only disk fails ends by itself.
     until(lambda: not cluster.alive(1), "the broker to notice")
-    misses(one, cluster.bootstrap())
+    misses(one, cluster.bootstrap(), so_far)
     cluster.start(1)
     one.wait_ready()
     return struck(outcome(stream, **{"full disks": full}), "full disks", 1)
 
 
-def misses(one: Instance, brokers: str) -> None:
-    """Without a broker it serves the rest and is not ready, its log says what is wrong and what to look at, and it
-    tries again after longer and longer pauses."""
+def misses(one: Instance, brokers: str, so_far: int = 0) -> None:
+    """Without a broker it serves the rest and is not ready. What is new in its log says what is wrong and what to look
+    at, and that it tries again after longer and longer pauses."""
     one.wait_live()
     until(lambda: not one.is_ready() or one.must_run(), "not ready", UNREADY_WITHIN)
-    said = re.compile(rf"not reading .*no broker of {re.escape(brokers)} answers: .*; check brokers")
-    until(lambda: said.search(one.said()) or one.must_run(), f"the brokers named in {one.log}")
-    until(lambda: len(attempts(one)) >= ATTEMPTS or one.must_run(), f"{ATTEMPTS} attempts in {one.log}")
+    named = re.compile(rf"not reading .*no broker of {re.escape(brokers)} answers: .*; check brokers")
+    until(lambda: named.search(one.said()[so_far:]) or one.must_run(), f"the brokers named in {one.log}")
+    until(lambda: len(attempts(one, so_far)) >= ATTEMPTS or one.must_run(), f"{ATTEMPTS} attempts in {one.log}")
     if one.is_ready() or not one.is_live():
         raise SystemExit(f"without a broker it must be alive and not ready; its log is {one.log}")
-    tried = attempts(one)
+    tried = attempts(one, so_far)
     for (at, pause), (next_at, next_pause) in zip(tried, tried[1:], strict=False):
         if next_pause <= pause or next_at - at < pause:
             raise SystemExit(f"attempts, each with the pause after it, without growing pauses: {tried}; see {one.log}")
 
 
-def attempts(one: Instance) -> list[tuple[float, float]]:
+def attempts(one: Instance, so_far: int) -> list[tuple[float, float]]:
     """When it said that it does not read, and after what pause it wants to try again, both in seconds."""
-    found = re.findall(r"^(\S+) +ERROR .*: not reading .* retry_in=(\d+)s$", one.said(), re.MULTILINE)
+    found = re.findall(r"^(\S+) +ERROR .*: not reading .* retry_in=(\d+)s$", one.said()[so_far:], re.MULTILINE)
     return [(datetime.fromisoformat(at).timestamp(), float(pause)) for at, pause in found]
