@@ -26,7 +26,7 @@ def test_what_the_output_topic_finds_too_large_is_a_dead_letter_and_a_batch_that
     stream.topics.make(stream.output, config={"max.message.bytes": str(TOPIC_BYTES_MAX)})
     one_partition(stream)
     stream.sent = [
-        replace(one, headers=(*one.headers, LARGE), poison="too large") if one.id % 100 == 0 else one
+        replace(one, headers=(*one.headers, LARGE), poison="larger than its topic takes") if one.id % 100 == 0 else one
         for one in stream.sent
     ]
     stream.feed()
