@@ -206,38 +206,42 @@ impl Seat {
         let down = || Down::begin(&self.front, &self.route.name);
         let mut unready = Some(down());
         let mut again = Again::default();
+        // Under its name, it was.
+        let mut at_work = false;
         while self.stop.by().is_none() {
+            // It may have been frozen while it waited.
+            self.is_first_of_its_name(at_work, "it would begin anew")?;
             let clients = clients_alive();
             if clients > self.clients_max {
                 return Err(self.ended(format!(
                     "{clients} clients are there, {LEFT_MAX} more than the routes need: they do not end"
                 )));
             }
-            let (since, committed) = (Instant::now(), self.progress.commits());
-            let why = match self.open() {
+            let committed = self.progress.commits();
+            let mut ran_for = Duration::ZERO;
+            let why = match self.open(at_work) {
                 Ok(mut pump) => {
                     unready = None;
+                    at_work = true;
+                    let since = Instant::now();
                     let ran = catch_unwind(AssertUnwindSafe(|| pump.run()));
+                    ran_for = since.elapsed();
                     unready.get_or_insert_with(down);
                     self.progress.press("letting the clients go");
                     let why = match ran {
                         Ok(Ok(())) => return Ok(()),
                         Ok(Err(Trouble::Fatal(reason))) => return Err(self.ended(reason)),
-                        Ok(Err(Trouble::Abort(why) | Trouble::Restart(why))) if self.may_be_replaced() => {
-                            return Err(self.ended(format!(
-                                "{why}; the process stood still for so long that another may have its name"
-                            )));
-                        }
                         Ok(Err(Trouble::Abort(why) | Trouble::Restart(why))) => why,
                         Err(_) => "the pump panicked".into(),
                     };
+                    self.is_first_of_its_name(at_work, &why)?;
                     // Said first: to let the clients go may take a while.
                     warn!(route = self.route.name, reason = why, "the route begins anew");
                     why
                 }
                 Err(why) => why,
             };
-            let wait = again.failed(since.elapsed(), self.progress.commits() > committed);
+            let wait = again.failed(ran_for, self.progress.commits() > committed);
             error!(route = self.route.name, reason = why, retry_in = ?wait, "not reading");
             self.progress.rest("waiting to begin anew");
             self.stop.wait(Instant::now() + wait);
@@ -246,14 +250,22 @@ impl Seat {
         Ok(())
     }
 
-    /// Whether another process may have come under this one's name, and would be driven out by new clients. Whoever
-    /// was frozen for longer than its transaction may last cannot tell that from having been late.
+    /// New clients drive out whoever has come under this one's name. Whoever was frozen for longer than its transaction
+    /// may last cannot tell that from having been late, and ends.
+    fn is_first_of_its_name(&self, at_work: bool, why: &str) -> Result<(), Ended> {
+        if at_work && self.may_be_replaced() {
+            let reason = format!("{why}; the process stood still for so long that another may have its name");
+            return Err(self.ended(reason));
+        }
+        Ok(())
+    }
+
     fn may_be_replaced(&self) -> bool {
         let named = self.route.instance_given && self.route.delivery == Delivery::ExactlyOnce;
         named && self.progress.frozen(Instant::now()) >= self.route.transaction_timeout
     }
 
-    fn open(&self) -> Result<Pump, String> {
+    fn open(&self, at_work: bool) -> Result<Pump, String> {
         let route = &self.route;
         self.progress.press("connecting");
         let Clients {
@@ -261,6 +273,10 @@ impl Seat {
             producer,
             partitions,
         } = Clients::connect(route, self.thread)?;
+        // What comes next takes the name.
+        if at_work && self.may_be_replaced() {
+            return Err("the process stood still while it connected".into());
+        }
         // The broker lets the transaction time out; to wait longer for its end than for that is idle.
         let patience = route.transaction_timeout.max(PATIENCE_MIN);
         let writer = Writer::open(

@@ -16,7 +16,7 @@ mod transaction;
 pub use deliveries::{Deliveries, Refused, Told, is_too_large};
 pub use ending::{Ending, clients_alive};
 pub use produce::Partitions;
-pub use progress::{Hand, Progress, Still};
+pub use progress::{Hand, LOOK, Progress, Still};
 pub use record::{Carried, DeadLetter, Outgoing, dead, scored, tombstone, value};
 pub use transaction::{Writer, remedy};
 

@@ -13,10 +13,10 @@ pub struct Again {
 }
 
 impl Again {
-    /// Another attempt has failed, after so long, and with something committed or without. That the clients could be
-    /// made says nothing: a group that may not be joined is found out after that.
-    pub fn failed(&mut self, after: Duration, committed: bool) -> Duration {
-        if committed || after > LAST {
+    /// Another attempt has failed, whose pump ran for so long, and with something committed or without. That the clients
+    /// could be made says nothing: a group that may not be joined is found out after that.
+    pub fn failed(&mut self, ran_for: Duration, committed: bool) -> Duration {
+        if committed || ran_for > LAST {
             self.attempts = 0;
         }
         let wait = FIRST.saturating_mul(1 << self.attempts.min(16)).min(LAST);
@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn the_wait_grows_until_something_is_done() {
         let mut again = Again::default();
-        let mut failed = |after, committed| again.failed(Duration::from_secs(after), committed).as_secs();
+        let mut failed = |ran, committed| again.failed(Duration::from_secs(ran), committed).as_secs();
         let waits = [(); 7].map(|()| failed(1, false));
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(failed(1, true), 1, "something was committed");

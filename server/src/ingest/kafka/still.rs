@@ -1,15 +1,12 @@
 //! Says of each pump that does not get on what it waits for. A thread of its own looks: a pump that hangs cannot say.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::warn;
 
-use crate::respond::kafka::{Progress, Still};
-
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::respond::kafka::{LOOK, Progress, Still};
 
 /// One pump that is looked at.
 pub struct Watched {

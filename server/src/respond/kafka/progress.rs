@@ -9,6 +9,9 @@ use parking_lot::Mutex;
 /// Nothing moves: said first after this, and then each time it has lasted twice as long.
 const STILL: Duration = Duration::from_secs(15);
 
+/// How often somebody looks.
+pub const LOOK: Duration = Duration::from_secs(1);
+
 /// What a pump has in hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hand {
@@ -128,13 +131,14 @@ impl Progress {
         state.moves();
     }
 
-    /// For how long the whole process stood still since the last commit: nobody looked, who does so every second.
+    /// For how long the whole process stood still since the last commit: nobody looked, who does so each [`LOOK`].
     pub fn frozen(&self, now: Instant) -> Duration {
         let state = self.state.lock();
-        state.gap.max(now.saturating_duration_since(state.looked))
+        let gap = state.gap.max(now.saturating_duration_since(state.looked));
+        gap.saturating_sub(LOOK)
     }
 
-    /// How often something was.
+    /// How often something was committed.
     pub fn commits(&self) -> u64 {
         self.state.lock().commits
     }
@@ -236,15 +240,18 @@ mod tests {
         let start = Instant::now();
         let progress = Progress::new(start);
         progress.still(at(start, 1));
-        assert_eq!(progress.frozen(at(start, 2)).as_secs(), 1);
+        assert!(
+            progress.frozen(at(start, 2)).is_zero(),
+            "it is looked at each second"
+        );
         assert_eq!(
             progress.frozen(at(start, 13)).as_secs(),
-            12,
+            11,
             "nobody has looked since"
         );
         progress.still(at(start, 13));
         progress.still(at(start, 14));
-        assert_eq!(progress.frozen(at(start, 14)).as_secs(), 12);
+        assert_eq!(progress.frozen(at(start, 14)).as_secs(), 11);
         progress.moved();
         assert!(progress.frozen(at(start, 14)).is_zero());
     }
