@@ -12,11 +12,15 @@ use super::work::Chunk;
 const FIRST: Duration = Duration::from_millis(50);
 const LAST: Duration = Duration::from_secs(5);
 
-/// After so many attempts a chunk is stuck: some three seconds.
+/// After so many attempts a chunk is stuck: the waits between them are one second and a half.
 const STUCK_ATTEMPTS: u32 = 6;
 
-/// Which chunk: when it was held first, and a number.
-pub type HeldAs = (Instant, u64);
+/// As long as something was scored in this time, records are scored. Longer than the last wait, after which whoever
+/// is stuck is looked at again.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// Which chunk that was held.
+pub type HeldAs = u64;
 
 /// Chunks of one pump that could not be scored.
 #[derive(Default)]
@@ -37,75 +41,84 @@ enum State {
     /// They are scored.
     #[default]
     Scored,
-    /// Some are stuck, and what came after them is scored.
+    /// Some are stuck, and others were scored a short while ago.
     SomeStuck,
-    /// Nothing was scored since the newest of them was tried first.
+    /// Some are stuck, and no others are scored.
     NoneScored,
 }
 
 impl Held {
     /// Keeps a chunk until it is its time again.
-    pub fn hold(&mut self, mut chunk: Chunk, why: &Rejection, route: &str) {
-        let now = Instant::now();
+    pub fn hold(&mut self, mut chunk: Chunk, why: &Rejection, now: Instant, route: &str) {
         let wait = FIRST.saturating_mul(1 << chunk.attempt.min(16)).min(LAST);
         chunk.attempt += 1;
         let held = *chunk.held.get_or_insert_with(|| {
             self.number += 1;
-            (now, self.number)
+            self.number
         });
         let fails = matches!(why, Rejection::Model(_) | Rejection::NotFinite { .. });
         if fails || chunk.attempt >= STUCK_ATTEMPTS {
             self.stuck.insert(held);
         }
         // Another that waits is no reason to think better of it.
-        let state = self.found().max(self.state);
+        let state = self.found(now).max(self.state);
         if state != self.state {
             let model = &*chunk.wish.model;
             if state == State::NoneScored {
                 error!(route, model, error = %why, "nothing is scored any more: records are held and tried again");
             } else {
-                error!(route, model, error = %why, "some records are held and tried again while others are scored");
+                error!(route, model, error = %why, "some records are held and tried again; others were scored just now");
             }
         }
         self.state = state;
         self.waiting.push((now + wait, chunk));
     }
 
-    /// Something was scored.
-    pub fn succeeded(&mut self, route: &str) {
-        self.scored = Some(Instant::now());
-        self.look(route);
-    }
-
-    /// A chunk is no longer held, whatever became of it. True where it was.
-    pub fn done(&mut self, held: Option<HeldAs>, route: &str) -> bool {
-        if held.is_some_and(|held| self.stuck.remove(&held)) {
-            self.look(route);
+    /// A chunk is back, and in it something was `scored` or not. What is `done` is no longer held, whatever became of
+    /// it; true where it was.
+    pub fn back(&mut self, done: Option<HeldAs>, scored: bool, now: Instant, route: &str) -> bool {
+        let freed = done.is_some_and(|held| self.stuck.remove(&held));
+        if scored {
+            self.scored = Some(now);
         }
-        held.is_some()
+        if scored || freed {
+            self.think_better(self.found(now), scored, route);
+        }
+        done.is_some()
     }
 
-    fn look(&mut self, route: &str) {
-        let state = self.found();
-        if state != self.state {
+    /// Says what is better than it was. What is worse is said where a chunk is held, with the reason.
+    fn think_better(&mut self, state: State, scored: bool, route: &str) {
+        if state >= self.state {
+            return;
+        }
+        if scored && self.state == State::NoneScored {
             let still_held = self.stuck.len();
             warn!(route, still_held, "records are scored again");
+        } else {
+            warn!(
+                route,
+                "none of the records is left that were held and tried again"
+            );
         }
         self.state = state;
     }
 
-    fn found(&self) -> State {
-        match self.stuck.last() {
-            None => State::Scored,
-            Some((since, _)) if self.scored.is_some_and(|scored| scored > *since) => State::SomeStuck,
-            Some(_) => State::NoneScored,
+    fn found(&self, now: Instant) -> State {
+        let recent = |scored| now.saturating_duration_since(scored) < RECENT;
+        if self.stuck.is_empty() {
+            State::Scored
+        } else if self.scored.is_some_and(recent) {
+            State::SomeStuck
+        } else {
+            State::NoneScored
         }
     }
 
     /// Nothing is left to be tried again: whether those that went can be scored is not ours to say.
-    pub fn forget(&mut self) {
+    pub fn forget(&mut self, route: &str) {
         self.clear();
-        self.state = State::Scored;
+        self.think_better(State::Scored, false, route);
     }
 
     /// True when none waits.
@@ -170,52 +183,79 @@ mod tests {
 
     #[test]
     fn the_alarm_ends_with_what_it_was_about() {
-        let mut held = Held::default();
-        held.hold(chunk(), &broken(), "r");
+        let (mut held, now) = (Held::default(), Instant::now());
+        held.hold(chunk(), &broken(), now, "r");
         assert!(held.alarm());
         held.clear();
         assert!(held.alarm(), "its records are read again, by us");
-        held.hold(chunk(), &Rejection::NotReady("loading".into()), "r");
+        held.hold(chunk(), &Rejection::NotReady("loading".into()), now, "r");
         assert!(held.alarm(), "they wait again");
-        held.forget();
+        held.forget("r");
         assert!(!held.alarm() && held.is_empty());
     }
 
     #[test]
-    fn one_chunk_that_stays_beside_others_that_are_scored_is_no_alarm_again_and_again() {
-        let mut held = Held::default();
-        held.hold(chunk(), &broken(), "r");
-        assert_eq!(held.state, State::NoneScored);
+    fn chunks_that_stay_beside_others_that_are_scored_are_no_alarm() {
+        let (mut held, mut now) = (Held::default(), Instant::now());
+        held.hold(chunk(), &broken(), now, "r");
+        assert_eq!(held.state, State::NoneScored, "nothing was ever scored");
         for _ in 0..10 {
-            held.succeeded("r");
+            now += LAST;
+            held.back(None, true, now, "r");
             assert_eq!(held.state, State::SomeStuck);
             let stuck = tried(&mut held);
-            held.hold(stuck, &broken(), "r");
+            held.hold(stuck, &broken(), now, "r");
             assert_eq!(held.state, State::SomeStuck);
         }
-        // What came after it fails as well now.
-        held.hold(chunk(), &broken(), "r");
-        assert!(held.alarm());
-        held.succeeded("r");
+        held.hold(chunk(), &broken(), now, "r");
+        assert_eq!(held.state, State::SomeStuck, "one more is no news");
         while let Some((_, chunk)) = held.waiting.pop() {
             assert_eq!(held.state, State::SomeStuck);
-            held.done(chunk.held, "r");
+            held.back(chunk.held, true, now, "r");
         }
         assert_eq!(held.state, State::Scored);
     }
 
     #[test]
+    fn what_stays_until_it_has_stopped_all_others_is_an_alarm() {
+        let (mut held, mut now) = (Held::default(), Instant::now());
+        held.back(None, true, now, "r");
+        held.hold(chunk(), &broken(), now, "r");
+        let last = now;
+        loop {
+            let (at, chunk) = held.waiting.pop().unwrap();
+            now = at;
+            held.hold(chunk, &broken(), now, "r");
+            let still = now < last + RECENT;
+            assert_eq!(held.alarm(), !still, "{:?} after the last score", now - last);
+            if !still {
+                break;
+            }
+        }
+        assert!(now <= last + RECENT + LAST);
+    }
+
+    #[test]
+    fn what_was_stuck_and_is_gone_unscored_is_no_alarm() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        held.hold(chunk(), &broken(), now, "r");
+        let chunk = tried(&mut held);
+        assert!(held.back(chunk.held, false, now, "r"));
+        assert_eq!((held.state, held.scored), (State::Scored, None));
+    }
+
+    #[test]
     fn a_trouble_that_passes_is_none() {
-        let mut held = Held::default();
+        let (mut held, now) = (Held::default(), Instant::now());
         let full = Rejection::NotReady("loading".into());
-        held.hold(chunk(), &full, "r");
+        held.hold(chunk(), &full, now, "r");
         for _ in 2..STUCK_ATTEMPTS {
             let again = tried(&mut held);
-            held.hold(again, &full, "r");
+            held.hold(again, &full, now, "r");
             assert_eq!(held.state, State::Scored);
         }
         let again = tried(&mut held);
-        held.hold(again, &full, "r");
+        held.hold(again, &full, now, "r");
         assert!(held.alarm());
     }
 }

@@ -21,7 +21,7 @@ use super::ready::Ready;
 use super::refusals::{Lesson, Refusals};
 use super::scoring::{Finished, Scorer};
 use super::stop::Stop;
-use super::work::{Chunks, Fate};
+use super::work::{Chunk, Chunks, Fate};
 use crate::clock::Clock;
 use crate::config::{KafkaInput, KafkaRoute};
 use crate::metrics::KafkaMetrics;
@@ -157,7 +157,7 @@ impl Pump {
         for chunk in self.chunks.take() {
             self.scorer.submit(chunk);
         }
-        let mut gone = false;
+        let (mut gone, now) = (false, Instant::now());
         for mut chunk in self.held.due(|| self.scorer.has_room(ROUND_MAX)) {
             chunk.records.retain(|record| self.inside.is_current(record.mark));
             chunk.texts = chunk
@@ -166,7 +166,7 @@ impl Pump {
                 .map(|record| self.answers.text_again(record))
                 .collect();
             if chunk.records.is_empty() {
-                gone |= self.held.done(chunk.held, &self.route.name);
+                gone |= self.held.back(chunk.held, false, now, &self.route.name);
             } else {
                 self.scorer.submit(chunk);
             }
@@ -177,7 +177,7 @@ impl Pump {
     /// Nobody is left who would say that records are scored again, where the last that were held are gone.
     fn held_no_more(&mut self, gone: bool) {
         if gone && self.held.is_empty() && self.scorer.out() == 0 {
-            self.held.forget();
+            self.held.forget(&self.route.name);
         }
     }
 
@@ -196,17 +196,16 @@ impl Pump {
             for record in judged {
                 self.inside.answer(record);
             }
-            if scored {
-                self.held.succeeded(&self.route.name);
-            }
-            match held {
-                // What was given up meanwhile is read again.
-                Some((chunk, why)) if chunk.records.iter().any(|one| self.inside.is_current(one.mark)) => {
-                    if why != Rejection::ShuttingDown {
-                        self.held.hold(chunk, &why, &self.route.name);
-                    }
-                }
-                _ => gone |= self.held.done(tried, &self.route.name),
+            // What was given up meanwhile is read again.
+            let is_current = |chunk: &Chunk| chunk.records.iter().any(|one| self.inside.is_current(one.mark));
+            let held = held.filter(|(chunk, _)| is_current(chunk));
+            let now = Instant::now();
+            let done = tried.filter(|_| held.is_none());
+            gone |= self.held.back(done, scored, now, &self.route.name);
+            if let Some((chunk, why)) = held
+                && why != Rejection::ShuttingDown
+            {
+                self.held.hold(chunk, &why, now, &self.route.name);
             }
             if lost > 0 {
                 return Err(Trouble::Abort(format!(

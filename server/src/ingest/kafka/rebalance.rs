@@ -82,7 +82,7 @@ impl Pump {
         self.behind.forget_gone(&self.inside);
         if self.inside.assigned().is_empty() {
             // What they could not have is for their next owner to say: nothing here would ever end it.
-            self.held.forget();
+            self.held.forget(&self.route.name);
             self.ready.writes(true);
         }
         clean
