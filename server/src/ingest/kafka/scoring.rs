@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::answers::Answers;
 use super::held::HeldAs;
-use super::work::{Chunk, Judged, Wish};
+use super::work::{Chunk, Judged, Taken, Wish};
 use crate::front::{Call, Front};
 use crate::lane::{Lane, Room};
 use crate::metrics::{DeadReason, Source};
@@ -19,8 +19,9 @@ use crate::status;
 /// The text that shows whether a model works at all.
 const PROBE: &str = "penstock";
 
-/// So often a text is tried again for which there is not enough memory: some ten seconds.
-const MEMORY_ATTEMPTS: u32 = 8;
+/// So often a text is tried again for which there is not enough memory: at least ten seconds, as a chunk waits longer
+/// each time.
+const MEMORY_WAITS: u32 = 8;
 
 /// What became of a chunk.
 pub struct Finished {
@@ -148,7 +149,7 @@ impl Duty {
         self.judged.reserve(rows.len());
         let mut held = Vec::new();
         let mut records = std::mem::take(&mut self.chunk.records).into_iter();
-        for (row, record) in rows.into_iter().zip(records.by_ref()) {
+        for (row, mut record) in rows.into_iter().zip(records.by_ref()) {
             let why = match (row, &lane) {
                 (Ok(reply), Some(lane)) => {
                     self.judged.push(answers.scored(lane, &reply, record));
@@ -157,7 +158,7 @@ impl Duty {
                 (Ok(_), None) => Rejection::Lost,
                 (Err(why), _) => why,
             };
-            if let Some(reason) = self.blames(&why, works, answers) {
+            if let Some(reason) = self.blames(&why, works, &mut record, answers) {
                 self.judged.push(answers.dead(record, reason, &why.to_string()));
             } else {
                 self.why = why;
@@ -168,14 +169,17 @@ impl Duty {
     }
 
     /// For what a refused record is a dead letter; none where it is not to blame, and is held.
-    fn blames(&self, why: &Rejection, works: bool, answers: &Answers) -> Option<DeadReason> {
+    fn blames(
+        &self,
+        why: &Rejection,
+        works: bool,
+        record: &mut Taken,
+        answers: &Answers,
+    ) -> Option<DeadReason> {
         let reason = status::dead_letter(why)?;
         let blamed = match reason {
             DeadReason::Model | DeadReason::NotFinite => {
-                // Memory may be short for a while: others may have it.
-                let for_good =
-                    !matches!(why, Rejection::NoMemory(_)) || self.chunk.attempt >= MEMORY_ATTEMPTS;
-                works && for_good
+                works && !may_pass(why, &mut record.waits_for_memory)
             }
             // The route's own model is the configuration's, and one that is gone may come back.
             DeadReason::UnknownModel => *self.chunk.wish.model != *answers.route().model,
@@ -183,6 +187,14 @@ impl Duty {
         };
         blamed.then_some(reason)
     }
+}
+
+/// Whether a text that fails where others do not may be scored later: others may have the memory for a while. Waits
+/// for another reason say nothing about that.
+fn may_pass(why: &Rejection, waits_for_memory: &mut u32) -> bool {
+    let may = matches!(why, Rejection::NoMemory(_)) && *waits_for_memory < MEMORY_WAITS;
+    *waits_for_memory += u32::from(may);
+    may
 }
 
 /// Whether the model, or its device, has failed on a text.
@@ -242,4 +254,20 @@ async fn probe(front: &Front, answers: &Answers, chunk: &Chunk) -> bool {
     probe.received = front.clock().now();
     let (_, rows) = score(front, answers, &probe, vec![PROBE.to_owned()]).await;
     rows.iter().all(Result::is_ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_waits_for_memory_count_against_a_text_that_wants_memory() {
+        let (mut waits, short) = (0, Rejection::NoMemory("short".into()));
+        assert!(!may_pass(&Rejection::Model("broken".into()), &mut waits));
+        assert_eq!(waits, 0);
+        for _ in 0..MEMORY_WAITS {
+            assert!(may_pass(&short, &mut waits));
+        }
+        assert!(!may_pass(&short, &mut waits));
+    }
 }

@@ -51,6 +51,8 @@ pub struct Taken {
     pub value: Value,
     /// What its dead letter keeps, should it become one.
     pub kept: Kept,
+    /// How often it waited because there was not enough memory for its text alone.
+    pub waits_for_memory: u32,
 }
 
 /// What a dead letter keeps of its record.
@@ -119,6 +121,7 @@ impl Taken {
             carried_bytes,
             value,
             kept: Kept::All,
+            waits_for_memory: 0,
         }
     }
 }
