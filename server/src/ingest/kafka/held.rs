@@ -32,6 +32,8 @@ pub struct Held {
     number: u64,
     /// When something was scored last.
     scored: Option<Instant>,
+    /// When a chunk was held last, or all were given up.
+    changed: Option<Instant>,
     state: State,
 }
 
@@ -71,6 +73,7 @@ impl Held {
             }
         }
         self.state = state;
+        self.changed = Some(now);
         self.waiting.push((now + wait, chunk));
     }
 
@@ -117,8 +120,18 @@ impl Held {
 
     /// Nothing is left to be tried again: whether those that went can be scored is not ours to say.
     pub fn forget(&mut self, route: &str) {
-        self.clear();
+        self.waiting.clear();
+        self.stuck.clear();
         self.think_better(State::Scored, false, route);
+    }
+
+    /// What was given up and read again is held again, or scored; where neither has come for a while and no chunk is
+    /// `out`, it went elsewhere or became dead letters.
+    pub fn settle(&mut self, out: usize, now: Instant, route: &str) {
+        let long_ago = |changed| now.saturating_duration_since(changed) >= RECENT;
+        if self.waiting.is_empty() && out == 0 && self.changed.is_some_and(long_ago) {
+            self.forget(route);
+        }
     }
 
     /// True when none waits.
@@ -147,7 +160,8 @@ impl Held {
     }
 
     /// Gives all of them up: their records are read again, and fare no better until one is scored.
-    pub fn clear(&mut self) {
+    pub fn clear(&mut self, now: Instant) {
+        self.changed = Some(now);
         self.waiting.clear();
         self.stuck.clear();
     }
@@ -186,7 +200,7 @@ mod tests {
         let (mut held, now) = (Held::default(), Instant::now());
         held.hold(chunk(), &broken(), now, "r");
         assert!(held.alarm());
-        held.clear();
+        held.clear(now);
         assert!(held.alarm(), "its records are read again, by us");
         held.hold(chunk(), &Rejection::NotReady("loading".into()), now, "r");
         assert!(held.alarm(), "they wait again");
@@ -242,6 +256,22 @@ mod tests {
         let chunk = tried(&mut held);
         assert!(held.back(chunk.held, false, now, "r"));
         assert_eq!((held.state, held.scored), (State::Scored, None));
+    }
+
+    #[test]
+    fn what_was_given_up_and_never_came_back_is_no_alarm_for_ever() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        held.hold(chunk(), &broken(), now, "r");
+        held.settle(0, now + 2 * RECENT, "r");
+        assert!(held.alarm(), "it waits");
+        let begun = now + 2 * RECENT;
+        held.clear(begun);
+        held.settle(0, begun + RECENT / 2, "r");
+        assert!(held.alarm(), "it may not be read yet");
+        held.settle(1, begun + RECENT, "r");
+        assert!(held.alarm(), "it may be at work");
+        held.settle(0, begun + RECENT, "r");
+        assert!(!held.alarm());
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Pump {
     /// Begins these partitions anew at what is committed: what is inside of them is given up.
     pub(super) fn rewind(&mut self, places: &[Place]) -> Result<(), Trouble> {
         self.chunks.take();
-        self.held.clear();
+        self.held.clear(Instant::now());
         self.scorer.give_up();
         if places.is_empty() {
             return Ok(());

@@ -1,5 +1,7 @@
 //! What a pump tells of itself: whether it is ready, and how far it is behind.
 
+use std::time::Instant;
+
 use rdkafka::consumer::Consumer;
 use tracing::debug;
 
@@ -9,6 +11,8 @@ use super::pump::Pump;
 impl Pump {
     /// Looks at what the client has counted since the last time.
     pub(super) fn watch(&mut self) {
+        self.held
+            .settle(self.scorer.out(), Instant::now(), &self.route.name);
         self.ready.scores(!self.held.alarm());
         let Some(statistics) = self.consumer.context().take_statistics() else {
             return;
