@@ -385,6 +385,9 @@ async fn a_producer_that_fails_for_good_is_replaced() {
     );
     rig.send(&[text(b"after")]);
     assert_eq!(rig.receive(1).len(), 1);
+    // What was undone first, and what the producer that had failed left open.
+    let aborted = r#"penstock_kafka_transactions_total{route="reviews",outcome="aborted"}"#;
+    assert!(rig.value(aborted) >= 2.0, "{}", rig.value(aborted));
     rig.close().await;
 }
 

@@ -206,11 +206,11 @@ impl Seat {
         let down = || Down::begin(&self.front, &self.route.name);
         let mut unready = Some(down());
         let mut again = Again::default();
-        // Under its name, it was.
+        // Only who has written under its name can have been replaced under it.
         let mut at_work = false;
         while self.stop.by().is_none() {
             // It may have been frozen while it waited.
-            self.is_first_of_its_name(at_work, "it would begin anew")?;
+            self.end_if_replaced(at_work, "it would begin anew")?;
             let clients = clients_alive();
             if clients > self.clients_max {
                 return Err(self.ended(format!(
@@ -226,6 +226,9 @@ impl Seat {
                     let since = Instant::now();
                     let ran = catch_unwind(AssertUnwindSafe(|| pump.run()));
                     ran_for = since.elapsed();
+                    if let Some(lasted) = pump.writer.open_for() {
+                        pump.metrics.aborted(lasted);
+                    }
                     unready.get_or_insert_with(down);
                     self.progress.press("letting the clients go");
                     let why = match ran {
@@ -234,7 +237,7 @@ impl Seat {
                         Ok(Err(Trouble::Abort(why) | Trouble::Restart(why))) => why,
                         Err(_) => "the pump panicked".into(),
                     };
-                    self.is_first_of_its_name(at_work, &why)?;
+                    self.end_if_replaced(at_work, &why)?;
                     // Said first: to let the clients go may take a while.
                     warn!(route = self.route.name, reason = why, "the route begins anew");
                     why
@@ -252,7 +255,7 @@ impl Seat {
 
     /// New clients drive out whoever has come under this one's name. Whoever was frozen for longer than its transaction
     /// may last cannot tell that from having been late, and ends.
-    fn is_first_of_its_name(&self, at_work: bool, why: &str) -> Result<(), Ended> {
+    fn end_if_replaced(&self, at_work: bool, why: &str) -> Result<(), Ended> {
         if at_work && self.may_be_replaced() {
             let reason = format!("{why}; the process stood still for so long that another may have its name");
             return Err(self.ended(reason));

@@ -98,6 +98,11 @@ impl Writer {
         self.open.is_some()
     }
 
+    /// How long ago the first record was sent that is not committed.
+    pub fn open_for(&self) -> Option<Duration> {
+        self.open.map(|open| open.since.elapsed())
+    }
+
     /// A record is about to be sent.
     pub(super) fn begin(&mut self) -> Result<(), Trouble> {
         let open = if let Some(open) = &mut self.open {
