@@ -92,6 +92,16 @@ def outcome(
     return Outcome(verdict, {"records": len(stream.sent)} | figures)
 
 
+def after_refusals(stream: Stream, delivery: str) -> Verdict:
+    """The end of a stream of which the broker refused some records."""
+    at_least_once = delivery == "at-least-once"
+    verdict = outcome(stream, twice_allowed=at_least_once).verdict
+    if at_least_once:
+        # What was sent after a refused record is there before it is read again.
+        verdict.faults.pop("outputs out of order", None)
+    return verdict
+
+
 def filled(stage: Stage, name: str, poison_share: float = 0.0, **route) -> Stream:
     stream = stage.stream(name, **route)
     stream.make(stage.records, poison_share)

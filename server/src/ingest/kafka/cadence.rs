@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// Whoever waits in a backlog waits by one part in so many longer for the transaction that he is in.
+/// A record that waits in a backlog waits one part in so many longer for the end of its transaction.
 const PARTS: u32 = 10;
 
 /// The time between two commits.
@@ -19,6 +19,7 @@ impl Cadence {
     pub fn new(least: Duration, most: Duration) -> Cadence {
         Cadence {
             least,
+            // The configuration refuses less; the clamp would panic on it.
             most: most.max(least),
             interval: least,
         }
