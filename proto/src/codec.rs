@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use prost::Message;
+use prost::bytes::Buf;
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder, EncodeBuf, Encoder};
 
@@ -57,8 +58,12 @@ impl<U: Message + Default> Decoder for Half<U> {
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        U::decode(buf)
-            .map(Some)
-            .map_err(|e| Status::invalid_argument(format!("the request is no valid protobuf message: {e}")))
+        decode(buf).map(Some)
     }
+}
+
+/// Decodes a request. Bytes that are none are `INVALID_ARGUMENT`.
+pub fn decode<M: Message + Default>(bytes: impl Buf) -> Result<M, Status> {
+    M::decode(bytes)
+        .map_err(|e| Status::invalid_argument(format!("the request is no valid protobuf message: {e}")))
 }

@@ -1,6 +1,7 @@
 //! The wire contracts: `KServe` v2 as Triton numbers it, and `penstock.v1`. Generated from the .proto files.
 
 pub mod codec;
+pub mod schema;
 
 /// `KServe` v2 with Triton's extensions (`proto/wire/`).
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

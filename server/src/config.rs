@@ -107,6 +107,17 @@ pub struct Limits {
     pub queue_bytes_max: usize,
     /// Open connections of one port.
     pub connections_max: usize,
+    /// gRPC calls at once on one connection.
+    pub streams_max: usize,
+}
+
+impl Limits {
+    /// Bytes of memory that a request may take beyond its own length once it is decoded: as many short texts as
+    /// a request may hold, with their ids, or a mebibyte.
+    pub fn decoded_allowance(&self) -> usize {
+        const TEXT: usize = 160;
+        self.max_request_texts.saturating_mul(TEXT).max(1 << 20)
+    }
 }
 
 /// One model to be served.

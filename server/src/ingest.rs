@@ -1,6 +1,7 @@
 //! Stage 1: wire to [`crate::front::Call`]. Wire types stop here and in `respond`.
 
 mod accept;
+mod inflate;
 
 pub mod v2;
 

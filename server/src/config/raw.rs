@@ -128,6 +128,9 @@ pub(super) struct Limits {
     /// Open connections of one port [default: 1024]
     #[arg(long, env = "PENSTOCK_CONNECTIONS_MAX", value_name = "N")]
     pub(super) connections_max: Option<NonZeroUsize>,
+    /// gRPC calls at once on one connection; a client keeps further ones back [default: 100]
+    #[arg(long, env = "PENSTOCK_STREAMS_MAX", value_name = "N")]
+    pub(super) streams_max: Option<NonZeroUsize>,
 }
 
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -331,7 +334,8 @@ layered!(Limits {
     queue_texts_max,
     queue_tokens_max,
     queue_bytes_max,
-    connections_max
+    connections_max,
+    streams_max
 });
 layered!(Batching {
     tokens_max,

@@ -155,6 +155,7 @@ fn bounds(limits: &raw::Limits) -> Result<Limits, Problem> {
         queue_tokens_max: count(limits.queue_tokens_max, QUEUE_TOKENS_MAX),
         queue_bytes_max: size(limits.queue_bytes_max, 256 << 20),
         connections_max: count(limits.connections_max, 1024),
+        streams_max: count(limits.streams_max, 100),
     })
 }
 

@@ -54,6 +54,7 @@ impl Limits {
             ("queue_tokens_max", self.queue_tokens_max.to_string()),
             ("queue_bytes_max", quoted(Size(self.queue_bytes_max))),
             ("connections_max", self.connections_max.to_string()),
+            ("streams_max", self.streams_max.to_string()),
         ])
     }
 }

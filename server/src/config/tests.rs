@@ -57,6 +57,7 @@ queue_texts_max = 100
 queue_tokens_max = 4096
 queue_bytes_max = 5000
 connections_max = 7
+streams_max = 8
 
 [batching]
 tokens_max = 2048
@@ -104,6 +105,7 @@ fn every_setting_of_a_file_arrives() {
         queue_tokens_max: 4096,
         queue_bytes_max: 5000,
         connections_max: 7,
+        streams_max: 8,
     };
     assert_eq!(config.limits, limits);
     let inherited = Batching {

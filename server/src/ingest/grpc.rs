@@ -4,7 +4,9 @@ mod connection;
 mod deadline;
 mod exchange;
 mod health;
+mod inbound;
 mod kserve;
+mod messages;
 mod models;
 mod receive;
 mod text;
@@ -23,7 +25,6 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
-use self::receive::Arriving;
 use crate::front::Front;
 use crate::lane::Lane;
 use crate::metrics::Source;
@@ -37,10 +38,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let routes = routes(&front)?;
-    let limits = front.limits();
-    // A message that the limit allows must fit when it is alone; its frame's header is not counted in it.
-    let arriving = Arriving::new(limits.queue_bytes_max.max(limits.max_request_bytes + 1024));
-    connection::accept(listener, routes, limits.connections_max, arriving, shutdown).await;
+    connection::accept(listener, routes, front.limits(), shutdown).await;
     Ok(())
 }
 

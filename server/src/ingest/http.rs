@@ -3,6 +3,7 @@
 mod body;
 pub(crate) mod connection;
 mod infer;
+mod measure;
 mod openai;
 mod stall;
 mod tei;
@@ -67,7 +68,12 @@ pub async fn serve(
 
 fn router(front: Arc<Front>, pace: Pace) -> Router {
     let limits = front.limits();
-    let bodies = Bodies::new(limits.max_request_bytes, limits.queue_bytes_max, pace);
+    let bodies = Bodies::new(
+        limits.max_request_bytes,
+        limits.queue_bytes_max,
+        limits.decoded_allowance(),
+        pace,
+    );
     let started = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());

@@ -311,6 +311,7 @@ fn limits() -> Limits {
         queue_tokens_max: 1 << 20,
         queue_bytes_max: 1 << 28,
         connections_max: 16,
+        streams_max: 100,
     }
 }
 

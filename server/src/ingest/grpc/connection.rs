@@ -4,11 +4,8 @@
 //! `CANCELLED`, accepts without a bound, and lets a client hold a connection that never says anything.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -20,7 +17,8 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 use tracing::debug;
 
-use super::receive::{Arriving, Metered};
+use super::inbound::Receiver;
+use crate::config::Limits;
 use crate::ingest::accept::Doorway;
 
 /// How much a client may send ahead of what is read: of one call, and of all calls of a connection. A
@@ -30,9 +28,6 @@ const CONNECTION_WINDOW: u32 = 2 << 20;
 
 /// How much of one call's answers may lie ready for a client that does not take them.
 const SEND_BUFFER: usize = 256 * 1024;
-
-/// Calls at once on one connection. A client library queues the others.
-const STREAMS_MAX: u32 = 1024;
 
 /// Metadata of one call.
 const HEADERS_MAX: u32 = 16 * 1024;
@@ -45,12 +40,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Serves connections until `shutdown`, then lets their calls finish. More than `connections_max` wait in
-/// the listener's backlog.
+/// the listener's backlog, and more calls on one connection than `streams_max` in the client.
 pub async fn accept(
     listener: TcpListener,
     routes: Routes,
-    connections_max: usize,
-    arriving: Arc<Arriving>,
+    limits: &Limits,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -59,11 +53,12 @@ pub async fn accept(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(u32::try_from(limits.streams_max).unwrap_or(u32::MAX))
         .max_header_list_size(HEADERS_MAX)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
-    let doorway = Doorway::new(listener, connections_max);
+    let doorway = Doorway::new(listener, limits.connections_max);
+    let receiver = Receiver::new(limits);
     let graceful = GracefulShutdown::new();
     // Ends the wait for clients that have said nothing: they must not hold the shutdown.
     let (closing, _) = watch::channel(());
@@ -74,16 +69,15 @@ pub async fn accept(
             accepted = doorway.next() => accepted,
         };
         let (builder, routes, watcher) = (builder.clone(), routes.clone(), graceful.watcher());
-        let (arriving, mut closed) = (Arc::clone(&arriving), closing.subscribe());
+        let (receiver, mut closed) = (receiver.clone(), closing.subscribe());
         tokio::spawn(async move {
             tokio::select! {
                 _ = stream.readable() => {}
                 _ = closed.changed() => return,
                 () = sleep(SILENCE_MAX) => return debug!("a client connected and said nothing"),
             }
-            let service = TowerToHyperService::new(routes.map_request(move |request: Request<Incoming>| {
-                request.map(|body| Metered::new(body, Arc::clone(&arriving)))
-            }));
+            let receive = move |request| receiver.receive(request);
+            let service = TowerToHyperService::new(routes.map_request(receive));
             let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
             if let Err(error) = connection.await {
                 debug!(%error, "connection ended early");

@@ -22,6 +22,7 @@ use penstock_proto::inference::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange::{Dialogue, Exchange, Order, Piece, Size};
+use super::inbound::Requests;
 use super::{deadline, models, refused, wire};
 use crate::front::{Call, Front};
 use crate::ingest::v2::{self, Origin};
@@ -160,7 +161,7 @@ fn respond<T>(result: Result<T, Rejection>) -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl GrpcInferenceService for KServe {
-    type ModelStreamInferStream = Exchange<Streaming<ModelInferRequest>, InferDialogue>;
+    type ModelStreamInferStream = Exchange<Requests<ModelInferRequest>, InferDialogue>;
 
     async fn model_infer(
         &self,
@@ -179,19 +180,16 @@ impl GrpcInferenceService for KServe {
 
     async fn model_stream_infer(
         &self,
-        request: Request<Streaming<ModelInferRequest>>,
+        mut request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        let requests = Requests::of(request.extensions_mut())?;
         let timeout = deadline::timeout(request.metadata());
         let deadline = timeout.map(|timeout| self.front.clock().now() + timeout);
         let dialogue = InferDialogue {
             front: Arc::clone(&self.front),
             deadline,
         };
-        Ok(Response::new(Exchange::new(
-            &self.front,
-            request.into_inner(),
-            dialogue,
-        )))
+        Ok(Response::new(Exchange::new(&self.front, requests, dialogue)))
     }
 
     async fn server_live(

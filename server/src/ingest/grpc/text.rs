@@ -14,6 +14,7 @@ use penstock_proto::text::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange::{Dialogue, Exchange, Order, Piece, Size};
+use super::inbound::Requests;
 use super::{deadline, refused};
 use crate::front::{Call, Front};
 use crate::lane::{Lane, Room};
@@ -251,12 +252,13 @@ impl Dialogue for ScoreDialogue {
 
 #[tonic::async_trait]
 impl TextService for Text {
-    type ScoreStream = Exchange<Streaming<ScoreRequest>, ScoreDialogue>;
+    type ScoreStream = Exchange<Requests<ScoreRequest>, ScoreDialogue>;
 
     async fn score(
         &self,
-        request: Request<Streaming<ScoreRequest>>,
+        mut request: Request<Streaming<ScoreRequest>>,
     ) -> Result<Response<Self::ScoreStream>, Status> {
+        let requests = Requests::of(request.extensions_mut())?;
         let timeout = deadline::timeout(request.metadata());
         let deadline = timeout.map(|timeout| self.front.clock().now() + timeout);
         let dialogue = ScoreDialogue {
@@ -265,11 +267,7 @@ impl TextService for Text {
             deadline,
             told: None,
         };
-        Ok(Response::new(Exchange::new(
-            &self.front,
-            request.into_inner(),
-            dialogue,
-        )))
+        Ok(Response::new(Exchange::new(&self.front, requests, dialogue)))
     }
 
     async fn score_batch(

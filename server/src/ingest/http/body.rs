@@ -11,12 +11,12 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use futures_util::{Stream, StreamExt};
 use penstock_core::Rejection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use crate::ingest::inflate::{Encoding, Inflate};
 use crate::respond::http::Refusal;
 
 /// The unit in which the shared memory is lent out.
@@ -38,6 +38,7 @@ pub struct Pace {
 #[derive(Clone, Debug)]
 pub struct Bodies {
     bytes_max: usize,
+    allowance: usize,
     memory: Arc<Semaphore>,
     units: usize,
     pace: Pace,
@@ -47,6 +48,8 @@ pub struct Bodies {
 #[derive(Debug)]
 pub struct Whole {
     bytes: Vec<u8>,
+    /// Bytes of memory that it may take beyond its own length once it is decoded.
+    pub allowance: usize,
     /// `None` for an empty body.
     _share: Option<OwnedSemaphorePermit>,
 }
@@ -58,8 +61,9 @@ impl AsRef<[u8]> for Whole {
 }
 
 impl Bodies {
-    /// Bodies of at most `bytes_max`, all together of at most `memory_max` bytes.
-    pub fn new(bytes_max: usize, memory_max: usize, pace: Pace) -> Bodies {
+    /// Bodies of at most `bytes_max`, all together of at most `memory_max` bytes. Each may take `allowance` bytes
+    /// beyond its own length once it is decoded.
+    pub fn new(bytes_max: usize, memory_max: usize, allowance: usize, pace: Pace) -> Bodies {
         // A body that the limit allows must fit when it is alone.
         let units = memory_max
             .max(bytes_max)
@@ -67,6 +71,7 @@ impl Bodies {
             .min(Semaphore::MAX_PERMITS);
         Bodies {
             bytes_max,
+            allowance,
             memory: Arc::new(Semaphore::new(units)),
             units,
             pace,
@@ -94,8 +99,7 @@ impl Bodies {
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: Error + 'static,
     {
-        let sink = Sink::new(self);
-        let mut inflate = Inflate::new(headers, sink)?;
+        let mut reading = Reading::new(encoding(headers)?, Sink::new(self));
         if let Some(promised) = promised(headers)
             && promised > self.bytes_max as u64
         {
@@ -113,14 +117,14 @@ impl Bodies {
                 return Err(Refusal::Http(StatusCode::REQUEST_TIMEOUT, message));
             };
             match chunk {
-                None => return inflate.finish(),
+                None => return reading.finish(),
                 Some(Err(error)) => return Err(broken(&error)),
                 Some(Ok(chunk)) => {
                     received += chunk.len();
                     if received > self.bytes_max {
                         return Err(too_large(self.bytes_max));
                     }
-                    inflate.take(&chunk).await?;
+                    reading.take(&chunk).await?;
                 }
             }
         }
@@ -238,83 +242,66 @@ impl Write for Sink {
     }
 }
 
-/// The body's content encoding.
-enum Inflate {
-    Identity(Sink),
-    Gzip(MultiGzDecoder<Sink>),
-    Deflate(ZlibDecoder<Sink>),
+/// The encoding that the headers name.
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+    let Some(named) = headers.get(CONTENT_ENCODING) else {
+        return Ok(Encoding::Identity);
+    };
+    Encoding::named(named.to_str().unwrap_or_default()).ok_or_else(|| {
+        let message = format!("content-encoding {named:?} is not known; use gzip, deflate or none");
+        Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
+    })
 }
 
-impl Inflate {
-    fn new(headers: &HeaderMap, sink: Sink) -> Result<Inflate, Refusal> {
-        let Some(encoding) = headers.get(CONTENT_ENCODING) else {
-            return Ok(Inflate::Identity(sink));
-        };
-        match encoding
-            .to_str()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
-            .as_str()
-        {
-            "" | "identity" => Ok(Inflate::Identity(sink)),
-            "gzip" | "x-gzip" => Ok(Inflate::Gzip(MultiGzDecoder::new(sink))),
-            "deflate" => Ok(Inflate::Deflate(ZlibDecoder::new(sink))),
-            _ => {
-                let message =
-                    format!("content-encoding {encoding:?} is not known; use gzip, deflate or none");
-                Err(Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
-            }
-        }
+/// A body on its way through its encoding into the sink.
+struct Reading {
+    encoding: Encoding,
+    inflate: Inflate<Sink>,
+}
+
+impl Reading {
+    fn new(encoding: Encoding, sink: Sink) -> Reading {
+        let inflate = Inflate::new(encoding, sink);
+        Reading { encoding, inflate }
     }
 
     async fn take(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
         for (i, step) in chunk.chunks(INFLATE_STEP).enumerate() {
-            let (name, written) = match self {
-                Inflate::Identity(sink) => ("", sink.write_all(step)),
-                Inflate::Gzip(decoder) => ("gzip", decoder.write_all(step)),
-                Inflate::Deflate(decoder) => ("deflate", decoder.write_all(step)),
-            };
-            if let Err(error) = written {
-                return Err(self.refusal(name, &error));
+            if let Err(error) = self.inflate.write(step) {
+                return Err(self.refusal(&error));
             }
             // One step may inflate a thousandfold.
-            if i > 0 && !name.is_empty() {
+            if i > 0 && self.encoding != Encoding::Identity {
                 tokio::task::yield_now().await;
             }
         }
         Ok(())
     }
 
-    fn refusal(&mut self, name: &str, error: &io::Error) -> Refusal {
-        let sink = match self {
-            Inflate::Identity(sink) => sink,
-            Inflate::Gzip(decoder) => decoder.get_mut(),
-            Inflate::Deflate(decoder) => decoder.get_mut(),
-        };
-        sink.refusal.take().unwrap_or_else(|| not_encoded(name, error))
+    fn refusal(&mut self, error: &io::Error) -> Refusal {
+        let refusal = self.inflate.sink().refusal.take();
+        refusal.unwrap_or_else(|| not_encoded(self.encoding, error))
     }
 
     fn finish(mut self) -> Result<Whole, Refusal> {
-        let (name, finished) = match &mut self {
-            Inflate::Identity(_) => ("", Ok(())),
-            Inflate::Gzip(decoder) => ("gzip", decoder.try_finish()),
-            Inflate::Deflate(decoder) => ("deflate", decoder.try_finish()),
-        };
-        if let Err(error) = finished {
-            return Err(self.refusal(name, &error));
+        if let Err(error) = self.inflate.try_finish() {
+            return Err(self.refusal(&error));
         }
-        let sink = match self {
-            Inflate::Identity(sink) => Ok(sink),
-            Inflate::Gzip(decoder) => decoder.finish(),
-            Inflate::Deflate(decoder) => decoder.finish(),
-        };
-        let Sink { bytes, share, .. } = sink.map_err(|error| not_encoded(name, &error))?;
-        Ok(Whole { bytes, _share: share })
+        let sink = self.inflate.finish();
+        let sink = sink.map_err(|error| not_encoded(self.encoding, &error))?;
+        let Sink {
+            bytes, share, bodies, ..
+        } = sink;
+        Ok(Whole {
+            bytes,
+            allowance: bodies.allowance,
+            _share: share,
+        })
     }
 }
 
-fn not_encoded(name: &str, error: &io::Error) -> Refusal {
+fn not_encoded(encoding: Encoding, error: &io::Error) -> Refusal {
+    let name = encoding.name();
     Refusal::Rejected(Rejection::Invalid(format!(
         "the body is not whole {name}: {error}"
     )))

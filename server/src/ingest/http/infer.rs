@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::measure;
 use super::texts::{ELEMENTS_MAX, aside, not_json, too_many};
 use super::{Http, PathParts};
 use crate::front::Call;
@@ -78,9 +79,9 @@ async fn inferred(
         let json_length = json_length(headers)?;
         let (lane, front) = (Arc::clone(lane), Arc::clone(&http.front));
         let whole = read?;
-        let (large, whole) = (whole.as_ref().len(), Bytes::from_owner(whole));
+        let (large, allowance, whole) = (whole.as_ref().len(), whole.allowance, Bytes::from_owner(whole));
         aside(large, move || {
-            let (request, binary) = decode(whole, json_length, (model, version))?;
+            let (request, binary) = decode(whole, json_length, allowance, (model, version))?;
             let (call, asked) = v2::read(request, &lane.spec, front.limits(), origin)?;
             Ok((call, asked, binary))
         })
@@ -104,10 +105,12 @@ fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
     }
 }
 
-/// Takes the body apart. `json_length` is where the JSON ends and binary data begins.
+/// Takes the body apart. `json_length` is where the JSON ends and binary data begins, `allowance` the bytes of
+/// memory that the JSON may take beyond its own length.
 fn decode(
     body: Bytes,
     json_length: Option<usize>,
+    allowance: usize,
     (model, version): (String, String),
 ) -> Result<(InferRequest, Binary), Refusal> {
     let length = json_length.unwrap_or(body.len());
@@ -120,6 +123,7 @@ fn decode(
     }
     let mut rest = body;
     let json = rest.split_to(length);
+    measure::check(&json, allowance)?;
     let request: Request = serde_json::from_slice(&json).map_err(|e| not_json(&e))?;
     let Request {
         id,

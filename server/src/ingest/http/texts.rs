@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error, SeqAccess, Visitor};
 
 use super::body::Whole;
+use super::measure;
 use crate::respond::http::Refusal;
 
 /// From here on a body is parsed off the threads that move bytes.
@@ -25,6 +26,7 @@ pub fn too_many<E: Error>() -> E {
 pub async fn parse<T: DeserializeOwned + Send + 'static>(body: Whole) -> Result<T, Refusal> {
     let bytes = body.as_ref().len();
     aside(bytes, move || {
+        measure::check(body.as_ref(), body.allowance)?;
         serde_json::from_slice(body.as_ref()).map_err(|e| not_json(&e))
     })
     .await

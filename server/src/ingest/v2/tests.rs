@@ -18,6 +18,7 @@ fn limits() -> Limits {
         queue_tokens_max: 1024,
         queue_bytes_max: 1 << 20,
         connections_max: 8,
+        streams_max: 8,
     }
 }
 

@@ -34,7 +34,7 @@ fn zlib(bytes: &[u8]) -> Vec<u8> {
 
 /// Reads `bytes` with a limit of 1,000 and expects the body, or the status and a piece of the message.
 async fn check(encoding: &str, bytes: Vec<u8>, expected: Result<&[u8], (u16, &str)>) {
-    let bodies = Bodies::new(1000, 1 << 20, PACE);
+    let bodies = Bodies::new(1000, 1 << 20, 1 << 20, PACE);
     let read = bodies.read(&headers(encoding), Body::from(bytes)).await;
     match (read, expected) {
         (Ok(whole), Ok(expected)) => assert_eq!(whole.as_ref(), expected, "{encoding}"),
@@ -104,7 +104,7 @@ async fn what_is_not_whole_gzip_is_refused() {
 
 #[tokio::test]
 async fn a_promise_beyond_the_limit_is_refused_before_it_is_read() {
-    let bodies = Bodies::new(1000, 1000, PACE);
+    let bodies = Bodies::new(1000, 1000, 1 << 20, PACE);
     let mut headers = headers("");
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("1001"));
     headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
@@ -118,7 +118,7 @@ async fn a_promise_beyond_the_limit_is_refused_before_it_is_read() {
 
 #[tokio::test]
 async fn all_bodies_share_one_memory() {
-    let bodies = Bodies::new(4096, 8192, PACE);
+    let bodies = Bodies::new(4096, 8192, 1 << 20, PACE);
     let first = bodies
         .read(&headers(""), Body::from(vec![1; 4096]))
         .await
@@ -154,7 +154,7 @@ async fn a_body_must_keep_its_pace() {
         grace: Duration::from_millis(20),
         bytes_per_second: 10_000,
     };
-    let bodies = Bodies::new(4096, 4096, pace);
+    let bodies = Bodies::new(4096, 4096, 1 << 20, pace);
     // 500 bytes pay for 50 ms beyond the grace; the rest never comes.
     let start = Instant::now();
     let chunks = stream::iter([Ok::<_, io::Error>(Bytes::from(vec![0; 500]))]).chain(stream::pending());
@@ -176,7 +176,7 @@ async fn a_body_must_keep_its_pace() {
 
 #[tokio::test]
 async fn a_client_that_leaves_is_told_from_one_that_frames_wrongly() {
-    let bodies = Bodies::new(4096, 4096, PACE);
+    let bodies = Bodies::new(4096, 4096, 1 << 20, PACE);
     for (kind, cancelled) in [
         (io::ErrorKind::UnexpectedEof, true),
         (io::ErrorKind::InvalidInput, false),

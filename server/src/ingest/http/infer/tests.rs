@@ -5,7 +5,10 @@ use super::*;
 fn check(body: &[u8], json_length: Option<usize>, expected: Result<InferRequest, &str>) {
     let named = ("m".to_owned(), "1".to_owned());
     let shown = String::from_utf8_lossy(body);
-    match (decode(Bytes::copy_from_slice(body), json_length, named), expected) {
+    match (
+        decode(Bytes::copy_from_slice(body), json_length, 1 << 30, named),
+        expected,
+    ) {
         (Ok((found, _)), Ok(expected)) => assert_eq!(found, expected, "{shown}"),
         (Err(refusal), Err(expected)) => {
             assert!(format!("{refusal:?}").contains(expected), "{shown}: {refusal:?}");
@@ -118,7 +121,13 @@ fn what_is_no_request_says_where() {
 fn parameters_keep_their_types() {
     let body = br#"{"id":"7","inputs":[],"parameters":
         {"a":true,"b":-1,"c":18446744073709551615,"d":0.5,"e":"x"},"unheard_of":{"of":1}}"#;
-    let (found, _) = decode(Bytes::from_static(body), None, (String::new(), String::new())).unwrap();
+    let (found, _) = decode(
+        Bytes::from_static(body),
+        None,
+        1 << 20,
+        (String::new(), String::new()),
+    )
+    .unwrap();
     let expected = [
         ("a", Value::Bool(true)),
         ("b", Value::Int(-1)),
@@ -148,7 +157,13 @@ fn binary(sizes: &[i64], follow: &[u8]) -> (Vec<u8>, usize) {
 #[test]
 fn binary_data_follows_the_json_in_the_order_of_the_inputs() {
     let (body, length) = binary(&[5, 2], b"\x01\0\0\0axy");
-    let (found, _) = decode(Bytes::from(body), Some(length), (String::new(), String::new())).unwrap();
+    let (found, _) = decode(
+        Bytes::from(body),
+        Some(length),
+        1 << 20,
+        (String::new(), String::new()),
+    )
+    .unwrap();
     assert_eq!(
         found.inputs[0].data,
         Data::Raw(Bytes::from_static(b"\x01\0\0\0a"))
@@ -172,11 +187,18 @@ fn binary_data_follows_the_json_in_the_order_of_the_inputs() {
 fn each_output_says_whether_it_is_binary() {
     let body = br#"{"inputs":[],"parameters":{"binary_data_output":true},
         "outputs":[{"name":"a"},{"name":"b","parameters":{"binary_data":false}}]}"#;
-    let (_, binary) = decode(Bytes::from_static(body), None, (String::new(), String::new())).unwrap();
+    let (_, binary) = decode(
+        Bytes::from_static(body),
+        None,
+        1 << 20,
+        (String::new(), String::new()),
+    )
+    .unwrap();
     assert_eq!([binary.of(0), binary.of(1)], [true, false]);
     let (_, binary) = decode(
         Bytes::from_static(b"{\"inputs\":[]}"),
         None,
+        1 << 20,
         (String::new(), String::new()),
     )
     .unwrap();

@@ -1,0 +1,188 @@
+//! The memory that a JSON body takes once it is decoded, measured before it is.
+//!
+//! A number is two bytes in a body and eight in a vector, an object of three short members forty and hundreds. So
+//! the values of a body are counted first, by kind, and it is decoded only if their sum keeps its bound. The walk
+//! allocates nothing. It is exact up to the first byte that is no JSON (RFC 8259), where the decoder stops.
+
+use crate::respond::http::Refusal;
+
+/// Bytes of memory that a value takes with the spare room of the vector that holds it.
+const OBJECT: usize = 320;
+const ARRAY: usize = 32;
+const STRING: usize = 80;
+const SCALAR: usize = 16;
+
+/// A member's name, and its value beside its own contents.
+const MEMBER: usize = 160;
+
+/// Arrays and objects inside of each other: what `serde_json` decodes, here also for values that it skips.
+const DEPTH_MAX: u32 = 127;
+
+/// Checks that `json` decodes to at most its own length and `allowance` bytes more.
+pub fn check(json: &[u8], allowance: usize) -> Result<(), Refusal> {
+    let bytes_max = json.len().saturating_add(allowance);
+    let mut walk = Walk::default();
+    while let Some(&byte) = json.get(walk.at) {
+        walk.step(byte, json)?;
+        if walk.taken > bytes_max {
+            return Err(Refusal::invalid(format!(
+                "the body has too many values: at byte {} they take more than {bytes_max} bytes of memory once \
+                 decoded; send fewer in one request",
+                walk.at
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Walk {
+    at: usize,
+    taken: usize,
+    depth: u32,
+    /// A bit for each level, the innermost the lowest: set where it is an array.
+    arrays: u128,
+}
+
+impl Walk {
+    fn in_array(&self) -> bool {
+        self.arrays & 1 == 1
+    }
+
+    /// Adds an element; members are counted at their colon.
+    fn element(&mut self, bytes: usize) {
+        if self.in_array() {
+            self.taken += bytes;
+        }
+    }
+
+    fn step(&mut self, byte: u8, json: &[u8]) -> Result<(), Refusal> {
+        self.at += 1;
+        match byte {
+            b'[' | b'{' => {
+                let array = byte == b'[';
+                self.element(if array { ARRAY } else { OBJECT });
+                self.depth += 1;
+                if self.depth > DEPTH_MAX {
+                    return Err(Refusal::invalid(format!(
+                        "the body is not JSON: recursion limit exceeded at byte {}; arrays and objects may stand \
+                         inside of each other {DEPTH_MAX} deep",
+                        self.at
+                    )));
+                }
+                self.arrays = self.arrays << 1 | u128::from(array);
+            }
+            b']' | b'}' => {
+                self.depth = self.depth.saturating_sub(1);
+                self.arrays >>= 1;
+            }
+            b':' => self.taken += MEMBER,
+            b'"' => {
+                self.element(STRING);
+                self.string(json);
+            }
+            b',' | b' ' | b'\t' | b'\n' | b'\r' => {}
+            _ => {
+                self.element(SCALAR);
+                self.scalar(json);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes behind the closing quote.
+    fn string(&mut self, json: &[u8]) {
+        while let Some(&byte) = json.get(self.at) {
+            self.at += match byte {
+                b'"' => break,
+                b'\\' => 2,
+                _ => 1,
+            };
+        }
+        self.at = (self.at + 1).min(json.len());
+    }
+
+    /// Goes behind a number or a literal.
+    fn scalar(&mut self, json: &[u8]) {
+        let ends = |byte: &u8| {
+            matches!(
+                byte,
+                b',' | b']' | b'}' | b':' | b' ' | b'\t' | b'\n' | b'\r' | b'"'
+            )
+        };
+        let rest = json[self.at..].iter().position(ends);
+        self.at = rest.map_or(json.len(), |rest| self.at + rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn taken(json: &str) -> usize {
+        let mut walk = Walk::default();
+        while let Some(&byte) = json.as_bytes().get(walk.at) {
+            walk.step(byte, json.as_bytes()).unwrap();
+        }
+        assert_eq!((walk.depth, walk.arrays), (0, 0), "{json}");
+        walk.taken
+    }
+
+    #[test]
+    fn every_value_is_counted_by_its_kind() {
+        assert_eq!(taken(r#""a text alone, with \" and \\""#), 0);
+        assert_eq!(taken("[]"), 0);
+        assert_eq!(taken(r#"["a", "[1,2]", "\"", "\\"]"#), 4 * STRING);
+        assert_eq!(taken("[1, -2.5e3, true,null]"), 4 * SCALAR);
+        assert_eq!(taken(r#"{"a": 1, "b": "x:y", "c": [1]}"#), 3 * MEMBER + SCALAR);
+        assert_eq!(
+            taken(r#"[{"a": {}}, [["b"]]]"#),
+            OBJECT + MEMBER + 2 * ARRAY + STRING
+        );
+    }
+
+    fn refused(json: &[u8], allowance: usize) -> String {
+        format!("{:?}", check(json, allowance).expect_err("it is refused"))
+    }
+
+    #[test]
+    fn a_body_of_many_small_values_is_refused_before_it_is_decoded() {
+        let many = |element: &str| format!("{{\"inputs\":[{}]}}", vec![element; 1 << 18].join(","));
+        let input = r#"{"name":"","datatype":"","shape":[]}"#;
+        for element in ["{}", "[]", "1", "\"\"", input] {
+            let message = refused(many(element).as_bytes(), 1 << 20);
+            assert!(message.contains("too many values"), "{message}");
+        }
+        let deep = "[".repeat(1 << 20);
+        assert!(refused(deep.as_bytes(), 1 << 20).contains("recursion limit"));
+    }
+
+    #[test]
+    fn as_many_texts_as_a_request_may_hold_pass() {
+        let texts = vec!["\"a\""; 8192].join(",");
+        for body in [
+            format!("{{\"inputs\":[{texts}]}}"),
+            format!(
+                "{{\"inputs\":[{{\"name\":\"text\",\"datatype\":\"BYTES\",\"shape\":[8192],\"data\":[{texts}]}}]}}"
+            ),
+            format!("{{\"inputs\":[{}]}}", vec!["[\"a\"]"; 8192].join(",")),
+        ] {
+            check(body.as_bytes(), 160 * 8192).unwrap();
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_measured_without_a_panic(bytes: Vec<u8>) {
+            let _ = check(&bytes, 100);
+        }
+
+        #[test]
+        fn strings_hide_what_is_in_them(text: String) {
+            let json = serde_json::to_string(&[text]).unwrap();
+            prop_assert_eq!(taken(&json), STRING);
+        }
+    }
+}
