@@ -5,6 +5,9 @@ mod inflate;
 
 pub mod v2;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 pub mod grpc;
 pub mod http;
 pub mod kafka;

@@ -10,7 +10,7 @@ mod messages;
 mod models;
 mod receive;
 mod text;
-mod wire;
+pub(in crate::ingest) mod wire;
 
 use std::future::Future;
 use std::io;

@@ -2,8 +2,8 @@
 
 mod body;
 pub(crate) mod connection;
-mod infer;
-mod measure;
+pub(in crate::ingest) mod infer;
+pub(in crate::ingest) mod measure;
 mod openai;
 mod stall;
 mod tei;

@@ -107,7 +107,7 @@ fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
 
 /// Takes the body apart. `json_length` is where the JSON ends and binary data begins, `allowance` the bytes of
 /// memory that the JSON may take beyond its own length.
-fn decode(
+pub fn decode(
     body: Bytes,
     json_length: Option<usize>,
     allowance: usize,

@@ -1,0 +1,29 @@
+//! What the fuzz targets call: bytes to requests, by the functions that serve them. Built by `tools/fuzz` alone.
+
+use bytes::Bytes;
+use penstock_proto::inference::ModelInferRequest;
+use penstock_proto::schema::Schema;
+use prost::Message;
+
+use super::grpc::wire;
+use super::http::{infer, measure};
+
+/// Protobuf to a v2 request. Bytes that decode must also pass the walk that measures them.
+#[allow(clippy::panic, reason = "a fuzz target says by it what it has found")]
+pub fn protobuf(bytes: Bytes) {
+    let schema = Schema::of_method("/inference.GRPCInferenceService/ModelInfer");
+    let measured = schema.map(|schema| schema.check(&bytes, usize::MAX));
+    let decoded = ModelInferRequest::decode(bytes);
+    match (measured, decoded) {
+        (Some(Ok(())), Ok(message)) => drop(wire::request(message)),
+        (measured, Ok(_)) => panic!("it decodes and was measured as {measured:?}"),
+        (_, Err(_)) => {}
+    }
+}
+
+/// JSON, and binary data after its first `json_length` bytes, to a v2 request.
+pub fn json(body: Bytes, json_length: Option<usize>) {
+    let allowance = 1 << 20;
+    let _ = measure::check(&body, allowance);
+    let _ = infer::decode(body, json_length, allowance, (String::new(), String::new()));
+}
