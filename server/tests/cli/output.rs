@@ -2,7 +2,8 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Read;
-use std::os::unix::fs::{CommandExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
