@@ -10,8 +10,9 @@ use tempfile::tempdir;
 
 use super::{penstock, sentiment, wait_for};
 
-/// Texts of one window of the reader: their lines are more than any buffer of the program keeps back.
-const WINDOW: &str = "a fine film\n";
+/// One text.
+const TEXT: &str = "a fine film\n";
+/// Texts of one window of the reader. Their lines are more than any buffer of the program keeps back.
 const WINDOW_TEXTS: usize = 128;
 
 struct Job {
@@ -32,7 +33,7 @@ impl Job {
 
     /// Gives it one window of texts, and keeps stdin open.
     fn feed(&mut self) {
-        let texts = WINDOW.repeat(WINDOW_TEXTS);
+        let texts = TEXT.repeat(WINDOW_TEXTS);
         self.stdin.as_mut().unwrap().write_all(texts.as_bytes()).unwrap();
     }
 
@@ -167,7 +168,7 @@ fn lines_that_were_written_to_stdout_are_whole() {
 fn a_second_signal_ends_the_job_while_nobody_reads_its_output() {
     let (mut reader, mut writer) = std::io::pipe().unwrap();
     // One page of 16 is free. A window of lines is longer: its write fills the page and waits for a reader.
-    writer.write_all(&[b'\n'; 15 << 12]).unwrap();
+    writer.write_all(&vec![b'\n'; 15 << 12]).unwrap();
     let mut job = Job::start(score(&[]).stdout(writer));
     job.feed();
     wait_for(|| ioctl_fionread(&reader).unwrap() == 16 << 12);
