@@ -73,7 +73,7 @@ pub struct ScoreArgs {
     /// The file to read; - is stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub input: PathBuf,
-    /// The file to write; - is stdout
+    /// The file to write, in place of an existing one when all is done; - is stdout
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
     /// The JSON field that holds the text; says that the input is JSON Lines
@@ -92,7 +92,12 @@ Output is one JSON object per record, in the order of the input: its `index` fro
 record has one, and `label`, `score` and `probabilities`, or `embedding`. A record that cannot be scored
 has `error` instead. Memory is bounded, whatever the size of the input.
 
-Exit code: 0 every record was scored, 1 some were not, 2 the job could not run.
+A file of output gets its name when it is complete: until then an existing file stays as it was. It must
+not be the input. After Ctrl-C, SIGTERM or SIGHUP a last line says how many texts were scored; a second
+signal ends the job at once. Pipes and devices are written as the lines come.
+
+Exit code: 0 every record was scored, 1 some were not, 2 the job could not run or finish, 130, 143 or 129
+it was stopped by SIGINT, SIGTERM or SIGHUP.
 
 Examples:
   penstock score --model models/sentiment --input reviews.txt --output scored.jsonl

@@ -14,6 +14,7 @@ use crate::app::AppError;
 use crate::cli::{Command, ModelCommand};
 use crate::config::ConfigError;
 use crate::device::DeviceError;
+pub use score::StopSignal;
 
 /// Why a command ended early.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,9 @@ pub enum Failure {
         /// Why.
         source: io::Error,
     },
+    /// A signal stopped a job.
+    #[error("stopped by {0}")]
+    Stopped(StopSignal),
     /// The reader of the output went away, as `head` does: nothing to tell anyone.
     #[error("nobody reads the output")]
     NobodyReads,
@@ -60,7 +64,7 @@ impl Failure {
     }
 
     /// 2 says that nothing was run, 1 that it ran and failed, 75 that a new process, or the one that has taken
-    /// its place, will do better.
+    /// its place, will do better, 128 and a signal's number that it was stopped.
     pub fn code(&self) -> ExitCode {
         match self {
             // EX_TEMPFAIL: nothing is wrong that a new process, or the one that took its place, has not put right.
@@ -71,6 +75,7 @@ impl Failure {
             | Failure::Model(_)
             | Failure::Engine(_)
             | Failure::Io { .. } => ExitCode::from(2),
+            Failure::Stopped(signal) => ExitCode::from(signal.exit_code()),
             Failure::NobodyReads => ExitCode::SUCCESS,
         }
     }

@@ -2,10 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "cli/output.rs"]
+mod output;
+#[path = "cli/stop.rs"]
+mod stop;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::tempdir;
@@ -75,6 +81,15 @@ fn file(folder: &Path, name: &str, content: &str) -> String {
     let path: PathBuf = folder.join(name);
     fs::write(&path, content).unwrap();
     path.display().to_string()
+}
+
+/// Looks until it is so; a minute is more than any machine needs.
+fn wait_for(is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_mins(1), "waited in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

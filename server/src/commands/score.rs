@@ -2,13 +2,16 @@
 //!
 //! A thread reads windows of records, several windows are scored at once so that batches are full, and
 //! their lines are written in the order of the input. What is in memory is bounded by the windows in
-//! flight, whatever the size of the file.
+//! flight, whatever the size of the file. A file of output gets its name when the job is complete.
 
+mod destination;
 mod lines;
+mod output;
 mod records;
+mod signals;
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,9 +27,14 @@ use crate::app::{self, Engine};
 use crate::cli::ScoreArgs;
 use crate::config::{self, Config};
 use crate::device::{self, Placement};
+use crate::front::Front;
 use crate::logging;
+use destination::Destination;
 use lines::Lines;
+use output::{NotRenamed, Output};
 use records::{Records, Window};
+pub use signals::StopSignal;
+use signals::{Signals, Stop};
 
 /// Windows that are read, scored or written at once.
 const WINDOWS: usize = 16;
@@ -34,6 +42,8 @@ const WINDOWS: usize = 16;
 const MODEL: &str = "model";
 /// A job has no clients to cut off; what is inside at its end is done in one batch.
 const STOP_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long the last lines wait for the reader of a stream when a job ends early.
+const LAST_LINES_WAIT: Duration = Duration::from_secs(5);
 
 type Input = Box<dyn Read + Send>;
 
@@ -48,19 +58,31 @@ pub(super) fn score(args: ScoreArgs) -> Result<ExitCode, Failure> {
     let config = config::load(None, args.settings.with_model(MODEL, &args.model))?;
     logging::init(&config.log, config.log_format);
     let placement = device::place(&config.device, config.dtype, penstock_models::probe)?;
+    let input_name = name(&args.input, "stdin");
+    let output_name = name(&args.output, "stdout");
     // Both ends are opened before a model is loaded: a wrong name is told at once.
+    let at_output = |e| Failure::io(&output_name, e);
+    destination::check_distinct(&args.input, &args.output).map_err(at_output)?;
     let (input, bytes) = open(&args.input)?;
-    let output = create(&args.output)?;
-    let bar = progress(bytes);
-    let started = Instant::now();
-    let records = Records::new(input, args.field);
-    let runtime = app::runtime(config.io_threads).map_err(Failure::Engine)?;
-    let names = Names {
-        input: name(&args.input, "stdin"),
-        output: name(&args.output, "stdout"),
+    let destination = Destination::find(&args.output).map_err(at_output)?;
+    let job = Job {
+        config: &config,
+        placement: &placement,
+        bar: &progress(bytes),
+        input_name,
+        output_name: output_name.clone(),
     };
-    let outcome = runtime.block_on(run((&config, &placement), records, output, &bar, &names));
-    bar.finish_and_clear();
+    let records = Records::new(input, args.field);
+    let started = Instant::now();
+    let runtime = app::runtime(config.io_threads).map_err(Failure::Engine)?;
+    let outcome = runtime.block_on(async {
+        // Signals first: from the moment the unfinished file exists, none may end the process without removing it.
+        let signals = Signals::take_over().map_err(Failure::Engine)?;
+        let output = Output::create(destination, output_name.clone()).map_err(at_output)?;
+        let stop = signals.listen(output.unfinished());
+        job.run(records, output, stop).await
+    });
+    job.bar.finish_and_clear();
     // The reader may still wait for a line of stdin that nobody will score.
     runtime.shutdown_background();
     let tally = outcome?;
@@ -72,58 +94,104 @@ pub(super) fn score(args: ScoreArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-/// What the two files are called in errors.
-struct Names {
-    input: String,
-    output: String,
+/// Settings of a job, and the names of its files in messages.
+struct Job<'a> {
+    config: &'a Config,
+    placement: &'a Placement,
+    bar: &'a ProgressBar,
+    input_name: String,
+    output_name: String,
 }
 
-async fn run(
-    (config, placement): (&Config, &Placement),
-    records: Records<Input>,
-    mut output: Box<dyn Write>,
-    bar: &ProgressBar,
-    names: &Names,
-) -> Result<Tally, Failure> {
-    let engine = Engine::start(config, placement).await.map_err(Failure::Engine)?;
-    let (windows, windows_out) = mpsc::channel(WINDOWS);
-    std::thread::Builder::new()
-        .name("read".into())
-        .spawn(move || read(records, &windows))
-        .map_err(|e| Failure::io(&names.input, e))?;
-    let front = Arc::clone(engine.front());
-    let mut scored = ReceiverStream::new(windows_out)
-        .map(|window: io::Result<Window>| {
-            let front = Arc::clone(&front);
-            async move {
+impl Job<'_> {
+    /// Scores every record, or says how far it came.
+    async fn run(
+        &self,
+        records: Records<Input>,
+        mut output: Output,
+        mut stop: Stop,
+    ) -> Result<Tally, Failure> {
+        let mut tally = Tally::default();
+        let engine = tokio::select! {
+            biased;
+            signal = stop.requested() => {
+                self.tell(tally, &mut output).await;
+                return Err(Failure::Stopped(signal));
+            }
+            engine = Engine::start(self.config, self.placement) => engine.map_err(Failure::Engine)?,
+        };
+        // A stop drops the windows in flight, which cancels their texts.
+        let written = tokio::select! {
+            biased;
+            signal = stop.requested() => Err(Failure::Stopped(signal)),
+            written = self.write_all(engine.front(), records, &mut output, &mut tally) => written,
+        };
+        let published = written.and_then(|()| output.publish().map_err(|e| self.not_renamed(&e)));
+        match &published {
+            Ok(()) | Err(Failure::NobodyReads) => {}
+            Err(_) => self.tell(tally, &mut output).await,
+        }
+        let stopped = engine.stop(STOP_TIMEOUT).await.map_err(Failure::Engine);
+        published.and(stopped).map(|()| tally)
+    }
+
+    /// Scores every record and writes its line.
+    async fn write_all(
+        &self,
+        front: &Arc<Front>,
+        records: Records<Input>,
+        output: &mut Output,
+        tally: &mut Tally,
+    ) -> Result<(), Failure> {
+        let at_input = |e| Failure::io(&self.input_name, e);
+        let at_output = |e| Failure::io(&self.output_name, e);
+        let (windows, windows_out) = mpsc::channel(WINDOWS);
+        std::thread::Builder::new()
+            .name("read".into())
+            .spawn(move || read(records, &windows))
+            .map_err(at_input)?;
+        let mut scored = ReceiverStream::new(windows_out)
+            .map(|window: io::Result<Window>| async move {
                 match window {
-                    Ok(window) => Ok(lines::score(&front, MODEL, window).await),
+                    Ok(window) => Ok(lines::score(front, MODEL, window).await),
                     Err(e) => Err(e),
                 }
-            }
-        })
-        .buffered(WINDOWS);
-    let mut tally = Tally::default();
-    while let Some(lines) = scored.next().await {
-        let Lines {
-            text,
-            read,
-            records,
-            failed,
-        } = lines.map_err(|e| Failure::io(&names.input, e))?;
-        output
-            .write_all(&text)
-            .map_err(|e| Failure::io(&names.output, e))?;
-        tally.scored += records - failed;
-        tally.failed += failed;
-        bar.inc(read);
-        bar.set_message(format!("{} texts", tally.scored + tally.failed));
+            })
+            .buffered(WINDOWS);
+        while let Some(lines) = scored.next().await {
+            let Lines {
+                text,
+                read,
+                records,
+                failed,
+            } = lines.map_err(at_input)?;
+            tally.scored += records - failed;
+            tally.failed += failed;
+            output.write(text).await.map_err(at_output)?;
+            self.bar.inc(read);
+            self.bar
+                .set_message(format!("{} texts", tally.scored + tally.failed));
+        }
+        output.finish().await.map_err(at_output)
     }
-    output.flush().map_err(|e| Failure::io(&names.output, e))?;
-    drop(scored);
-    drop(front);
-    engine.stop(STOP_TIMEOUT).await.map_err(Failure::Engine)?;
-    Ok(tally)
+
+    /// Says what an unfinished job has done, and what became of its output.
+    async fn tell(&self, tally: Tally, output: &mut Output) {
+        let left = output.abandon(LAST_LINES_WAIT).await;
+        self.bar.finish_and_clear();
+        say(&format!("{}; {left}", count(tally)));
+    }
+
+    fn not_renamed(&self, error: &NotRenamed) -> Failure {
+        let NotRenamed { reason, kept } = error;
+        let kept = kept.as_ref().map_or_else(String::new, |path| {
+            format!("; the finished output is {}", path.display())
+        });
+        Failure::Io {
+            name: self.output_name.clone(),
+            source: io::Error::new(reason.kind(), format!("cannot be replaced: {reason}{kept}")),
+        }
+    }
 }
 
 /// Reads until the end, an error, or until nobody scores any more.
@@ -168,14 +236,6 @@ fn open(path: &Path) -> Result<(BufReader<Input>, Option<u64>), Failure> {
     Ok((BufReader::with_capacity(1 << 18, Box::new(file)), bytes))
 }
 
-fn create(path: &Path) -> Result<Box<dyn Write>, Failure> {
-    if is_standard(path) {
-        return Ok(Box::new(BufWriter::new(io::stdout())));
-    }
-    let file = File::create(path).map_err(|e| Failure::io(path.display().to_string(), e))?;
-    Ok(Box::new(BufWriter::new(file)))
-}
-
 /// A bar where the size is known, a count where it is not, and nothing where stderr is no terminal.
 fn progress(bytes: Option<u64>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
@@ -190,15 +250,17 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
 }
 
 fn report(tally: Tally, took: Duration) -> String {
-    let Tally { scored, failed } = tally;
     let seconds = took.as_secs_f64();
-    let rate = (scored + failed) as f64 / seconds.max(1e-3);
-    let failed = if failed == 0 {
-        String::new()
-    } else {
-        format!(", {failed} failed (see their `error`)")
-    };
-    format!("{scored} texts scored{failed} in {seconds:.1} s, {rate:.0} texts/s, the start included")
+    let rate = (tally.scored + tally.failed) as f64 / seconds.max(1e-3);
+    let count = count(tally);
+    format!("{count} in {seconds:.1} s, {rate:.0} texts/s, the start included")
+}
+
+fn count(tally: Tally) -> String {
+    match tally {
+        Tally { scored, failed: 0 } => format!("{scored} texts scored"),
+        Tally { scored, failed } => format!("{scored} texts scored, {failed} failed (see their `error`)"),
+    }
 }
 
 fn say(line: &str) {

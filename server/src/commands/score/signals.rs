@@ -1,0 +1,131 @@
+//! Signals that stop a job: the first one in order, the second one at once.
+
+use std::fmt;
+use std::future::{pending, poll_fn};
+use std::task::Poll;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::output::Unfinished;
+use super::say;
+use crate::app::AppError;
+
+/// A signal that stops a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    /// The terminal was closed.
+    Hangup,
+    /// Ctrl-C.
+    Interrupt,
+    /// The usual request of a supervisor.
+    Terminate,
+}
+
+impl StopSignal {
+    const ALL: [StopSignal; 3] = [StopSignal::Hangup, StopSignal::Interrupt, StopSignal::Terminate];
+
+    fn kind(self) -> SignalKind {
+        match self {
+            StopSignal::Hangup => SignalKind::hangup(),
+            StopSignal::Interrupt => SignalKind::interrupt(),
+            StopSignal::Terminate => SignalKind::terminate(),
+        }
+    }
+
+    /// 128 and the signal's number, by which a shell reports a process that a signal ended.
+    pub fn exit_code(self) -> u8 {
+        128 + match self {
+            StopSignal::Hangup => 1,
+            StopSignal::Interrupt => 2,
+            StopSignal::Terminate => 15,
+        }
+    }
+}
+
+impl fmt::Display for StopSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StopSignal::Hangup => "SIGHUP",
+            StopSignal::Interrupt => "SIGINT",
+            StopSignal::Terminate => "SIGTERM",
+        })
+    }
+}
+
+/// Stop signals of this process. While it exists they no longer end the process by themselves.
+pub(super) struct Signals(Vec<(StopSignal, Signal)>);
+
+impl Signals {
+    /// Takes over the signals that are not ignored. A signal that comes from now on is not lost.
+    pub(super) fn take_over() -> Result<Signals, AppError> {
+        let ignored = ignored();
+        StopSignal::ALL
+            .into_iter()
+            .filter(|stop| ignored & (1 << (stop.kind().as_raw_value() - 1)) == 0)
+            .map(|stop| Ok((stop, signal(stop.kind())?)))
+            .collect::<std::io::Result<Vec<_>>>()
+            .map(Signals)
+            .map_err(|source| AppError::Start {
+                what: "the signal handlers",
+                source,
+            })
+    }
+
+    /// Passes the first signal on. The second one removes the `unfinished` file and ends the process.
+    pub(super) fn listen(mut self, unfinished: Unfinished) -> Stop {
+        let (stop, requested) = watch::channel(None);
+        tokio::spawn(async move {
+            let first = self.next().await;
+            say(&format!(
+                "penstock: stopping after {first}; a second signal ends the job at once"
+            ));
+            // Nobody waits for it any more when the job is done.
+            let _ = stop.send(Some(first));
+            let second = self.next().await;
+            unfinished.remove();
+            say(&format!("penstock: ended at once by a second signal, {second}"));
+            std::process::exit(second.exit_code().into());
+        });
+        Stop(requested)
+    }
+
+    async fn next(&mut self) -> StopSignal {
+        poll_fn(|context| {
+            for (stop, signal) in &mut self.0 {
+                if signal.poll_recv(context).is_ready() {
+                    return Poll::Ready(*stop);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Request to stop.
+pub(super) struct Stop(watch::Receiver<Option<StopSignal>>);
+
+impl Stop {
+    /// Waits for the first signal; afterwards it is there at once.
+    pub(super) async fn requested(&mut self) -> StopSignal {
+        if let Ok(stop) = self.0.wait_for(Option::is_some).await
+            && let Some(stop) = *stop
+        {
+            return stop;
+        }
+        // The listener is gone, and no signal with it.
+        pending().await
+    }
+}
+
+/// Bit `n - 1` is set where signal `n` is ignored: `nohup` ignores SIGHUP, a script's shell SIGINT for jobs in
+/// the background, and both are to go on. No signal counts as ignored where the system does not say.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
