@@ -7,7 +7,7 @@
 //! The old version answers until the new one is warm: only [`ModelLifecycle::ready`] names a version
 //! that has to go.
 
-use crate::reply::Rejection;
+use crate::batching::reply::Rejection;
 
 /// Where one load of one version stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

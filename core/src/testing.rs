@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::admission::{Admission, AdmissionBounds};
-use crate::reply::{Outcome, Rejection, Responder, Sink, Stages};
-use crate::request::{Class, Nanos, Request, TokenIds};
+use crate::batching::admission::{Admission, AdmissionBounds};
+use crate::batching::reply::{Outcome, Rejection, Responder, Sink, Stages};
+use crate::batching::request::{Class, Request, TokenIds};
+use crate::time::Nanos;
 
 /// Where a test's requests are answered: row by row, each at most once.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::request::Nanos;
+use crate::time::Nanos;
 
 /// One text's result.
 #[derive(Clone, Debug, PartialEq)]

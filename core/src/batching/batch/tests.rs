@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::reply::Stages;
-use crate::request::Class;
+use crate::batching::reply::Stages;
+use crate::batching::request::Class;
 use crate::testing::{Answers, millis, request};
 
 fn batch(answers: &Arc<Answers>, lens: &[usize]) -> Batch {

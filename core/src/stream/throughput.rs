@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::request::Nanos;
+use crate::time::Nanos;
 
 /// What is older than this counts less than what came since.
 const MEMORY: Duration = Duration::from_secs(10);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::reply::{Outcome, Rejection, Reply};
-use crate::request::{Class, Nanos, Request};
+use super::reply::{Outcome, Rejection, Reply};
+use super::request::{Class, Request};
+use crate::time::Nanos;
 
 /// The token ids of several texts back to back, without padding.
 ///

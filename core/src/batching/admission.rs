@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use crate::policy::{PolicyError, at_least_one};
-use crate::reply::Rejection;
-use crate::request::Class;
+use super::policy::{PolicyError, at_least_one};
+use super::reply::Rejection;
+use super::request::Class;
 
 /// What may be inside at once. A submission enters with an upper bound of its tokens, before it is
 /// tokenized, and gives the surplus back afterwards.

@@ -17,11 +17,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::batch::{Batch, BatchShape};
-use crate::cost::CostModel;
-use crate::policy::BatchPolicy;
-use crate::reply::Rejection;
-use crate::request::{Class, Nanos, Request};
+use super::batch::{Batch, BatchShape};
+use super::cost::CostModel;
+use super::policy::BatchPolicy;
+use super::reply::Rejection;
+use super::request::{Class, Request};
+use crate::time::Nanos;
 
 /// The part of a batch that aged bulk work may take before interactive work.
 const AGED_SHARE: u32 = 4;

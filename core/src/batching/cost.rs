@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::batch::BatchShape;
+use super::batch::BatchShape;
 
 /// Batches seen before there is an opinion.
 const OPINION_AFTER: u32 = 8;

@@ -6,8 +6,8 @@
 //! in two halves, once: what is too large even so is refused, and the budget of the batches to come is lowered.
 //! On a device that is lost nothing runs again.
 
-use crate::batch::PackedTokens;
-use crate::reply::{Outcome, Rejection};
+use super::batch::PackedTokens;
+use super::reply::{Outcome, Rejection};
 
 /// Why a batch did not run; each says what happened in words for a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl<F: FnMut(&PackedTokens) -> Result<Vec<Outcome>, Failure>> Rescue<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reply::Reply;
+    use crate::batching::reply::Reply;
 
     /// Texts of these lengths; the first token of each is its number.
     fn packed(lengths: &[usize]) -> PackedTokens {
