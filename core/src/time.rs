@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Nanos(pub u64);
 
 impl Nanos {
-    /// The time from `earlier` to `self`, zero where the clock readings are out of order.
+    /// Time from `earlier` to `self`; zero where the clock readings are out of order.
     pub fn since(self, earlier: Nanos) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
