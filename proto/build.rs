@@ -12,7 +12,7 @@ const FOLDER: &str = "wire";
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={FOLDER}");
     let mut compiler = protox::Compiler::new([FOLDER])?;
-    // Reflection answers with the comments too.
+    // Reflection returns the comments too.
     compiler
         .include_source_info(true)
         .include_imports(true)
