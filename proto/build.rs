@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={FOLDER}");
     println!("cargo:rerun-if-changed=build");
     let mut compiler = protox::Compiler::new([FOLDER])?;
-    // Reflection answers with the comments too.
+    // Reflection returns the comments too.
     compiler
         .include_source_info(true)
         .include_imports(true)

@@ -1,41 +1,35 @@
-//! The decisions of Penstock: what is admitted, what is batched, what is too late, what it will cost,
-//! how much of a stream may be inside, and what of it may be committed.
+//! The decisions of Penstock. [`batching`] decides about texts: admission, batches, deadlines, cost.
+//! [`stream`] decides about records: how many are in flight, and which offsets are safe to commit.
+//! [`lifecycle`] decides which versions of a model serve.
 //!
 //! Nothing in here has a thread, a socket, a clock or a device. Every decision is told the time and
 //! hands back what to do, so that a run can be replayed from a seed (`tests/simulation.rs`).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-pub mod admission;
-pub mod assignment;
-pub mod batch;
-pub mod batcher;
-pub mod cost;
-pub mod failure;
-pub mod in_flight;
+pub mod batching;
 pub mod lifecycle;
-pub mod offsets;
-pub mod pace;
-pub mod policy;
-pub mod reply;
-pub mod request;
+pub mod stream;
 #[cfg(test)]
 mod testing;
-pub mod throughput;
-pub mod turns;
+pub mod time;
 
-pub use admission::{Admission, AdmissionBounds, Permit};
-pub use assignment::{Assignment, Epoch};
-pub use batch::{Batch, BatchShape, PackedTokens};
-pub use batcher::{Batcher, Lowered, Poll};
-pub use cost::CostModel;
-pub use failure::{Failure, Rescued, rescue};
-pub use in_flight::{BoundsError, Flow, InFlight, InFlightBounds};
+pub use batching::admission::{Admission, AdmissionBounds, Permit};
+pub use batching::batch::{Batch, BatchShape, PackedTokens};
+pub use batching::batcher::{Batcher, Lowered, Poll};
+pub use batching::cost::CostModel;
+pub use batching::dispatch::LeastLoaded;
+pub use batching::failure::{Failure, Rescued, rescue};
+pub use batching::policy::{BatchPolicy, PolicyError};
+pub use batching::reply::{Outcome, Rejection, Reply, Responder, Retry, Sink, Stages};
+pub use batching::request::{Class, Request, TokenIds};
 pub use lifecycle::{Load, LoadId, ModelLifecycle, ServerState, TransitionError, VersionState};
-pub use offsets::{OffsetError, OffsetTracker};
-pub use pace::Pace;
-pub use policy::{BatchPolicy, PolicyError};
-pub use reply::{Outcome, Rejection, Reply, Responder, Retry, Sink, Stages};
-pub use request::{Class, Nanos, Request, TokenIds};
-pub use throughput::Throughput;
-pub use turns::Turns;
+pub use stream::assignment::{Assignment, Epoch};
+pub use stream::in_flight::{BoundsError, Flow, InFlight, InFlightBounds};
+pub use stream::offsets::{OffsetError, OffsetTracker};
+pub use stream::read_ahead::ReadAhead;
+pub use stream::throughput::{self, Throughput};
+pub use time::Nanos;
+
+use stream::offsets;
+use time as request;

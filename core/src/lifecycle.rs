@@ -1,36 +1,36 @@
-//! Which versions of a model answer, which come up and which go, and whether the server takes work.
+//! States of a model's versions, from loading to unloaded, and of the server.
 //!
 //! ```text
 //! version:  loading -> warming -> ready -> draining -> unloaded      (or failed, from any but the last)
 //! server:   starting -> ready -> draining -> stopped
 //! ```
-//! The old version answers until the new one is warm: only [`ModelLifecycle::ready`] names a version
-//! that has to go.
+//! The old version answers until the new one is warm: [`ModelLifecycle::ready`] alone names the versions that
+//! the new one replaces.
 
-use crate::reply::Rejection;
+use crate::batching::reply::Rejection;
 
-/// Where one load of one version stands.
+/// State of one load of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VersionState {
-    /// Its weights are being read.
+    /// The weights are being read.
     Loading,
-    /// It runs its first batches, which nobody waits for.
+    /// The first batches run; no request waits for them.
     Warming,
-    /// It answers.
+    /// The version answers.
     Ready,
-    /// It answers what it has taken and takes nothing new.
+    /// The version answers what it has accepted and accepts nothing new.
     Draining,
-    /// It is gone.
+    /// The version is gone.
     Unloaded,
-    /// It cannot answer.
+    /// The version cannot answer.
     Failed {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl VersionState {
-    /// The name used in errors and in the repository index.
+    /// The name that errors and the repository index use.
     pub fn name(&self) -> &'static str {
         match self {
             VersionState::Loading => "loading",
@@ -42,7 +42,7 @@ impl VersionState {
         }
     }
 
-    /// True when nothing comes after it.
+    /// True for a final state.
     pub fn is_over(&self) -> bool {
         matches!(self, VersionState::Unloaded | VersionState::Failed { .. })
     }
@@ -59,20 +59,20 @@ impl VersionState {
     }
 }
 
-/// A step that the present state does not allow.
+/// A step that the present state forbids.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransitionError {
-    /// Out of order.
+    /// The step is out of order.
     #[error("{what} cannot become {to}: it is {from}")]
     NotAllowed {
-        /// Whose step.
+        /// The version, or the server.
         what: String,
-        /// The state it is in.
+        /// The present state.
         from: &'static str,
-        /// The state it was to enter.
+        /// The state that was to follow.
         to: &'static str,
     },
-    /// The same version is being loaded already.
+    /// The version is being loaded already.
     #[error("model {model} version {version} is being loaded already")]
     AlreadyLoading {
         /// The model.
@@ -80,7 +80,7 @@ pub enum TransitionError {
         /// The version.
         version: u64,
     },
-    /// No such load, or one that was replaced long ago.
+    /// The load does not exist, or was replaced before.
     #[error("model {model} has no load number {load}")]
     Unknown {
         /// The model.
@@ -90,18 +90,18 @@ pub enum TransitionError {
     },
 }
 
-/// One load of a version. The same version loaded again, because its files changed, is another load.
+/// Id of one load of a version. Loading the same version again, because its files changed, is another load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LoadId(u64);
 
-/// What is known of one load.
+/// One load of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Which load.
+    /// Its id.
     pub id: LoadId,
     /// The version's number.
     pub version: u64,
-    /// Where it stands.
+    /// Its state.
     pub state: VersionState,
 }
 
@@ -111,14 +111,14 @@ pub struct ModelLifecycle {
     name: String,
     serving_max: usize,
     loads: Vec<Load>,
-    /// The loads that are ready, in the order in which they became so.
+    /// The loads that are ready, in the order in which they became ready.
     serving: Vec<LoadId>,
     next: u64,
 }
 
 impl ModelLifecycle {
-    /// A model of which nothing is loaded. `serving_max` versions, at least one, answer side by side:
-    /// those that became ready last, so that loading an older version is the way back to it.
+    /// A model without a loaded version. Up to `serving_max` versions, at least one, answer side by side: those
+    /// that became ready last, so that loading an older version rolls back to it.
     pub fn new(name: impl Into<String>, serving_max: usize) -> ModelLifecycle {
         ModelLifecycle {
             name: name.into(),
@@ -129,7 +129,7 @@ impl ModelLifecycle {
         }
     }
 
-    /// Begins to load `version`. Whatever serves goes on serving.
+    /// Begins to load `version`. Ready versions go on serving.
     pub fn load(&mut self, version: u64) -> Result<LoadId, TransitionError> {
         let under_way = |l: &Load| matches!(l.state, VersionState::Loading | VersionState::Warming);
         if self.loads.iter().any(|l| l.version == version && under_way(l)) {
@@ -138,8 +138,8 @@ impl ModelLifecycle {
                 version,
             });
         }
-        // What became of earlier loads of this version is of no interest any more, and the list stays
-        // as short as the list of versions.
+        // Earlier loads of this version that are over are dropped, so that the list stays as short as the list
+        // of versions.
         self.loads.retain(|l| l.version != version || !l.state.is_over());
         let id = LoadId(self.next);
         self.next += 1;
@@ -151,13 +151,13 @@ impl ModelLifecycle {
         Ok(id)
     }
 
-    /// The weights are there; warming begins.
+    /// Notes that the weights are read; warming begins.
     pub fn loaded(&mut self, id: LoadId) -> Result<(), TransitionError> {
         self.enter(id, VersionState::Warming).map(|_| ())
     }
 
-    /// It is warm and answers from now on. Returns the loads that are draining from now on: the same
-    /// version's earlier load, and what exceeds the number of versions that answer side by side.
+    /// Notes that the load is warm; it answers from now on. Returns the loads that drain from now on: an earlier
+    /// load of the same version, and the oldest beyond the number of versions that answer side by side.
     pub fn ready(&mut self, id: LoadId) -> Result<Vec<LoadId>, TransitionError> {
         let version = self.enter(id, VersionState::Ready)?;
         let same = |serving: &LoadId| self.find(*serving).is_some_and(|l| l.version == version);
@@ -173,12 +173,12 @@ impl ModelLifecycle {
         Ok(leaving)
     }
 
-    /// What it had taken is answered and its memory is free.
+    /// Notes that all accepted work is answered and the memory is free.
     pub fn drained(&mut self, id: LoadId) -> Result<(), TransitionError> {
         self.enter(id, VersionState::Unloaded).map(|_| ())
     }
 
-    /// It cannot be loaded or warmed, or its executor died.
+    /// Notes that the load failed, or that its executor died.
     pub fn failed(&mut self, id: LoadId, reason: impl Into<String>) -> Result<(), TransitionError> {
         self.enter(
             id,
@@ -189,8 +189,8 @@ impl ModelLifecycle {
         .map(|_| ())
     }
 
-    /// Takes one version, or all, out of service. Returns the loads that are draining from now on. A
-    /// load under way is unloaded at once: whoever loads it learns so at its next step, and drops it.
+    /// Takes one version, or all, out of service. Returns the loads that drain from now on. A load under way is
+    /// unloaded at once: the loading thread learns it at its next step and drops the version.
     pub fn unload(&mut self, version: Option<u64>) -> Vec<LoadId> {
         let mut leaving = Vec::new();
         for load in self
@@ -211,8 +211,8 @@ impl ModelLifecycle {
         leaving
     }
 
-    /// Which load answers a request for `version`: a number, or `latest` or nothing for the highest
-    /// that is ready.
+    /// The load that answers a request for `version`: a number; or `latest` or an empty text for the highest
+    /// version that is ready.
     pub fn resolve(&self, version: &str) -> Result<LoadId, Rejection> {
         let ready = self.serving.iter().filter_map(|&id| self.find(id));
         if version.is_empty() || version == "latest" {
@@ -245,7 +245,7 @@ impl ModelLifecycle {
         !self.serving.is_empty()
     }
 
-    /// Every load that is under way, serving or draining, and what became of the last one of each version.
+    /// Every load under way, serving or draining, and finished ones until their version is loaded again.
     pub fn loads(&self) -> &[Load] {
         &self.loads
     }
@@ -271,7 +271,7 @@ impl ModelLifecycle {
         })
     }
 
-    /// Makes the step, keeps `serving` true, and returns the version.
+    /// Makes the step, keeps `serving` up to date, and returns the version.
     fn enter(&mut self, id: LoadId, next: VersionState) -> Result<u64, TransitionError> {
         let Some(load) = self.loads.iter_mut().find(|l| l.id == id) else {
             return Err(TransitionError::Unknown {
@@ -295,22 +295,22 @@ impl ModelLifecycle {
     }
 }
 
-/// Where the server stands.
+/// State of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ServerState {
     /// Models are loading.
     #[default]
     Starting,
-    /// Work is taken.
+    /// Work is accepted.
     Ready,
-    /// What was taken is answered, nothing new is taken.
+    /// Accepted work is answered, new work is refused.
     Draining,
-    /// All is answered.
+    /// All work is answered.
     Stopped,
 }
 
 impl ServerState {
-    /// The name used in errors and logs.
+    /// The name that errors and logs use.
     pub fn name(self) -> &'static str {
         match self {
             ServerState::Starting => "starting",
@@ -330,7 +330,7 @@ impl ServerState {
         self != ServerState::Stopped
     }
 
-    /// Goes on to `next`. A server that is told to stop while it starts never becomes ready.
+    /// Enters the state `next`. A server that is told to stop while it starts never becomes ready.
     pub fn enter(&mut self, next: ServerState) -> Result<(), TransitionError> {
         use ServerState::{Draining, Ready, Starting, Stopped};
         if !matches!(

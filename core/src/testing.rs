@@ -1,15 +1,16 @@
-//! Requests whose answers a test can look at.
+//! Requests whose answers a test can inspect.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::admission::{Admission, AdmissionBounds};
-use crate::reply::{Outcome, Rejection, Responder, Sink, Stages};
-use crate::request::{Class, Nanos, Request, TokenIds};
+use crate::batching::admission::{Admission, AdmissionBounds};
+use crate::batching::reply::{Outcome, Rejection, Responder, Sink, Stages};
+use crate::batching::request::{Class, Request, TokenIds};
+use crate::time::Nanos;
 
-/// Where a test's requests are answered: row by row, each at most once.
+/// Receiver of a test's answers, each row at most once.
 #[derive(Default)]
 pub(crate) struct Answers {
     rows: Mutex<BTreeMap<u32, (Outcome, Stages)>>,
@@ -45,7 +46,7 @@ impl Answers {
     }
 }
 
-/// A gate wide enough to be out of the way.
+/// Admission with bounds that no test reaches.
 pub(crate) fn wide_open() -> Arc<Admission> {
     let most = 1 << 40;
     Admission::new(AdmissionBounds {
@@ -56,7 +57,7 @@ pub(crate) fn wide_open() -> Arc<Admission> {
     .unwrap()
 }
 
-/// A text of `len` tokens, `at_ms` milliseconds after the start. The row is also its first token.
+/// A text of `len` tokens, `at_ms` milliseconds after the start. Every token is the row.
 pub(crate) fn request(answers: &Arc<Answers>, row: u32, class: Class, len: usize, at_ms: u64) -> Request {
     let at = millis(at_ms);
     Request {

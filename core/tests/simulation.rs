@@ -1,15 +1,15 @@
-//! The whole line of decisions from a seed: admission, batcher, executors, under faults.
+//! Simulation of all decisions from a seed: admission, batcher and executors, under faults.
 //!
-//! Safety: every admitted text is answered exactly once and with its own row, nothing dead runs, no bound
-//! is passed, no class starves. Progress: in the end everything is answered and all room came back.
+//! Safety: every admitted text is answered exactly once and with its own row, no dead request runs, no bound is
+//! passed and no class starves. Progress: in the end every text is answered and all room has returned.
 //! A failure prints its seed; `SIMULATION_SEED=<seed> cargo test -p penstock-core --test simulation`
-//! replays that one run.
+//! replays that run.
 
 #![allow(
     clippy::panic,
     clippy::print_stderr,
     clippy::unwrap_used,
-    reason = "a test that finds something stops, and says with which seed"
+    reason = "a test that fails stops and prints its seed"
 )]
 
 mod world;
@@ -18,8 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use world::{Faults, Load, Tally, World};
 
-/// Runs `runs` worlds and returns what happened in all of them together, so that a test can see that
-/// what it is about took place at all.
+/// Runs `runs` worlds and returns the sum of their tallies, so that a test can check that its case occurred
+/// at all.
 fn check(runs: u64, load: Load, faults: Faults) -> Tally {
     let given = std::env::var("SIMULATION_SEED")
         .ok()
@@ -39,28 +39,28 @@ fn check(runs: u64, load: Load, faults: Faults) -> Tally {
 }
 
 #[test]
-fn calm_weather() {
+fn light_load_without_faults() {
     let tally = check(500, Load::Light, Faults::None);
-    assert_eq!(tally.lost, 0, "nothing is lost where nothing breaks");
+    assert_eq!(tally.lost, 0, "no request is lost without a fault");
     assert!(tally.answered > 10_000, "{tally:?}");
 }
 
 #[test]
-fn overload_without_faults() {
+fn heavy_load_without_faults() {
     let tally = check(1000, Load::Heavy, Faults::None);
-    assert_eq!(tally.lost, 0, "nothing is lost where nothing breaks");
+    assert_eq!(tally.lost, 0, "no request is lost without a fault");
     assert!(
         tally.overloaded > 1000 && tally.late > 1000 && tally.cancelled > 100,
         "{tally:?}"
     );
     assert!(
         tally.waited > 1000,
-        "bulk work waits for room and comes in: {tally:?}"
+        "bulk work waits for room and is admitted: {tally:?}"
     );
 }
 
 #[test]
-fn everything_breaks_at_once() {
+fn heavy_load_with_all_faults() {
     let tally = check(2000, Load::Heavy, Faults::All);
     assert!(tally.lost > 1000 && tally.answered > 10_000, "{tally:?}");
     assert!(
@@ -70,13 +70,13 @@ fn everything_breaks_at_once() {
 }
 
 #[test]
-fn bulk_moves_on_under_constant_interactive_load() {
+fn bulk_work_progresses_under_constant_interactive_load() {
     let tally = check(300, Load::InteractiveFlood, Faults::None);
     assert!(tally.bulk_ran > 1000, "{tally:?}");
 }
 
 #[test]
-fn interactive_moves_on_under_constant_bulk_load() {
+fn interactive_work_progresses_under_constant_bulk_load() {
     let tally = check(300, Load::BulkFlood, Faults::None);
     assert!(tally.interactive_ran > 1000, "{tally:?}");
 }

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use penstock_kernels::mapped::MappedSingles;
 use serde::Deserialize;
 
+use self::pickle::PickleFile;
+use self::safetensors::SafetensorsFile;
 use crate::config::read_json;
 use crate::locate::WEIGHTS;
 use crate::{Family, ModelError};
@@ -37,8 +39,8 @@ pub(crate) struct Weights {
 
 /// One opened file.
 enum Storage {
-    Safetensors(safetensors::File),
-    Pickle(pickle::File),
+    Safetensors(SafetensorsFile),
+    Pickle(PickleFile),
 }
 
 /// What a file says about a tensor without reading it.
@@ -74,9 +76,9 @@ impl Storage {
     fn open(file: &Path) -> Result<Storage, ModelError> {
         let pickled = file.extension().is_some_and(|e| e == "bin");
         Ok(if pickled {
-            Storage::Pickle(pickle::File::open(file)?)
+            Storage::Pickle(PickleFile::open(file)?)
         } else {
-            Storage::Safetensors(safetensors::File::open(file)?)
+            Storage::Safetensors(SafetensorsFile::open(file)?)
         })
     }
 

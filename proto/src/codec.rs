@@ -1,4 +1,4 @@
-//! Protobuf on the wire, with what a client did wrong named as the client's fault.
+//! Protobuf codec that reports malformed requests as the client's fault.
 
 use std::marker::PhantomData;
 
@@ -9,8 +9,8 @@ use tonic::codec::{DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 /// Encodes `T` and decodes `U`.
 ///
-/// It differs from tonic's own codec in one answer: a message that is no valid protobuf, or a `string` that
-/// is not UTF-8, is `INVALID_ARGUMENT`, where tonic says `INTERNAL` and so calls it the server's fault.
+/// It differs from tonic's own codec in one answer. A message that is no valid protobuf, or a `string` that is
+/// not UTF-8, is `INVALID_ARGUMENT`; tonic answers `INTERNAL`, which blames the server.
 #[derive(Clone, Debug)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
 

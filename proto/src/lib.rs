@@ -15,5 +15,5 @@ pub mod text {
     tonic::include_proto!("penstock.v1");
 }
 
-/// Every .proto file with its comments, encoded as a `FileDescriptorSet`: what reflection answers with.
+/// Every .proto file with its comments, encoded as a `FileDescriptorSet` for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

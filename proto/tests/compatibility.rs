@@ -1,5 +1,5 @@
-//! Every name, type and number of our `KServe` protocol is Triton's: held against the table that
-//! `tests/table.py` takes from `tritonclient`'s own descriptors.
+//! Every name, type and number of our `KServe` protocol is Triton's. The test compares them with a table that
+//! `tests/table.py` takes from the descriptors of `tritonclient`.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -17,7 +17,7 @@ fn files() -> Vec<FileDescriptorProto> {
         .file
 }
 
-/// The lines of `table.py` for one of our files.
+/// One of our files in the format of `table.py`.
 fn lines(file: &FileDescriptorProto) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
     let package = format!(".{}", file.package());
@@ -97,7 +97,7 @@ fn ours_and_tritons(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 #[test]
-fn the_inference_service_is_tritons_whole() {
+fn the_inference_service_equals_tritons() {
     let (ours, tritons) = ours_and_tritons("grpc_service.proto");
     assert!(tritons.len() > 200, "the table holds {} lines", tritons.len());
     let missing: Vec<_> = tritons.difference(&ours).collect();
@@ -109,7 +109,7 @@ fn the_inference_service_is_tritons_whole() {
 }
 
 #[test]
-fn the_model_config_is_a_part_of_tritons() {
+fn the_model_config_is_a_subset_of_tritons() {
     let (ours, tritons) = ours_and_tritons("model_config.proto");
     let extra: Vec<_> = ours.difference(&tritons).collect();
     assert!(extra.is_empty(), "not Triton's {extra:#?}");
@@ -120,7 +120,7 @@ fn the_model_config_is_a_part_of_tritons() {
 }
 
 #[test]
-fn a_wrong_number_does_not_pass() {
+fn a_wrong_field_number_is_found() {
     let (ours, tritons) = ours_and_tritons("grpc_service.proto");
     let right = "field .inference.ModelInferRequest.raw_input_contents 7 repeated bytes -";
     assert!(ours.contains(right) && tritons.contains(right));
@@ -128,7 +128,7 @@ fn a_wrong_number_does_not_pass() {
 }
 
 #[test]
-fn reflection_can_name_both_services_and_their_comments() {
+fn reflection_lists_both_services_with_their_comments() {
     let services: Vec<String> = files()
         .iter()
         .flat_map(|f| {

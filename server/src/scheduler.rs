@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, SendError, Sender, after, never, select};
-use penstock_core::{Batch, BatchShape, Batcher, Lowered, Nanos, Poll, Request, Turns};
+use penstock_core::{Batch, BatchShape, Batcher, LeastLoaded, Lowered, Nanos, Poll, Request};
 use tracing::warn;
 
 use crate::clock::Clock;
@@ -145,7 +145,7 @@ fn hand_out(
 /// Who runs batches, and whose turn it is.
 struct Executors {
     to: Vec<Option<Sender<Batch>>>,
-    turns: Turns,
+    turns: LeastLoaded,
     /// Of each batch that an executor holds, in the order in which it runs them: whether it lets urgent ones in.
     lets_in: Vec<VecDeque<bool>>,
     urgent: Option<Sender<Batch>>,
@@ -156,7 +156,7 @@ impl Executors {
     fn new(mut to: Vec<Sender<Batch>>, urgent: bool, held_max: usize) -> Executors {
         let urgent = if urgent { to.pop() } else { None };
         Executors {
-            turns: Turns::new(to.len(), held_max),
+            turns: LeastLoaded::new(to.len(), held_max),
             lets_in: vec![VecDeque::with_capacity(held_max); to.len()],
             to: to.into_iter().map(Some).collect(),
             urgent,

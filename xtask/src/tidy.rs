@@ -1,8 +1,10 @@
-//! The rules of CONTRIBUTING.md that can be checked by reading: layers, walls, sizes, names, links.
+//! The rules of CONTRIBUTING.md that can be checked by reading: layers, walls, sizes, names, comments, links.
 
+mod comments;
 mod docs;
 mod kernels;
 mod layers;
+mod names;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -19,13 +21,18 @@ pub fn check(root: &Path) -> Result<Vec<String>> {
             continue;
         };
         match file.extension().and_then(|e| e.to_str()) {
-            Some("rs" | "cu" | "cuh") => source::check(file, &text, &mut faults),
+            Some("rs" | "cu" | "cuh") => {
+                source::check(file, &text, &mut faults);
+                comments::check(file, &text, &mut faults);
+            }
+            Some("proto") => comments::check(file, &text, &mut faults),
             Some("md") => docs::check_links(root, file, &text, &mut faults),
             _ => {}
         }
     }
     docs::check_metric_names(root, &files, &mut faults)?;
     kernels::check(root, &files, &mut faults)?;
+    names::check(root, &files, &mut faults)?;
     faults.sort();
     Ok(faults)
 }

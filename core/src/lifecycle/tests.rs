@@ -1,4 +1,4 @@
-//! A model that is ready stays ready through every load, and every load is told to go once.
+//! A model that is ready stays ready through every load, and every load is told to drain once.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a request for `version` is answered by: the version and load, or the refusal.
+/// Compares the version and load that answer a request for `version`, or its refusal.
 fn check(model: &ModelLifecycle, version: &str, expected: &str) {
     let answer = match model.resolve(version) {
         Ok(id) => model
@@ -77,7 +77,7 @@ fn loading_an_older_version_goes_back_to_it() {
 }
 
 #[test]
-fn an_unload_stops_a_load_that_is_under_way() {
+fn an_unload_stops_a_load_under_way() {
     let mut model = ModelLifecycle::new("m", 1);
     let (old, _) = serve(&mut model, 1);
     let new = model.load(2).unwrap();
@@ -96,7 +96,7 @@ fn an_unload_stops_a_load_that_is_under_way() {
 }
 
 #[test]
-fn a_dead_executor_takes_its_version_out() {
+fn a_dead_executor_takes_its_version_out_of_service() {
     let mut model = ModelLifecycle::new("m", 2);
     serve(&mut model, 1);
     let (new, _) = serve(&mut model, 2);
@@ -105,7 +105,7 @@ fn a_dead_executor_takes_its_version_out() {
 }
 
 #[test]
-fn the_server_goes_one_way() {
+fn the_server_never_returns_to_an_earlier_state() {
     use ServerState::{Draining, Ready, Starting, Stopped};
     let all = [Starting, Ready, Draining, Stopped];
     let allowed = [
@@ -130,7 +130,7 @@ fn the_server_goes_one_way() {
 
 proptest! {
     #[test]
-    fn what_is_ready_stays_ready_until_told_otherwise(
+    fn a_ready_model_stays_ready_until_unloaded_or_failed(
         steps in prop::collection::vec((0..6_u8, 0..4_u64, 0..64_usize), 1..200),
         serving_max in 1..4_usize,
     ) {
@@ -146,7 +146,7 @@ proptest! {
                 (0, _) => ids.extend(model.load(version).ok()),
                 (1, Some(id)) => { let _ = model.loaded(id); }
                 (2, Some(id)) => for old in model.ready(id).unwrap_or_default() {
-                    prop_assert!(told.insert(old), "{old:?} was told to go twice");
+                    prop_assert!(told.insert(old), "{old:?} was told to drain twice");
                 },
                 (3, Some(id)) => { let _ = model.drained(id); }
                 (4, Some(id)) => {
@@ -156,7 +156,7 @@ proptest! {
                 (5, _) if pick < 8 => {
                     may_stop = true;
                     for old in model.unload((pick > 1).then_some(version)) {
-                        prop_assert!(told.insert(old), "{old:?} was told to go twice");
+                        prop_assert!(told.insert(old), "{old:?} was told to drain twice");
                     }
                 }
                 _ => {}

@@ -1,4 +1,4 @@
-//! A device that runs one batch and holds one more, and what can go wrong with it.
+//! A device that runs one batch and prefetches another, and its faults.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Faults, World};
 pub struct Executor {
     running: Option<Running>,
     prefetched: Option<Batch>,
-    /// A dead executor is replaced at this time.
+    /// Time at which a dead executor is replaced.
     dead_until: Option<Nanos>,
 }
 
@@ -22,7 +22,7 @@ struct Running {
 }
 
 impl World {
-    /// Ends what has run, starts what waits, asks for more.
+    /// Finishes a batch that has run, starts one that waits, and asks for the next.
     pub(super) fn advance(&mut self, i: usize) {
         if let Some(until) = self.executors[i].dead_until {
             if self.now < until {
@@ -60,7 +60,7 @@ impl World {
         let left = batch.shed(self.now);
         self.ledger.shed(before - left);
         if left == 0 || self.fault(0.02) {
-            // Nothing to run, or a batch is dropped on the way.
+            // Nothing is left to run, or the batch is dropped on the way.
             return;
         }
         self.ledger.started(&batch, self.now);
@@ -95,7 +95,7 @@ impl World {
             }
         };
         let whole = match luck {
-            // Somebody else takes memory for a while.
+            // Another process takes memory for a while.
             0..5 => Err(Failure::OutOfMemory("full for a moment".into())),
             8..11 => Err(Failure::Model("chance".into())),
             11..13 => Err(Failure::Lost("gone".into())),
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// What follows from a failed batch for those that come.
+    /// Applies the result of a failed batch to later ones.
     fn rescued(&mut self, i: usize, batch: &Batch, rescued: &Rescued) {
         if let Some(tokens) = rescued.too_large {
             self.ledger.split();
@@ -124,7 +124,7 @@ impl World {
             assert_eq!(lowered.is_some(), after < before);
             assert!(after >= self.policy.window(), "the longest text fits no batch");
             assert!(after < tokens || after == self.policy.window());
-            // The longest text always has memory here, so a budget that was too large ends by being small enough.
+            // The longest text always has memory here, so lowering a large budget ends in one that fits.
             assert!(tokens <= batch.tokens.tokens());
         }
         if rescued.lost.is_some() {
@@ -132,7 +132,7 @@ impl World {
         }
     }
 
-    /// Its batches go with it, and another takes its place after a while.
+    /// Drops the executor with its batches; another takes its place after a while.
     fn replace(&mut self, i: usize) {
         let revives = self.now + Duration::from_millis(50);
         self.executors[i] = Executor {
@@ -142,7 +142,7 @@ impl World {
     }
 }
 
-/// A model that answers each text with its first token, which is its row.
+/// Answers of a model that returns the first token of each text, which is its row.
 fn rows(tokens: &PackedTokens) -> Vec<Outcome> {
     let first = |text| Ok(Reply::Embedding(vec![tokens.text(text)[0] as f32]));
     (0..tokens.sequences()).map(first).collect()

@@ -1,4 +1,4 @@
-//! What really happened, kept apart from the code under test and compared with it.
+//! A record of events beside the code under test, for comparison.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ pub struct Text {
     pub deadline: Option<Nanos>,
 }
 
-/// What happened, counted.
+/// Counts of events.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub answered: usize,
@@ -57,7 +57,7 @@ impl Tally {
 
 #[derive(Default)]
 struct Books {
-    /// Admitted and not answered.
+    /// Texts that are admitted and not answered.
     open: BTreeMap<u32, Open>,
     answered: BTreeSet<u32>,
     /// Rows in the batcher, in the order in which each class arrived there.
@@ -72,13 +72,13 @@ struct Open {
     cancelled: bool,
 }
 
-/// Where all rows are answered.
+/// Receiver of all rows.
 #[derive(Default)]
 pub struct Ledger {
     books: Mutex<Books>,
 }
 
-/// One row's sink, so that single texts can be cancelled.
+/// Sink of one row, so that single texts can be cancelled.
 struct Row {
     ledger: Arc<Ledger>,
     row: u32,
@@ -199,7 +199,7 @@ impl Ledger {
         self.books().tally.clone()
     }
 
-    /// When the oldest text of `class` in the batcher was received.
+    /// Time of receipt of the oldest text of `class` in the batcher.
     pub fn head(&self, class: Class) -> Option<Nanos> {
         let books = self.books();
         let row = books.queues[index(class)].front()?;
@@ -217,7 +217,7 @@ impl Ledger {
         }
     }
 
-    /// A batch leaves the batcher: within its limits, rightly packed, in order of arrival.
+    /// Checks a batch that leaves the batcher: limits, packing, order of arrival.
     pub fn launched(&self, batch: &Batch, policy: &BatchPolicy) {
         let requests = batch.requests();
         assert!(!batch.is_empty() && batch.len() <= policy.requests_max());
@@ -243,7 +243,7 @@ impl Ledger {
         }
     }
 
-    /// A batch starts: nothing in it is dead, nor will be when it should end.
+    /// Checks a batch that starts: no request is dead, or will be by the predicted end.
     pub fn started(&self, batch: &Batch, now: Nanos) {
         assert_eq!(batch.len(), batch.tokens.sequences());
         let books = self.books();
@@ -261,7 +261,7 @@ impl Ledger {
         }
     }
 
-    /// The gate's own figures are those of the texts inside, and within the bounds.
+    /// Compares the figures of `admission` with the open texts, and with the bounds.
     pub fn check_room(&self, admission: &Admission) {
         let books = self.books();
         let (mut texts, mut tokens, mut bytes) = ([0; 2], [0; 2], 0);

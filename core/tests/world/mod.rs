@@ -1,4 +1,4 @@
-//! A small world around the core: arrivals, a clock, executors, and a ledger that checks every step.
+//! A simulated world around core: arrivals, a clock, executors, and a ledger that checks every step.
 
 mod executor;
 mod ledger;
@@ -19,34 +19,34 @@ use executor::Executor;
 pub use ledger::Tally;
 use ledger::{Ledger, Text};
 
-/// How much arrives.
+/// Rate of arrivals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// Less than the executors can do.
+    /// Less work than the executors can do.
     Light,
-    /// More than they can do, in bursts.
+    /// More work than they can do, in bursts.
     Heavy,
-    /// At every step more interactive texts than a batch holds, and a little bulk work.
+    /// More interactive texts at every step than a batch holds, and a little bulk work.
     InteractiveFlood,
-    /// The same with the classes exchanged.
+    /// `InteractiveFlood` with the classes exchanged.
     BulkFlood,
 }
 
-/// What goes wrong.
+/// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Faults {
-    /// Nothing.
+    /// No fault.
     None,
-    /// Dropped requests and batches, dying executors, clocks that jump or stand, models that fail.
+    /// Dropped requests and batches, dying executors, clocks that jump or stand still, models that fail.
     All,
 }
 
-/// Steps with arrivals, and steps within which everything must be answered afterwards.
+/// Steps with arrivals, and the steps after them within which every text must be answered.
 const ARRIVALS: usize = 120;
 const DRAIN_MAX: usize = 20_000;
 const MS: u64 = 1_000_000;
 
-/// One run.
+/// State of one run.
 pub struct World {
     rng: SmallRng,
     load: Load,
@@ -55,15 +55,15 @@ pub struct World {
     admission: Arc<Admission>,
     room_came_back: Arc<AtomicBool>,
     batcher: Batcher,
-    /// Tokens of the largest batch that an executor has memory for; never less than the longest text.
+    /// Tokens of the largest batch that fits the memory of an executor; never less than the longest text.
     memory: usize,
     executors: Vec<Executor>,
     ledger: Arc<Ledger>,
-    /// Bulk texts that were refused room and wait for it.
+    /// Bulk texts that were refused and wait for room.
     outside: VecDeque<Text>,
     now: Nanos,
     next_row: u32,
-    /// Batches in a row that left out a class whose turn it was.
+    /// Batches in a row that left out a class that was due.
     passed_over: [u32; 2],
 }
 
@@ -118,7 +118,7 @@ impl World {
         }
     }
 
-    /// Lets everything arrive, then waits until everything is answered.
+    /// Runs all arrivals, then waits until every text is answered.
     pub fn run(mut self) -> Tally {
         for _ in 0..ARRIVALS {
             self.arrive();
@@ -128,10 +128,7 @@ impl World {
         while !(self.outside.is_empty() && self.ledger.all_answered()) {
             self.step();
             steps += 1;
-            assert!(
-                steps < DRAIN_MAX,
-                "not everything is answered after {steps} steps"
-            );
+            assert!(steps < DRAIN_MAX, "texts are unanswered after {steps} steps");
         }
         assert!(self.batcher.is_empty());
         self.ledger.check_room(&self.admission);
@@ -158,7 +155,7 @@ impl World {
         self.ledger.check_room(&self.admission);
     }
 
-    /// Time goes on, stands still, or jumps where the clock was late.
+    /// Time advances, stands still, or jumps where the clock was late.
     fn tick(&mut self) {
         let ahead = if self.fault(0.02) {
             self.rng.random_range(0..60_000 * MS)
@@ -209,7 +206,7 @@ impl World {
         }
     }
 
-    /// Ingest and tokenizer in one. Interactive texts that find no room are refused, bulk texts wait.
+    /// Ingest and tokenizer in one. Without room an interactive text is refused and a bulk text waits.
     fn submit(&mut self, text: Text) {
         let mut permit = match self.admission.admit(text.class, text.bound, text.bytes) {
             Ok(permit) => permit,
@@ -225,12 +222,12 @@ impl World {
         let sink = self.ledger.admitted(&text);
         let responder = Responder::new(sink, text.row);
         if self.fault(0.01) {
-            // A tokenizer thread dies with the text in hand.
+            // A tokenizer thread dies while it holds the text.
             return;
         }
         permit.settle(text.len);
         self.ledger.settled(text.row);
-        // Another thread's clock reading may be ahead of the batcher's.
+        // The clock reading of another thread may be ahead of the batcher's.
         let tokenized = self.now + Duration::from_nanos(self.rng.random_range(0..MS));
         let request = Request {
             tokens: TokenIds::new(vec![text.row; text.len]).unwrap(),
@@ -245,7 +242,7 @@ impl World {
         self.batcher.offer(request);
     }
 
-    /// Tries again only when told that room came back: a permit that forgets to tell hangs the run.
+    /// Tries again only after a release: a permit that does not report its release hangs the run.
     fn retry_outside(&mut self) {
         if self.room_came_back.swap(false, SeqCst) {
             let waiting = self.outside.len();
@@ -256,7 +253,7 @@ impl World {
                 let still_outside = self.outside.len();
                 self.submit(text);
                 if self.outside.len() > still_outside {
-                    // Refused again, and now last in line: the first keeps its place.
+                    // The text was refused again and is now last: it gets its first place back.
                     self.outside.rotate_right(1);
                     return;
                 }
@@ -264,7 +261,7 @@ impl World {
         }
     }
 
-    /// The next batch for an executor, checked.
+    /// Polls the next batch for an executor, and checks it.
     fn poll(&mut self) -> Option<penstock_core::Batch> {
         let (now, age) = (self.now, self.policy.bulk_age_max());
         let aged = |received: Nanos| now.since(received) >= age;
@@ -288,7 +285,7 @@ impl World {
                 Some(batch)
             }
             Poll::IdleUntil(None) => {
-                assert!(self.batcher.is_empty(), "idle for ever with work at hand");
+                assert!(self.batcher.is_empty(), "idle forever while work waits");
                 None
             }
             Poll::IdleUntil(Some(at)) => {

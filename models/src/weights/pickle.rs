@@ -12,13 +12,13 @@ use crate::guard::guard;
 /// What a panic of the reader means: it indexes a pickle's tuples without asking for their length.
 const TOO_SHORT: &str = "not a PyTorch state dict: a record is too short";
 
-pub(super) struct File {
+pub(super) struct PickleFile {
     path: PathBuf,
     tensors: PthTensors,
 }
 
-impl File {
-    pub(super) fn open(path: &Path) -> Result<File, ModelError> {
+impl PickleFile {
+    pub(super) fn open(path: &Path) -> Result<PickleFile, ModelError> {
         let tensors = guard(path, TOO_SHORT, || PthTensors::new(path, None))?;
         if tensors.tensor_infos().is_empty() {
             return Err(ModelError::malformed(
@@ -26,7 +26,7 @@ impl File {
                 "not a PyTorch state dict: no tensor found",
             ));
         }
-        Ok(File {
+        Ok(PickleFile {
             path: path.to_path_buf(),
             tensors,
         })

@@ -14,7 +14,7 @@ use crate::ModelError;
 /// What the format allows for a header. A length beyond it is the mark of a file of another kind.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 
-pub(super) struct File {
+pub(super) struct SafetensorsFile {
     path: PathBuf,
     data: std::fs::File,
     header: Metadata,
@@ -22,8 +22,8 @@ pub(super) struct File {
     start: u64,
 }
 
-impl File {
-    pub(super) fn open(path: &Path) -> Result<File, ModelError> {
+impl SafetensorsFile {
+    pub(super) fn open(path: &Path) -> Result<SafetensorsFile, ModelError> {
         let io = |e| ModelError::io(path, e);
         let mut file = std::fs::File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
@@ -53,7 +53,7 @@ impl File {
             let reason = format!("{state}: the tensors end at byte {end}, the file at {length}");
             return Err(ModelError::malformed(path, reason));
         }
-        Ok(File {
+        Ok(SafetensorsFile {
             path: path.to_path_buf(),
             data: file,
             header,

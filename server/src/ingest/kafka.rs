@@ -37,7 +37,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
-use penstock_core::{InFlightBounds, Pace};
+use penstock_core::{InFlightBounds, ReadAhead};
 use rdkafka::consumer::Consumer;
 use tokio::runtime::Handle;
 use tokio::sync::watch as latest;
@@ -348,9 +348,9 @@ impl Seat {
         Box::new(move |name| front.metrics().topic(name, found_max))
     }
 
-    fn pace(&self, clock: Clock) -> Pace {
+    fn pace(&self, clock: Clock) -> ReadAhead {
         let ahead = self.route.revoke_timeout.mul_f64(AHEAD_SHARE);
-        Pace::new(
+        ReadAhead::new(
             ahead,
             AHEAD_RECORDS_MIN,
             self.route.in_flight_records_max,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use penstock_core::{Assignment, BoundsError, Epoch, Flow, InFlight, InFlightBounds, OffsetError, Pace};
+use penstock_core::{Assignment, BoundsError, Epoch, Flow, InFlight, InFlightBounds, OffsetError, ReadAhead};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -32,7 +32,7 @@ pub struct Inside {
     partitions: BTreeMap<Place, Partition>,
     assignment: Assignment<Place>,
     in_flight: InFlight<Place>,
-    pace: Pace,
+    pace: ReadAhead,
     limit: usize,
     /// A larger value is not copied.
     value_max: usize,
@@ -45,7 +45,7 @@ impl Inside {
     /// Nothing inside.
     pub fn new(
         bounds: InFlightBounds,
-        pace: Pace,
+        pace: ReadAhead,
         value_max: usize,
         places: Places,
         clock: Clock,
@@ -218,7 +218,7 @@ impl Inside {
     pub fn may_poll(&mut self) -> bool {
         let may = self.in_flight.may_poll();
         if !may {
-            self.pace.felt();
+            self.pace.limit_reached();
         }
         may
     }

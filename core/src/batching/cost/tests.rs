@@ -1,4 +1,4 @@
-//! The model finds the device behind noisy times, survives broken clocks and follows lasting changes.
+//! The cost model fits a noisy device, survives broken clocks and follows lasting changes.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -25,7 +25,7 @@ fn train(model: &mut CostModel, rng: &mut SmallRng, batches: usize, speed: f64) 
     }
 }
 
-/// The relative error that nine of ten fresh shapes stay below.
+/// The 90th percentile of the relative error over fresh shapes.
 fn error(model: &CostModel, rng: &mut SmallRng, speed: f64) -> f64 {
     let mut errors: Vec<f64> = (0..200)
         .map(|_| {
@@ -45,9 +45,9 @@ fn check(model: &CostModel, rng: &mut SmallRng, speed: f64, tolerance: f64) {
 }
 
 #[test]
-fn no_opinion_before_enough_batches() {
+fn there_is_no_forecast_before_enough_batches() {
     let (mut model, mut rng) = (CostModel::new(), SmallRng::seed_from_u64(1));
-    train(&mut model, &mut rng, OPINION_AFTER as usize - 1, 1.0);
+    train(&mut model, &mut rng, FORECAST_AFTER as usize - 1, 1.0);
     assert_eq!(model.predict(shape(&mut rng)), None);
     assert_eq!(model.tokens_within(Duration::from_millis(1), 40), usize::MAX);
     assert_eq!(model.capacity_tokens_per_second(4096), None);
@@ -56,7 +56,7 @@ fn no_opinion_before_enough_batches() {
 }
 
 #[test]
-fn finds_the_device_behind_noise() {
+fn noise_is_averaged_out() {
     for seed in 0..20 {
         let (mut model, mut rng) = (CostModel::new(), SmallRng::seed_from_u64(seed));
         train(&mut model, &mut rng, 200, 1.0);
@@ -65,7 +65,7 @@ fn finds_the_device_behind_noise() {
 }
 
 #[test]
-fn late_clocks_and_stopped_clocks_move_it_little() {
+fn late_clocks_and_stopped_clocks_move_the_model_little() {
     let (mut model, mut rng) = (CostModel::new(), SmallRng::seed_from_u64(2));
     train(&mut model, &mut rng, 200, 1.0);
     for _ in 0..3 {
@@ -79,7 +79,7 @@ fn late_clocks_and_stopped_clocks_move_it_little() {
 }
 
 #[test]
-fn a_first_batch_that_warms_up_is_forgotten() {
+fn a_slow_first_batch_is_forgotten() {
     let (mut model, mut rng) = (CostModel::new(), SmallRng::seed_from_u64(3));
     model.observe(BatchShape::default().with(16), Duration::from_secs(20));
     train(&mut model, &mut rng, 20, 1.0);
@@ -87,7 +87,7 @@ fn a_first_batch_that_warms_up_is_forgotten() {
 }
 
 #[test]
-fn follows_a_device_that_slows_down_and_recovers() {
+fn a_device_that_slows_down_and_recovers_is_followed() {
     let (mut model, mut rng) = (CostModel::new(), SmallRng::seed_from_u64(4));
     for speed in [1.0, 3.0, 1.0, 20.0, 0.5] {
         train(&mut model, &mut rng, 600, speed);

@@ -1,14 +1,14 @@
-//! What leaves: a reply or a rejection, handed exactly once to whoever waits for it.
+//! Answers: a reply or a rejection, delivered exactly once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::request::Nanos;
+use crate::time::Nanos;
 
 /// One text's result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// The pooled embedding, f32 `[dim]`, before any normalisation the request may ask for.
+    /// The pooled embedding, f32 `[dim]`, before any normalisation that the request asks for.
     Embedding(Vec<f32>),
     /// A sequence classification.
     Classes {
@@ -20,7 +20,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// False where any value is NaN or infinite: such a reply is a failure, never a success.
+    /// False where any value is NaN or infinite: such a reply counts as a failure.
     pub fn is_finite(&self) -> bool {
         let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
         match self {
@@ -33,14 +33,14 @@ impl Reply {
     }
 }
 
-/// Why a text got no reply. Closed: `server/src/status.rs` turns every variant into a gRPC code and an
-/// HTTP status, without a wildcard arm.
+/// Reason why a text got no reply. The enum is closed: `server/src/status.rs` maps every variant to a gRPC
+/// code and an HTTP status, without a wildcard arm.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The caller sent something that can never work; the message says what and what would be right.
+    /// The request can never work; the message names the fault and the right form.
     #[error("{0}")]
     Invalid(String),
-    /// No such model or version.
+    /// There is no such model or version.
     #[error("{0}")]
     NotFound(String),
     /// The model exists but does not serve now: loading, failed or unloaded.
@@ -49,9 +49,9 @@ pub enum Rejection {
     /// A bound is reached.
     #[error("{what} is full: {used} of {bound} {unit} are taken")]
     Overloaded {
-        /// What is full.
+        /// Name of the resource that is full.
         what: &'static str,
-        /// How much of the bound is taken.
+        /// Amount in use.
         used: usize,
         /// The bound.
         bound: usize,
@@ -61,7 +61,7 @@ pub enum Rejection {
     /// The deadline passed, or would pass before the result.
     #[error("deadline exceeded: {0}")]
     DeadlineExceeded(&'static str),
-    /// The client went away first.
+    /// The client is gone.
     #[error("cancelled: the client is gone")]
     Cancelled,
     /// The server is shutting down and takes no new work.
@@ -76,7 +76,7 @@ pub enum Rejection {
     /// The model failed; the message names the operation.
     #[error("{0}")]
     Model(String),
-    /// The device has not enough memory for this text, with no other beside it.
+    /// The device has too little memory for this text alone.
     #[error("{0}")]
     NoMemory(String),
     /// The stage that held the request died before it could answer.
@@ -84,17 +84,17 @@ pub enum Rejection {
     Lost,
 }
 
-/// Whether it makes sense to send the same request again.
+/// Advice on sending the same request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// The same request will be refused again.
+    /// Do not: the same request will be refused again.
     Never,
-    /// Later, or at another replica.
+    /// Try again after this time, or at another replica.
     After(Duration),
 }
 
 impl Rejection {
-    /// What a caller can do about it.
+    /// Advice for the caller.
     pub fn retry(&self) -> Retry {
         match self {
             Rejection::Invalid(_)
@@ -111,41 +111,41 @@ impl Rejection {
     }
 }
 
-/// A reply or the reason why there is none.
+/// A reply, or the reason why there is none.
 pub type Outcome = Result<Reply, Rejection>;
 
-/// How long a text spent in each stage, and how large it was for them. The three and the time to respond sum to its total.
+/// Time that a text spent in each stage, and its size. The three times and the time to respond add up to its total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stages {
-    /// From receipt to token ids, the wait for a tokenizer included.
+    /// From receipt to token ids, including the wait for a tokenizer.
     pub tokenize: Duration,
     /// From token ids to the start of its batch.
     pub queue: Duration,
     /// The forward pass of its batch.
     pub execute: Duration,
-    /// When the last of them ended, on the server's clock.
+    /// End of the last stage, on the server's clock.
     pub finished: Nanos,
-    /// Token ids of the text; 0 where it never had any.
+    /// Token ids of the text; 0 where it was never tokenized.
     pub tokens: usize,
 }
 
-/// Where the rows of one submission are answered. Called from executor threads: must not block.
+/// Receiver of the rows of one submission. Executor threads call it, so it must not block.
 pub trait Sink: Send + Sync {
     /// Takes the outcome of row `row`. Called exactly once for every row.
     fn answer(&self, row: u32, outcome: Outcome, stages: Stages);
 
-    /// True when nobody waits any more, so that no compute is spent.
+    /// True once the caller is gone, so that no compute is spent.
     fn is_cancelled(&self) -> bool;
 }
 
-/// The duty to answer one row. Answering consumes it; one that is dropped answers [`Rejection::Lost`].
+/// The duty to answer one row. Answering consumes the responder; a dropped one answers [`Rejection::Lost`].
 pub struct Responder {
     sink: Option<Arc<dyn Sink>>,
     row: u32,
 }
 
 impl Responder {
-    /// The duty to answer row `row` of `sink`.
+    /// A responder for row `row` of `sink`.
     pub fn new(sink: Arc<dyn Sink>, row: u32) -> Responder {
         Responder {
             sink: Some(sink),
@@ -153,14 +153,14 @@ impl Responder {
         }
     }
 
-    /// Answers, and ends the duty.
+    /// Answers the row.
     pub fn answer(mut self, outcome: Outcome, stages: Stages) {
         if let Some(sink) = self.sink.take() {
             sink.answer(self.row, outcome, stages);
         }
     }
 
-    /// True when nobody waits any more.
+    /// True once the caller is gone.
     pub fn is_cancelled(&self) -> bool {
         self.sink.as_ref().is_some_and(|s| s.is_cancelled())
     }

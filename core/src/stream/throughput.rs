@@ -1,14 +1,14 @@
-//! How fast a stream is worked off, told while there is a backlog: what comes in bounds the rate otherwise,
-//! and says nothing of how long a backlog would take.
+//! Throughput of a stream, measured while there is a backlog. Without one the input bounds the rate, which then
+//! says nothing about the time that a backlog would take.
 
 use std::time::Duration;
 
-use crate::request::Nanos;
+use crate::time::Nanos;
 
-/// What is older than this counts less than what came since.
+/// Time constant of the average: older measurements count less.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// What a stream that does not move takes: a figure that rules and autoscalers can compare, which infinity is not.
+/// Drain time of a stream that stands still. Rules and autoscalers can compare it, unlike infinity.
 const DRAIN_MAX: Duration = Duration::from_hours(24);
 
 /// The rate of one stream.
@@ -20,7 +20,7 @@ pub struct Throughput {
 }
 
 impl Throughput {
-    /// Nothing seen yet.
+    /// A stream without any measurement.
     pub fn new(now: Nanos) -> Throughput {
         Throughput {
             rate: None,
@@ -29,8 +29,8 @@ impl Throughput {
         }
     }
 
-    /// Since the last look so many records have finished, and so many are left. `behind` is true where that
-    /// is more than can be at work at once.
+    /// Learns that `finished` records have finished since the last call and `left` remain. `behind` is true
+    /// where more remain than can be in flight at once.
     pub fn observe(&mut self, finished: u64, left: u64, behind: bool, now: Nanos) {
         let took = now.since(self.since);
         if took.is_zero() {
@@ -46,19 +46,19 @@ impl Throughput {
                 let weight = 1.0 - (-took.as_secs_f64() / MEMORY.as_secs_f64()).exp();
                 Some(rate + (seen - rate) * weight)
             }
-            // The input may have bounded it: it is at least that.
+            // The input may have been the bound: the rate is at least this.
             Some(rate) => Some(rate.max(seen)),
             None => None,
         };
     }
 
-    /// Records a second; 0 where none has ever finished.
+    /// Records a second; 0 before the first has finished.
     pub fn rate(&self) -> f64 {
         self.rate.unwrap_or(0.0)
     }
 }
 
-/// How long `lag` records take at `rate` records a second, a day at most.
+/// Time that `lag` records take at `rate` records a second, at most a day.
 pub fn drain_seconds(lag: u64, rate: f64) -> f64 {
     if lag == 0 {
         return 0.0;
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::testing::millis;
 
-    /// One look a second: `finished` in it, `left` after it.
+    /// One observation a second: `finished` records in it, `left` after it.
     fn seconds(throughput: &mut Throughput, from: u64, count: u64, finished: u64, left: u64) {
         for second in from..from + count {
             throughput.observe(finished, left, left > 1000, millis(1000 * (second + 1)));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_trickles_does_not() {
+    fn a_trickling_input_does_not_lower_the_rate() {
         let mut throughput = Throughput::new(millis(0));
         seconds(&mut throughput, 0, 60, 500, 100_000);
         seconds(&mut throughput, 60, 600, 3, 0);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_backlog_is_faster_than_the_trickle_before_it() {
+    fn a_first_backlog_raises_the_rate_of_a_trickle() {
         let mut throughput = Throughput::new(millis(0));
         seconds(&mut throughput, 0, 600, 3, 0);
         seconds(&mut throughput, 600, 1, 500, 100_000);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_still_takes_ever_longer_up_to_a_day() {
+    fn the_drain_time_of_a_stalled_stream_grows_up_to_a_day() {
         let mut throughput = Throughput::new(millis(0));
         seconds(&mut throughput, 0, 5, 500, 100);
         assert!(drain_seconds(100, throughput.rate()) < 1.0);

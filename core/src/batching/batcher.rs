@@ -1,71 +1,73 @@
-//! What runs next: two classes, one device, a token budget, nothing that is dead.
+//! Composition of the next batch: two classes, one device, a token budget, and no dead request.
 //!
-//! Within a class the order is that of arrival, and a text that does not fit ends its class's turn
-//! instead of being overtaken: so nothing starves inside a class. Between the classes
-//! 1. bulk work older than `bulk_age_max` goes first, with at most a quarter of the batch and at least
-//!    one text, except where it alone filled the batch before while interactive work waited;
-//! 2. then interactive work;
-//! 3. then bulk work fills what is left, while the batch is predicted to keep the interactive target.
+//! Within a class the order is that of arrival. A text that does not fit ends its class's turn and is not
+//! overtaken, so nothing starves inside a class. Between the classes the order is:
+//! 1. bulk work older than `bulk_age_max`, at least one text and at most a quarter of the batch; it is left
+//!    out once where the previous batch held bulk work alone while interactive work waited;
+//! 2. interactive work;
+//! 3. bulk work in the remaining room, while the batch is predicted to keep the interactive target.
 //!    Interactive work itself is not cut: its batches are as large as the load makes them.
 //!
-//! Where the device lets urgent work in, an interactive text waits for no batch of bulk work, only for a part of it:
-//! such a batch may take as many times longer, and what comes while it runs is an urgent batch of its own.
+//! A device that preempts bulk work lets an interactive text wait for a part of a bulk batch, not for all of it.
+//! Such a batch may be as many times longer, and interactive texts that arrive meanwhile form an urgent batch.
 //!
-//! So under any load each class moves on in every second batch. The quarter is there because a stream
-//! that is always behind has *only* old work: without it, ageing would turn the two classes around.
+//! So under any load each class gets a share of every second batch. The quarter exists because a stream with a
+//! permanent backlog has *only* old work: without it, ageing would swap the two classes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::batch::{Batch, BatchShape};
-use crate::cost::CostModel;
-use crate::policy::BatchPolicy;
-use crate::reply::Rejection;
-use crate::request::{Class, Nanos, Request};
+use super::batch::{Batch, BatchShape};
+use super::cost::CostModel;
+use super::policy::BatchPolicy;
+use super::reply::Rejection;
+use super::request::{Class, Request};
+use crate::time::Nanos;
 
-/// The part of a batch that aged bulk work may take before interactive work.
+/// Aged bulk work may take one part in this many of a batch before interactive work.
 const AGED_SHARE: u32 = 4;
-/// An interactive text waits at worst for the batch that runs and for its own, and for those that are prefetched.
+/// Batches within the interactive target: at worst a text waits for the running batch and its own. Prefetched
+/// ones come on top.
 const BATCHES_IN_TARGET: u32 = 2;
-/// How long the last interactive text keeps bulk work from making long batches.
+/// Time for which the last interactive text keeps bulk batches short.
 const INTERACTIVE_RECENT: Duration = Duration::from_secs(10);
-/// After so many refusals by forecast, with no batch in between to check it by, one text runs anyway:
-/// otherwise a forecast that is too dark would never be put right.
+/// Refusals by forecast in a row, without a batch that checks the forecast, after which one text runs anyway.
+/// Otherwise a forecast that is too pessimistic would never be corrected.
 const PROBE_AFTER: u32 = 16;
 
-/// What to do now.
+/// Next step of the executor.
 pub enum Poll {
-    /// Run this.
+    /// Run this batch.
     Run(Batch),
-    /// Nothing to run before this time, or before something arrives.
+    /// Nothing runs before this time, or before a request arrives.
     IdleUntil(Option<Nanos>),
 }
 
 /// Gathers requests and hands out batches when the executor asks.
 pub struct Batcher {
     policy: BatchPolicy,
-    /// Each batch may take this part of the interactive target.
+    /// Number of batches that share the interactive target.
     batches_in_target: u32,
-    /// In how many parts a batch of bulk work runs, between which it lets urgent work in.
+    /// Parts in which a bulk batch runs; urgent work may run between them.
     parts: u32,
     cost: CostModel,
     interactive: VecDeque<Request>,
     bulk: VecDeque<Request>,
     waiting: BatchShape,
-    /// No deadline among the waiting requests is earlier. It may be older than all of them, until the
-    /// queues were empty once: then a batch is started sooner than it need be, never later.
+    /// Lower bound of the deadlines of all waiting requests. It is reset only when the queues are empty. A
+    /// stale bound starts a batch sooner than necessary, never later.
     deadline_min: Option<Nanos>,
     interactive_seen: Option<Nanos>,
     interactive_owed: bool,
     refused_by_forecast: u32,
 }
 
-/// A budget that was lowered, in tokens of a batch.
+/// Change of the token budget of a batch after the device ran out of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lowered {
-    /// What it was.
+    /// The old budget.
     pub from: usize,
-    /// What it is now.
+    /// The new budget.
     pub to: usize,
 }
 
@@ -77,17 +79,17 @@ struct Draft {
     deadline: Option<Nanos>,
 }
 
-/// How far one class may fill a draft that is not empty.
+/// Limits up to which one class may fill a draft that is not empty.
 struct Room {
     tokens: usize,
     texts: usize,
     time: Option<Duration>,
-    /// Only requests that have waited this long.
+    /// Least age of a request that may join.
     age_min: Duration,
 }
 
 impl Draft {
-    /// For at most so many requests.
+    /// An empty draft with room for this many requests.
     fn new(requests: usize) -> Draft {
         Draft {
             requests: Vec::with_capacity(requests),
@@ -117,14 +119,14 @@ impl Batcher {
         }
     }
 
-    /// The same on a device that looks so often, in one batch of bulk work, whether urgent work waits.
+    /// The same batcher for a device on which urgent work can preempt a bulk batch at `points` points.
     #[must_use]
-    pub fn letting_in(self, looks: usize) -> Batcher {
-        let parts = u32::try_from(looks.max(1)).unwrap_or(u32::MAX);
+    pub fn with_preemption_points(self, points: usize) -> Batcher {
+        let parts = u32::try_from(points.max(1)).unwrap_or(u32::MAX);
         Batcher { parts, ..self }
     }
 
-    /// Takes a request in. One that is longer than the model's window is refused: it would fit no batch.
+    /// Queues a request. One that is longer than the model's window is refused: it would fit no batch.
     pub fn offer(&mut self, r: Request) {
         let len = r.tokens.len();
         if len > self.policy.window() {
@@ -146,8 +148,8 @@ impl Batcher {
         }
     }
 
-    /// The next batch. To be called when the executor has room for one; dead requests that are met on
-    /// the way are answered.
+    /// Packs the next batch. Call it when the executor has room for one; dead requests that are found on the
+    /// way are answered.
     pub fn poll(&mut self, now: Nanos) -> Poll {
         if let Some(at) = self.worth_waiting(now) {
             return Poll::IdleUntil(Some(at));
@@ -180,7 +182,7 @@ impl Batcher {
         self.packed(draft)
     }
 
-    /// Interactive work alone, where some is to run now. To be called when a batch of bulk work is about to let it in.
+    /// Packs a batch of interactive work alone. Call it when a bulk batch can be preempted.
     pub fn poll_urgent(&mut self, now: Nanos) -> Poll {
         if self.interactive.is_empty() {
             return Poll::IdleUntil(None);
@@ -205,7 +207,7 @@ impl Batcher {
         Poll::Run(Batch::pack(draft.requests, draft.predicted))
     }
 
-    /// All that a batch may hold.
+    /// Limits of a whole batch.
     fn room(&self) -> Room {
         Room {
             tokens: self.policy.tokens_max(),
@@ -215,14 +217,14 @@ impl Batcher {
         }
     }
 
-    /// Learns how long a batch took.
+    /// Learns the run time of a batch.
     pub fn observe(&mut self, shape: BatchShape, took: Duration) {
         self.cost.observe(shape, took);
         self.refused_by_forecast = 0;
     }
 
-    /// Learns that the device had no memory for a batch of `tokens`: from now on a batch has at most half of that,
-    /// or as much as the longest text. None where it had no more already.
+    /// Learns that the device had no memory for a batch of `tokens`. From now on a batch has at most half of
+    /// that, or as much as the longest text; `None` where the budget was as low already.
     pub fn out_of_memory(&mut self, tokens: usize) -> Option<Lowered> {
         let from = self.policy.tokens_max();
         self.policy = self.policy.lowered(from.min(tokens / 2));
@@ -230,22 +232,22 @@ impl Batcher {
         (to < from).then_some(Lowered { from, to })
     }
 
-    /// What one batch holds at most, in tokens.
+    /// Most tokens of one batch.
     pub fn tokens_max(&self) -> usize {
         self.policy.tokens_max()
     }
 
-    /// How many requests wait.
+    /// Number of waiting requests.
     pub fn len(&self) -> usize {
         self.interactive.len() + self.bulk.len()
     }
 
-    /// True when none waits.
+    /// True when no request waits.
     pub fn is_empty(&self) -> bool {
         self.interactive.is_empty() && self.bulk.is_empty()
     }
 
-    /// What has been learned about the device.
+    /// The learned cost of the device.
     pub fn cost(&self) -> &CostModel {
         &self.cost
     }
@@ -255,7 +257,7 @@ impl Batcher {
         self.cost.capacity_tokens_per_second(self.policy.tokens_max())
     }
 
-    /// Moves requests of `class` into `draft` while there is room, and answers the dead.
+    /// Moves requests of `class` into `draft` while there is room, and answers dead ones.
     fn fill(&mut self, draft: &mut Draft, class: Class, room: &Room, now: Nanos) {
         while let Some(head) = self.queue(class).front() {
             if now.since(head.received) < room.age_min {
@@ -286,7 +288,7 @@ impl Batcher {
                         continue;
                     }
                     self.refused_by_forecast = 0;
-                    // A probe: its deadline keeps all others out, so it runs alone.
+                    // This text is a probe: its deadline keeps all others out, so it runs alone.
                     predicted = None;
                 }
             }
@@ -297,7 +299,7 @@ impl Batcher {
         }
     }
 
-    /// When to start a batch that is not full; `None` for now.
+    /// Time at which to start a batch that is not full; `None` for now.
     fn worth_waiting(&self, now: Nanos) -> Option<Nanos> {
         if self.policy.queue_delay_max().is_zero() {
             return None;
@@ -316,7 +318,7 @@ impl Batcher {
         }
         let heads = [self.interactive.front(), self.bulk.front()];
         let oldest = heads.into_iter().flatten().map(|r| r.tokenized).min()?;
-        // The delay is also the margin before a deadline: a timer that fires late costs no request.
+        // The delay is also the margin before a deadline, so that a late timer costs no request.
         let delay = self.policy.queue_delay_max();
         let latest = self
             .deadline_min
@@ -324,7 +326,7 @@ impl Batcher {
         earlier(Some(oldest + delay), latest).filter(|&at| at > now)
     }
 
-    /// How long a batch may take that bulk work joins, so that interactive work keeps its target.
+    /// Longest run time of a batch with bulk and interactive work that keeps the interactive target.
     fn time_max(&self, now: Nanos) -> Option<Duration> {
         let recent = self
             .interactive_seen
@@ -336,7 +338,7 @@ impl Batcher {
         target.map(|target| target / self.batches_in_target)
     }
 
-    /// The same for a batch of bulk work alone.
+    /// Longest run time of a batch of bulk work alone.
     fn time_max_alone(&self, now: Nanos) -> Option<Duration> {
         self.time_max(now).map(|time| time.saturating_mul(self.parts))
     }

@@ -1,27 +1,26 @@
-//! How long a batch takes on this device: a + b·tokens + c·Σlen², learned from the batches that ran.
+//! Forecast of a batch's time on a device: a + b·tokens + c·Σlen², learned from the batches that ran.
 
 use std::time::Duration;
 
-use crate::batch::BatchShape;
+use super::batch::BatchShape;
 
-/// Batches seen before there is an opinion.
-const OPINION_AFTER: u32 = 8;
-/// What one batch leaves of the weight of all earlier ones: a memory of about fifty batches.
+/// Batches that are observed before the first forecast.
+const FORECAST_AFTER: u32 = 8;
+/// Factor by which each batch decays the weight of all earlier ones: a memory of about fifty batches.
 const MEMORY: f64 = 0.98;
-/// A time further than this factor from the forecast is pulled to it, so that one late clock reading
-/// moves the model little while a lasting change is still followed.
-const SURPRISE_MAX: f64 = 4.0;
-/// Keeps the equations solvable where all batches look alike; small against the real terms.
+/// Largest factor between an observed time and its forecast; a time beyond it is clamped. One late clock
+/// reading then moves the model little, while a lasting change is still followed.
+const DEVIATION_MAX: f64 = 4.0;
+/// Ridge term that keeps the equations solvable where all batches look alike; small against the real terms.
 const RIDGE: f64 = 1e-6;
-/// Squared tokens are counted in units of this, so that the terms have like sizes.
+/// Unit of squared tokens, so that the terms are of similar size.
 const SQUARES: f64 = 64.0;
 
 /// The learned cost of one model on one device.
 ///
-/// Weighted least squares with forgetting, in information form (the sums, not their inverse): with
-/// batches that all look alike for a long time nothing grows without bound. Weights are 1/time², so
-/// that small and large batches are met with the same *relative* error. The coefficients are never
-/// negative: more work never takes less time.
+/// Weighted least squares with forgetting, in information form (the sums, not their inverse). So nothing
+/// grows without bound while all batches look alike for a long time. Weights are 1/time², which gives small
+/// and large batches the same *relative* error. No coefficient is negative: more work never takes less time.
 #[derive(Clone, Debug, Default)]
 pub struct CostModel {
     /// Decayed Σ w·x·xᵀ over x = (1, tokens, Σlen²/SQUARES).
@@ -37,12 +36,12 @@ pub struct CostModel {
 }
 
 impl CostModel {
-    /// A model without an opinion.
+    /// A model without any observation.
     pub fn new() -> CostModel {
         CostModel::default()
     }
 
-    /// Learns that a batch of `shape` took `took`. A time of zero is a broken clock and teaches nothing.
+    /// Learns that a batch of `shape` took `took`. A time of zero comes from a broken clock and is ignored.
     pub fn observe(&mut self, shape: BatchShape, took: Duration) {
         if took.is_zero() || shape.tokens == 0 {
             return;
@@ -50,8 +49,8 @@ impl CostModel {
         let x = features(shape);
         let mut y = took.as_nanos() as f64;
         let forecast = dot(&self.fit, &x);
-        if self.seen >= OPINION_AFTER && forecast > 0.0 {
-            y = y.clamp(forecast / SURPRISE_MAX, forecast * SURPRISE_MAX);
+        if self.seen >= FORECAST_AFTER && forecast > 0.0 {
+            y = y.clamp(forecast / DEVIATION_MAX, forecast * DEVIATION_MAX);
         }
         let weight = 1.0 / (y * y);
         for (row, &xi) in self.xx.iter_mut().zip(&x) {
@@ -68,28 +67,28 @@ impl CostModel {
         self.fit = solve_non_negative(&self.xx, &self.xy);
     }
 
-    /// How long a batch of `shape` should take; `None` before there is an opinion.
+    /// Forecast for a batch of `shape`; `None` before enough batches were observed.
     pub fn predict(&self, shape: BatchShape) -> Option<Duration> {
-        self.has_opinion()
+        self.can_forecast()
             .then(|| duration(dot(&self.fit, &features(shape))))
     }
 
-    /// How many tokens, in texts of `mean_len`, run within `target`; no limit before there is an
-    /// opinion, none at all where the fixed cost alone takes longer.
+    /// Number of tokens, in texts of `mean_len`, that run within `target`. It is unlimited before enough
+    /// batches were observed, and 0 where the fixed cost alone takes longer.
     pub fn tokens_within(&self, target: Duration, mean_len: usize) -> usize {
         let [a, b, c] = self.fit;
         let per_token = b + c * mean_len as f64 / SQUARES;
-        if !self.has_opinion() || per_token <= 0.0 {
+        if !self.can_forecast() || per_token <= 0.0 {
             return usize::MAX;
         }
         // A cast from f64 saturates at both ends.
         ((target.as_nanos() as f64 - a) / per_token) as usize
     }
 
-    /// Tokens a second that the device can sustain in batches of `batch_tokens` tokens, in texts like
-    /// those it ran lately; `None` before there is an opinion.
+    /// Tokens a second that the device sustains in batches of `batch_tokens` tokens, for texts like the
+    /// recent ones; `None` before enough batches were observed.
     pub fn capacity_tokens_per_second(&self, batch_tokens: usize) -> Option<f64> {
-        if !self.has_opinion() || batch_tokens == 0 {
+        if !self.can_forecast() || batch_tokens == 0 {
             return None;
         }
         let tokens = batch_tokens as f64;
@@ -98,8 +97,8 @@ impl CostModel {
         (nanos > 0.0).then(|| tokens * 1e9 / nanos)
     }
 
-    fn has_opinion(&self) -> bool {
-        self.seen >= OPINION_AFTER
+    fn can_forecast(&self) -> bool {
+        self.seen >= FORECAST_AFTER
     }
 }
 
@@ -116,8 +115,8 @@ fn duration(nanos: f64) -> Duration {
     Duration::from_nanos(nanos as u64)
 }
 
-/// The least squares solution with no negative term: of all seven choices of terms, the best one whose
-/// solution is not negative. Seven systems of at most three unknowns are cheaper than to iterate.
+/// The least squares solution without a negative term: the best of the seven subsets of terms whose
+/// solution is not negative. Seven systems of at most three unknowns are cheaper than an iteration.
 fn solve_non_negative(xx: &[[f64; 3]; 3], xy: &[f64; 3]) -> [f64; 3] {
     let mut best = ([0.0; 3], 0.0);
     for subset in 1_u8..8 {

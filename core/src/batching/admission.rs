@@ -1,14 +1,14 @@
-//! Who may come in: bounds on tokens, bytes and texts, and the permit that gives room back when dropped.
+//! Admission: bounds on the tokens, bytes and texts in flight, and the permit that returns its room when dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use crate::policy::{PolicyError, at_least_one};
-use crate::reply::Rejection;
-use crate::request::Class;
+use super::policy::{PolicyError, at_least_one};
+use super::reply::Rejection;
+use super::request::Class;
 
-/// What may be inside at once. A submission enters with an upper bound of its tokens, before it is
-/// tokenized, and gives the surplus back afterwards.
+/// Bounds on the work in flight. A submission enters before it is tokenized, with an upper bound of its
+/// tokens, and returns the surplus afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdmissionBounds {
     /// Tokens of all texts together.
@@ -31,7 +31,8 @@ impl AdmissionBounds {
         Ok(())
     }
 
-    /// What bulk work may fill, so that a stream which keeps the queue full leaves room for a person.
+    /// Bounds of bulk work. They are lower, so that a stream which keeps the queue full leaves room for
+    /// interactive work.
     fn bulk_share(&self) -> AdmissionBounds {
         let share = |bound: usize| bound - bound / INTERACTIVE_RESERVE;
         AdmissionBounds {
@@ -42,10 +43,10 @@ impl AdmissionBounds {
     }
 }
 
-/// One part in so many of each bound is kept for interactive work.
+/// Each bound keeps one part in this many for interactive work.
 const INTERACTIVE_RESERVE: usize = 8;
 
-/// Tokens and texts of one class, for the gauges and for the rule that bulk work alone may use all.
+/// Tokens and texts of one class, for the gauges and for the rule that bulk work may use everything while alone.
 #[derive(Debug, Default)]
 struct InUse {
     tokens: AtomicUsize,
@@ -62,7 +63,7 @@ pub struct Admission {
     released: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
-/// What one submission asks for.
+/// Room that one submission asks for.
 #[derive(Clone, Copy)]
 struct Want {
     tokens: usize,
@@ -71,13 +72,13 @@ struct Want {
 }
 
 impl Admission {
-    /// A gate with nothing inside.
+    /// An admission gate with nothing in flight.
     pub fn new(bounds: AdmissionBounds) -> Result<Arc<Admission>, PolicyError> {
         Admission::build(bounds, None)
     }
 
-    /// The same; `released` is called whenever room came back, so that a refused submission that waits
-    /// can try again. It is called from whatever thread drops a permit and must not block.
+    /// Like [`Admission::new`]. `released` is called whenever room is returned, so that a refused submission
+    /// can try again. The call comes from the thread that drops a permit and must not block.
     pub fn with_release(
         bounds: AdmissionBounds,
         released: Box<dyn Fn() + Send + Sync>,
@@ -102,10 +103,10 @@ impl Admission {
         }))
     }
 
-    /// Lets one text in, or refuses it as [`Rejection::Overloaded`]. `tokens` is an upper bound.
+    /// Admits one text, or refuses it as [`Rejection::Overloaded`]. `tokens` is an upper bound.
     ///
-    /// Bulk work may fill seven eighths of each bound; with no other bulk work inside, all of it, so
-    /// that whatever fits the bounds is admitted some day.
+    /// Bulk work may fill seven eighths of each bound. A bulk text may fill all of it while no other is in
+    /// flight: every text that fits the bounds is admitted in the end.
     pub fn admit(self: &Arc<Self>, class: Class, tokens: usize, bytes: usize) -> Result<Permit, Rejection> {
         self.reserve(
             class,
@@ -118,7 +119,7 @@ impl Admission {
         Ok(self.permit(class, tokens, bytes))
     }
 
-    /// Lets a submission of `(tokens, bytes)` texts in as a whole, or none of it.
+    /// Admits all texts of a submission, each given as `(tokens, bytes)`, or none of them.
     pub fn admit_all(
         self: &Arc<Self>,
         class: Class,
@@ -141,17 +142,17 @@ impl Admission {
             .collect())
     }
 
-    /// How many texts of `class` are inside.
+    /// Texts of `class` in flight.
     pub fn depth(&self, class: Class) -> usize {
         self.in_use(class).texts.load(SeqCst)
     }
 
-    /// How many tokens of `class` are inside, upper bounds where a text is not tokenized yet.
+    /// Tokens of `class` in flight; a text that is not tokenized yet counts with its upper bound.
     pub fn tokens(&self, class: Class) -> usize {
         self.in_use(class).tokens.load(SeqCst)
     }
 
-    /// What may be inside at once.
+    /// The bounds on the work in flight.
     pub fn bounds(&self) -> AdmissionBounds {
         self.bounds
     }
@@ -198,8 +199,8 @@ impl Admission {
                 unit: "texts",
             },
         ];
-        // Look before taking: a plain refusal then takes nothing back and wakes nobody. Otherwise two
-        // waiting submissions could wake each other for ever with room they only held for a moment.
+        // Look before taking: a refusal then has nothing to return and wakes no waiter. Otherwise two
+        // waiting submissions could wake each other forever with room that they held for a moment.
         for counter in &counters {
             counter.look().map_err(|used| counter.refusal(what, used))?;
         }
@@ -210,7 +211,7 @@ impl Admission {
         Ok(())
     }
 
-    /// Takes from all, or gives back what it took, where another thread came in between.
+    /// Takes from every counter. Where another thread came in between, all that was taken is returned.
     fn take<'a>(&self, counters: &'a [Counter<'a>]) -> Result<(), (&'a Counter<'a>, usize)> {
         for (taken, counter) in counters.iter().enumerate() {
             if let Err(used) = counter.take() {
@@ -227,7 +228,7 @@ impl Admission {
     }
 
     fn release(&self, class: Class, back: Want) {
-        // The class first: `depth` may then say less than there is, never more than the bound.
+        // The class's counters go first: `depth` may then be too low for a moment, never above the bound.
         self.in_use(class).tokens.fetch_sub(back.tokens, SeqCst);
         self.in_use(class).texts.fetch_sub(back.texts, SeqCst);
         self.tokens.fetch_sub(back.tokens, SeqCst);
@@ -243,7 +244,7 @@ impl Admission {
     }
 }
 
-/// One bound, and what a submission wants of it.
+/// One bound, and the amount that a submission wants of it.
 struct Counter<'a> {
     used: &'a AtomicUsize,
     amount: usize,
@@ -256,7 +257,7 @@ impl Counter<'_> {
         used.checked_add(self.amount).is_some_and(|sum| sum <= self.bound)
     }
 
-    /// What is taken, where that leaves too little.
+    /// Fails with the amount in use where too little is left.
     fn look(&self) -> Result<(), usize> {
         let used = self.used.load(SeqCst);
         if self.fits(used) { Ok(()) } else { Err(used) }
@@ -277,8 +278,8 @@ impl Counter<'_> {
     }
 }
 
-/// The room one text takes. Dropping it gives the room back.
-#[must_use = "dropping a permit gives its room back"]
+/// Room that one text takes. Dropping the permit returns it.
+#[must_use = "dropping a permit returns its room"]
 pub struct Permit {
     admission: Arc<Admission>,
     class: Class,
@@ -287,9 +288,8 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The text is tokenized into `tokens`: gives the surplus over the real count back, and all bytes,
-    /// for the text itself is gone. A count above the permit's own leaves the permit as it is: a permit
-    /// never grows, or the bound would not hold.
+    /// Returns the surplus over the real count of `tokens`, and all bytes: once tokenized, the text itself is
+    /// gone. A permit never grows, or the bound would not hold: a higher count leaves it unchanged.
     pub fn settle(&mut self, tokens: usize) {
         let surplus = self.tokens.saturating_sub(tokens);
         let back = Want {
@@ -304,7 +304,7 @@ impl Permit {
         }
     }
 
-    /// How many tokens the permit holds.
+    /// Tokens that the permit holds.
     pub fn tokens(&self) -> usize {
         self.tokens
     }

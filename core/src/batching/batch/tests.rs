@@ -1,10 +1,10 @@
-//! Rows go to the request they belong to, whatever the model answers; times add up.
+//! Rows reach the requests they belong to, whatever the model returns, and stage times add up.
 
 use std::sync::Arc;
 
 use super::*;
-use crate::reply::Stages;
-use crate::request::Class;
+use crate::batching::reply::Stages;
+use crate::batching::request::Class;
 use crate::testing::{Answers, millis, request};
 
 fn batch(answers: &Arc<Answers>, lens: &[usize]) -> Batch {
@@ -14,7 +14,7 @@ fn batch(answers: &Arc<Answers>, lens: &[usize]) -> Batch {
 }
 
 #[test]
-fn a_batch_is_bulk_where_no_interactive_text_waits_for_it() {
+fn a_batch_with_an_interactive_text_is_not_bulk() {
     let of = |classes: &[Class]| {
         let answers = Arc::default();
         let rows = classes.iter().zip(0..);
@@ -55,7 +55,7 @@ fn a_part_holds_its_texts_alone() {
 }
 
 #[test]
-fn a_shape_loses_what_it_gained() {
+fn removing_a_text_undoes_adding_it() {
     let shape = BatchShape::default().with(5).with(7);
     assert_eq!(shape.without(5), BatchShape::default().with(7));
 }
@@ -96,7 +96,7 @@ fn stages_sum_to_the_total_when_the_clock_runs_backwards() {
 }
 
 #[test]
-fn a_wrong_count_of_rows_is_nobodys_row() {
+fn a_wrong_number_of_rows_fails_every_request() {
     let answers = Arc::new(Answers::default());
     batch(&answers, &[1, 1, 1]).answer(Ok(vec![embedding(1.0), embedding(2.0)]), millis(1));
     for row in 0..3 {
@@ -106,7 +106,7 @@ fn a_wrong_count_of_rows_is_nobodys_row() {
 }
 
 #[test]
-fn a_failed_batch_and_a_dropped_one_answer_everybody() {
+fn a_failed_batch_and_a_dropped_one_answer_every_request() {
     let answers = Arc::new(Answers::default());
     batch(&answers, &[1, 2]).answer(Err(Rejection::Cancelled), millis(1));
     assert_eq!(answers.rejection(1), Some(Rejection::Cancelled));
@@ -117,7 +117,7 @@ fn a_failed_batch_and_a_dropped_one_answer_everybody() {
 }
 
 #[test]
-fn the_middle_is_that_of_the_tokens() {
+fn the_middle_halves_the_tokens() {
     let check = |lengths: &[usize], expected: usize| {
         let texts: Vec<Vec<u32>> = lengths.iter().map(|&length| vec![1; length]).collect();
         let tokens = PackedTokens::from_texts(texts.iter().map(Vec::as_slice));
@@ -133,7 +133,7 @@ fn the_middle_is_that_of_the_tokens() {
 }
 
 #[test]
-fn who_died_while_the_batch_waited_is_not_run() {
+fn requests_that_died_while_the_batch_waited_do_not_run() {
     let answers = Arc::new(Answers::default());
     let gone = Arc::new(Answers::default());
     let mut requests: Vec<Request> = (0..4)

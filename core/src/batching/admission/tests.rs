@@ -1,4 +1,4 @@
-//! Never past a bound, nothing left behind, and whoever fits comes in some day.
+//! Bounds are never passed, all room returns, and every text that fits is admitted in the end.
 
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -98,7 +98,7 @@ fn a_settled_permit_keeps_its_real_count_and_never_grows() {
 }
 
 #[test]
-fn bounds_that_could_never_work_are_refused() {
+fn unusable_bounds_are_refused() {
     for zero in [
         AdmissionBounds {
             tokens_max: 0,
@@ -140,8 +140,8 @@ fn check_empty(gate: &Admission) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Threads that admit, settle, hold and drop at random. What they believe to hold is counted beside
-    /// the gate, after admission and before release, so it may be less than the gate's count, never more.
+    /// Threads admit, settle, hold and drop at random. A second count is raised after admission and lowered
+    /// before release, so it may be below the gate's count and never above.
     #[test]
     fn threads_never_get_past_a_bound(
         plans in prop::collection::vec(
@@ -197,9 +197,9 @@ proptest! {
     }
 }
 
-/// The race between looking and taking, without threads: the look is left out.
+/// Plays the race between looking and taking without threads: the look is left out.
 #[test]
-fn whoever_comes_second_gives_back_what_it_took_and_says_so() {
+fn the_loser_of_a_race_returns_what_it_took_and_wakes_waiters() {
     let told = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&told);
     let counting = move || {
@@ -227,9 +227,9 @@ fn whoever_comes_second_gives_back_what_it_took_and_says_so() {
     assert_eq!(told.load(SeqCst), 1);
 }
 
-/// Waiting submissions that try again only when told: a wake-up that is missed hangs the test.
+/// Waiting submissions try again only when woken: a missed wake-up hangs the test.
 #[test]
-fn whoever_waits_is_told_when_room_comes_back() {
+fn waiters_are_woken_when_room_returns() {
     let (wake, woken) = (
         Arc::new(std::sync::Condvar::new()),
         Arc::new(std::sync::Mutex::new(0_u64)),

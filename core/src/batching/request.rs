@@ -1,51 +1,15 @@
-//! What enters a batch: token ids, a class, the times that matter.
+//! Requests: token ids with their class, deadline, permit and responder.
 
-use std::ops::{Add, Sub};
-use std::time::Duration;
+use super::admission::Permit;
+use super::reply::{Outcome, Rejection, Responder, Stages};
+use crate::time::Nanos;
 
-use crate::admission::Permit;
-use crate::reply::{Outcome, Rejection, Responder, Stages};
-
-/// Nanoseconds on the server's monotonic clock, counted from an arbitrary start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Nanos(pub u64);
-
-impl Nanos {
-    /// The time from `earlier` to `self`, zero where the clock readings are out of order.
-    pub fn since(self, earlier: Nanos) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-}
-
-impl Add<Duration> for Nanos {
-    type Output = Nanos;
-
-    fn add(self, d: Duration) -> Nanos {
-        // Saturates after 584 years; a deadline beyond that is no deadline.
-        Nanos(
-            self.0
-                .saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
-        )
-    }
-}
-
-impl Sub<Duration> for Nanos {
-    type Output = Nanos;
-
-    fn sub(self, d: Duration) -> Nanos {
-        Nanos(
-            self.0
-                .saturating_sub(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
-        )
-    }
-}
-
-/// Who waits for the answer: a person (gRPC, HTTP) or a stream (Kafka, files).
+/// Priority of a text: a person waits for the answer (gRPC, HTTP), or a stream does (Kafka, files).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
     /// Overtakes bulk work.
     Interactive,
-    /// Fills what interactive work leaves, and is kept from starving by its age.
+    /// Fills the room that interactive work leaves; its age keeps it from starving.
     Bulk,
 }
 
@@ -62,7 +26,7 @@ impl Class {
     }
 }
 
-/// The token ids of one text, with its special tokens, truncated to the model's window. Never empty:
+/// The token ids of one text, with its special tokens, truncated to the model's window. They are never empty:
 /// an empty text still has its special tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenIds(Box<[u32]>);
@@ -78,25 +42,25 @@ impl TokenIds {
         &self.0
     }
 
-    /// How many there are: at least one.
+    /// Number of ids, at least one.
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 }
 
-/// One text on its way to a batch. It cannot exist without room ([`Permit`]) and without somebody to
-/// answer ([`Responder`]); dropped, it gives the one back and answers the other.
+/// One text on its way to a batch. It always has room ([`Permit`]) and a caller to answer ([`Responder`]).
+/// Dropping it returns the room and answers the caller.
 pub struct Request {
     /// The text.
     pub tokens: TokenIds,
-    /// Who waits for it.
+    /// Its priority.
     pub class: Class,
-    /// When it came in.
+    /// Time of receipt.
     pub received: Nanos,
-    /// When its token ids were ready.
+    /// Time at which its token ids were ready.
     pub tokenized: Nanos,
-    /// When its answer is worth nothing any more.
+    /// Time from which its answer is worthless.
     pub deadline: Option<Nanos>,
     /// The room it takes.
     pub permit: Permit,
@@ -105,14 +69,14 @@ pub struct Request {
 }
 
 impl Request {
-    /// Answers without having run.
+    /// Answers a request that did not run.
     pub fn refuse(self, r: Rejection, now: Nanos) {
         let finished = now.max(self.tokenized);
         self.answer(Err(r), finished, finished);
     }
 
-    /// Answers with the times of its batch. Clock readings out of order count as no time, so that the
-    /// stages still sum to the total.
+    /// Answers with the times of the batch. Clock readings out of order count as zero time, so the stages
+    /// still add up to the total.
     pub(crate) fn answer(self, outcome: Outcome, started: Nanos, finished: Nanos) {
         let started = started.max(self.tokenized);
         let finished = finished.max(started);
@@ -123,12 +87,12 @@ impl Request {
             finished,
             tokens: self.tokens.len(),
         };
-        // Room first: whoever hears the answer may send the next text at once.
+        // Room returns first: the caller may send its next text as soon as it has the answer.
         drop(self.permit);
         self.responder.answer(outcome, stages);
     }
 
-    /// The reason why running this would be a waste: nobody waits, or the time is over.
+    /// Reason why running this would be a waste: the caller is gone, or the deadline has passed.
     pub(crate) fn dead(&self, now: Nanos) -> Option<Rejection> {
         if self.responder.is_cancelled() {
             Some(Rejection::Cancelled)

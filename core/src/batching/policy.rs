@@ -1,17 +1,17 @@
-//! The limits of a model's batches, checked once before anything runs.
+//! Limits of a model's batches, checked once before anything runs.
 
 use std::time::Duration;
 
-/// Why a set of limits cannot work.
+/// Limits that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// A limit of zero, under which nothing would ever move.
+    /// A limit of zero, under which nothing would ever run.
     #[error("{what} must be at least 1")]
     Zero {
         /// The setting's name.
         what: &'static str,
     },
-    /// The longest text would wait for ever.
+    /// The longest text would wait forever.
     #[error("batch of {tokens_max} tokens cannot hold one text of {window}")]
     BatchTooSmall {
         /// The batch's bound.
@@ -35,8 +35,8 @@ pub enum PolicyError {
     },
 }
 
-/// When a batch is full, when it starts and who goes first. Made by [`BatchPolicy::new`] alone, so that
-/// a policy in hand always lets the longest text run.
+/// Rules for when a batch is full, when it starts and which class goes first. [`BatchPolicy::new`] alone makes
+/// one, so every policy lets the longest text run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchPolicy {
     tokens_max: usize,
@@ -48,12 +48,12 @@ pub struct BatchPolicy {
 }
 
 impl BatchPolicy {
-    /// * `tokens_max`, `requests_max`: what one batch holds at most;
+    /// * `tokens_max`, `requests_max`: bounds of one batch;
     /// * `bulk_age_max`: bulk work older than this goes before interactive work;
-    /// * `window`: the longest text, in tokens;
-    /// * `queue_delay_max`: how long a batch that is not full waits for more; zero starts it at once;
-    /// * `interactive_target`: the latency that interactive work should keep: while there is such work, bulk
-    ///   work joins no batch that would then be too long for it.
+    /// * `window`: length of the longest text, in tokens;
+    /// * `queue_delay_max`: time that a batch which is not full waits for more; zero starts it at once;
+    /// * `interactive_target`: latency that interactive work should keep. While there is such work, bulk
+    ///   work joins no batch that would then take too long.
     pub fn new(
         tokens_max: usize,
         requests_max: usize,
@@ -85,7 +85,7 @@ impl BatchPolicy {
         })
     }
 
-    /// The same with batches of fewer tokens, as few as still hold the longest text.
+    /// A copy with batches of at most `tokens_max` tokens, but never fewer than the longest text has.
     #[must_use]
     pub(crate) fn lowered(&self, tokens_max: usize) -> BatchPolicy {
         BatchPolicy {
@@ -94,32 +94,32 @@ impl BatchPolicy {
         }
     }
 
-    /// What one batch holds at most, in tokens.
+    /// Most tokens of one batch.
     pub fn tokens_max(&self) -> usize {
         self.tokens_max
     }
 
-    /// What one batch holds at most, in texts.
+    /// Most texts of one batch.
     pub fn requests_max(&self) -> usize {
         self.requests_max
     }
 
-    /// Bulk work older than this goes first.
+    /// Age from which bulk work goes first.
     pub fn bulk_age_max(&self) -> Duration {
         self.bulk_age_max
     }
 
-    /// The longest text, in tokens.
+    /// Length of the longest text, in tokens.
     pub fn window(&self) -> usize {
         self.window
     }
 
-    /// How long a batch that is not full waits for more.
+    /// Time that a batch which is not full waits for more.
     pub fn queue_delay_max(&self) -> Duration {
         self.queue_delay_max
     }
 
-    /// The latency that interactive work should keep.
+    /// Latency that interactive work should keep.
     pub fn interactive_target(&self) -> Option<Duration> {
         self.interactive_target
     }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_always_lets_the_longest_text_run() {
+    fn every_policy_lets_the_longest_text_run() {
         check(512, 1, 512, "ok");
         check(256, 8, 512, "batch of 256 tokens cannot hold one text of 512");
         check(256, 0, 128, "requests_max must be at least 1");

@@ -129,7 +129,7 @@ fn aged_bulk_that_fills_the_batch_alone_gives_way_the_next_time() {
 }
 
 #[test]
-fn the_cancelled_and_the_late_are_answered_not_run() {
+fn cancelled_and_late_texts_are_answered_without_running() {
     let mut world = World::new(policy(10, 8), CostModel::new());
     let late = world.offer_until(Interactive, 1, 0, Some(5));
     let timely = world.offer_until(Interactive, 1, 0, Some(6));
@@ -145,7 +145,7 @@ fn the_cancelled_and_the_late_are_answered_not_run() {
 }
 
 #[test]
-fn what_would_be_late_is_refused_before_it_runs() {
+fn a_text_that_would_be_late_is_refused_before_it_runs() {
     let mut world = World::new(policy(100, 8), one_ms_a_token());
     let hopeless = world.offer_until(Interactive, 20, 0, Some(15));
     let timely = world.offer_until(Interactive, 20, 0, Some(30));
@@ -157,7 +157,7 @@ fn what_would_be_late_is_refused_before_it_runs() {
 }
 
 #[test]
-fn nobody_is_made_late_by_those_who_join() {
+fn a_text_that_joins_makes_no_other_late() {
     let mut world = World::new(policy(100, 8), one_ms_a_token());
     let tight = world.offer_until(Interactive, 5, 0, Some(12));
     let long = world.offer(Interactive, 50, 0);
@@ -166,9 +166,9 @@ fn nobody_is_made_late_by_those_who_join() {
 }
 
 #[test]
-fn a_forecast_that_is_too_dark_is_put_right() {
+fn a_pessimistic_forecast_is_corrected() {
     let mut world = World::new(policy(100, 8), one_ms_a_token());
-    // The device is a hundred times as fast now; every deadline looks hopeless.
+    // The device is a hundred times as fast now; by the old forecast every text would be late.
     let mut ran = 0;
     for at in 0..4000 {
         world.offer_until(Interactive, 50, at * 10, Some(at * 10 + 5));
@@ -181,7 +181,7 @@ fn a_forecast_that_is_too_dark_is_put_right() {
 }
 
 #[test]
-fn a_forecast_that_is_checked_all_the_time_is_not_probed() {
+fn a_forecast_that_is_checked_by_batches_is_not_probed() {
     let mut world = World::new(policy(100, 8), one_ms_a_token());
     for at in 0..100 {
         world.offer_until(Interactive, 50, at * 10, Some(at * 10 + 5));
@@ -234,21 +234,29 @@ fn without_prefetching_a_batch_may_take_half_of_the_target() {
 }
 
 #[test]
-fn where_urgent_work_is_let_in_bulk_batches_may_be_longer() {
+fn with_preemption_bulk_batches_may_be_longer() {
     let policy = BatchPolicy::new(100, 100, MS * 1000, 100, Duration::ZERO, Some(30 * MS)).unwrap();
     let mut world = World::new(policy.clone(), one_ms_a_token());
-    world.batcher = Batcher::new(policy, one_ms_a_token(), 1).letting_in(4);
+    world.batcher = Batcher::new(policy, one_ms_a_token(), 1).with_preemption_points(4);
     let interactive = world.offer(Interactive, 2, 0);
     for _ in 0..60 {
         world.offer(Bulk, 2, 0);
     }
     let batch = world.run(1);
-    assert_eq!((batch[0], batch.len()), (interactive, 4), "it waits for this one");
-    assert_eq!(world.run(1).len(), 19, "40 ms, of which one waits for a quarter");
+    assert_eq!(
+        (batch[0], batch.len()),
+        (interactive, 4),
+        "the interactive text waits for this batch"
+    );
+    assert_eq!(
+        world.run(1).len(),
+        19,
+        "40 ms, of which an interactive text waits for a quarter"
+    );
 }
 
 #[test]
-fn urgent_work_comes_by_itself() {
+fn an_urgent_batch_holds_interactive_work_alone() {
     let mut world = World::new(policy(10, 8), CostModel::new());
     world.offer(Bulk, 3, 0);
     assert!(world.run_urgent(0).is_empty());
@@ -277,12 +285,12 @@ fn interactive_work_alone_is_not_cut() {
     }
     let bulk = world.offer(Bulk, 2, 0);
     assert_eq!(world.run(1).len(), 50);
-    assert_eq!(world.run(1).len(), 10, "21 ms are too long for bulk work to join");
+    assert_eq!(world.run(1).len(), 10, "bulk work does not join a batch of 21 ms");
     assert_eq!(world.run(1), [bulk]);
 }
 
 #[test]
-fn the_longest_text_runs_even_where_it_breaks_the_target() {
+fn the_longest_text_runs_even_if_it_misses_the_target() {
     let policy = BatchPolicy::new(100, 100, MS * 1000, 100, Duration::ZERO, Some(30 * MS)).unwrap();
     let mut world = World::new(policy, one_ms_a_token());
     let longest = world.offer(Interactive, 100, 0);
@@ -319,7 +327,7 @@ fn a_text_longer_than_the_window_is_refused() {
 }
 
 #[test]
-fn a_device_without_memory_is_given_smaller_batches_and_still_the_longest_text() {
+fn a_device_without_memory_gets_smaller_batches_and_still_the_longest_text() {
     let policy = BatchPolicy::new(64, 64, 100 * MS, 10, Duration::ZERO, None).unwrap();
     let mut world = World::new(policy, CostModel::new());
     let mut check = |tokens: usize, expected: Option<(usize, usize)>| {
@@ -327,7 +335,7 @@ fn a_device_without_memory_is_given_smaller_batches_and_still_the_longest_text()
         assert_eq!(lowered.map(|l| (l.from, l.to)), expected, "{tokens}");
     };
     check(60, Some((64, 30)));
-    // Batches that were packed before may be larger than what is allowed now.
+    // Batches that were packed before may exceed the new budget.
     check(64, None);
     check(30, Some((30, 15)));
     check(15, Some((15, 10)));

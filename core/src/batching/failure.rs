@@ -1,39 +1,38 @@
-//! What follows when a device did not finish a batch: which of its texts run again, in which company, and what
-//! the others are told.
+//! Failed batches: which of their texts run again, together with which others, and how the rest is rejected.
 //!
-//! A batch that the model fails on runs in halves, and these again, until the text that is to blame stands alone:
-//! one bad text costs some `2 log n` runs and spoils no neighbour. A batch that the device has no memory for runs
-//! in two halves, once: what is too large even so is refused, and the budget of the batches to come is lowered.
-//! On a device that is lost nothing runs again.
+//! A batch on which the model fails is halved again and again, until the faulty text runs alone. One bad text
+//! costs about `2 log n` runs and harms no other. A batch that exceeds the device's memory is halved once: a half
+//! that is still too large is refused, and the budget of later batches is lowered. On a lost device nothing runs
+//! again.
 
-use crate::batch::PackedTokens;
-use crate::reply::{Outcome, Rejection};
+use super::batch::PackedTokens;
+use super::reply::{Outcome, Rejection};
 
-/// Why a batch did not run; each says what happened in words for a log.
+/// Reason why a batch did not run, with its description for a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The model failed on these texts, and may not on others.
+    /// The model failed on these texts and may work on others.
     Model(String),
-    /// The device had not enough memory for it.
+    /// The device had too little memory for the batch.
     OutOfMemory(String),
     /// The device does no more work for this process.
     Lost(String),
 }
 
-/// What became of a batch that failed.
+/// Result of a batch that failed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rescued {
     /// One row for each text.
     pub rows: Vec<Outcome>,
-    /// Tokens of the smallest run that found not enough memory.
+    /// Tokens of the smallest run that found too little memory.
     pub too_large: Option<usize>,
-    /// Why the device is lost, where it is.
+    /// Reason why the device is lost, if it is.
     pub lost: Option<String>,
 }
 
 impl Failure {
-    /// What so many texts are told that do not run again. Where the texts are not to blame another replica, or the
-    /// same one later, may well answer them.
+    /// Rejection for `texts` texts that are not retried here. Texts that are not at fault may be answered by
+    /// another replica, or later by this one.
     fn rejection(self, texts: usize) -> Rejection {
         match self {
             Failure::Model(why) => Rejection::Model(why),
@@ -43,7 +42,7 @@ impl Failure {
     }
 }
 
-/// The rows of `tokens`, which failed as a whole. `run` runs a part of them by itself.
+/// Recovers the rows of `tokens`, which failed as a whole. `run` runs a part of the texts by itself.
 pub fn rescue(
     tokens: &PackedTokens,
     failure: Failure,
@@ -63,7 +62,7 @@ struct Rescue<F> {
 }
 
 impl<F: FnMut(&PackedTokens) -> Result<Vec<Outcome>, Failure>> Rescue<F> {
-    /// `halved`: this part of the batch is what memory was looked for in vain before.
+    /// Splits or rejects a part that failed. `halved`: it is already a half of a run that found no memory.
     fn failed(&mut self, tokens: &PackedTokens, failure: Failure, halved: bool) {
         let texts = tokens.sequences();
         let (cut, halved) = match &failure {
@@ -98,9 +97,9 @@ impl<F: FnMut(&PackedTokens) -> Result<Vec<Outcome>, Failure>> Rescue<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reply::Reply;
+    use crate::batching::reply::Reply;
 
-    /// Texts of these lengths; the first token of each is its number.
+    /// Texts of these lengths; every token of a text is its number.
     fn packed(lengths: &[usize]) -> PackedTokens {
         let texts: Vec<Vec<u32>> = lengths
             .iter()
@@ -115,8 +114,8 @@ mod tests {
         (0..tokens.sequences()).map(first).collect()
     }
 
-    /// Runs a batch with `fails`, which says of a part why it fails, and returns what became of it and how many
-    /// runs that took. Every row that is there is the text's own.
+    /// Runs a batch whose parts fail as `fails` says, and returns its result and the number of runs. Every
+    /// row must be the text's own.
     fn check(lengths: &[usize], fails: impl Fn(&PackedTokens) -> Option<Failure>) -> (Rescued, usize) {
         let (tokens, mut runs) = (packed(lengths), 0);
         let rescued = rescue(&tokens, fails(&tokens).expect("it fails as a whole"), |part| {
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_text_spoils_no_neighbour() {
+    fn one_bad_text_harms_no_other() {
         let (rescued, runs) = check(&[3; 32], |tokens| {
             let guilty = tokens.ids.contains(&17);
             guilty.then(|| Failure::Model("17".into()))
@@ -148,17 +147,17 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_without_memory_runs_in_two_halves_of_like_size() {
+    fn a_batch_without_memory_runs_in_two_halves_of_equal_size() {
         let (rescued, runs) = check(&[8, 8, 8, 8], above(16));
         assert!(rescued.rows.iter().all(Result::is_ok));
         assert_eq!((rescued.too_large, runs), (Some(32), 2));
-        // Half of the texts would be more than half of the tokens.
+        // Half of the texts would hold more than half of the tokens.
         let (rescued, _) = check(&[30, 30, 15, 15, 15, 15], above(60));
         assert!(rescued.rows.iter().all(Result::is_ok), "{rescued:?}");
     }
 
     #[test]
-    fn memory_is_looked_for_twice_and_not_for_ever() {
+    fn a_batch_without_memory_is_halved_once() {
         let (rescued, runs) = check(&[8, 8, 8, 8], above(8));
         let full = Err(Rejection::NotReady("full".into()));
         assert!(rescued.rows.iter().all(|row| *row == full), "{rescued:?}");
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_that_has_memory_but_a_bad_text_is_still_searched() {
+    fn a_bad_text_is_found_in_a_half_that_has_memory() {
         let (rescued, _) = check(&[8; 8], |tokens| {
             let guilty = tokens.ids.contains(&2);
             above(32)(tokens).or(guilty.then(|| Failure::Model("2".into())))
@@ -179,13 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn on_a_lost_device_nothing_runs_again() {
+    fn a_lost_device_runs_nothing_again() {
         let lost = || Some(Failure::Lost("gone".into()));
         let (rescued, runs) = check(&[1; 4], |_| lost());
         let gone = Err(Rejection::NotReady("gone".into()));
         assert!(rescued.rows.iter().all(|row| *row == gone));
         assert_eq!((rescued.lost.as_deref(), runs), (Some("gone"), 0));
-        // The same where it goes half-way.
+        // The device is lost in the first half.
         let (rescued, runs) = check(&[1; 4], |tokens| match tokens.sequences() {
             4 => Some(Failure::Model("first".into())),
             _ => lost(),

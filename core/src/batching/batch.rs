@@ -1,9 +1,10 @@
-//! What an executor runs: packed token ids, and the requests that wait for their rows.
+//! Batches: packed token ids, and the requests that wait for their rows.
 
 use std::time::Duration;
 
-use crate::reply::{Outcome, Rejection, Reply};
-use crate::request::{Class, Nanos, Request};
+use super::reply::{Outcome, Rejection, Reply};
+use super::request::{Class, Request};
+use crate::time::Nanos;
 
 /// The token ids of several texts back to back, without padding.
 ///
@@ -13,13 +14,13 @@ use crate::request::{Class, Nanos, Request};
 pub struct PackedTokens {
     /// Every text's ids, in batch order.
     pub ids: Vec<u32>,
-    /// Where each text starts, and at the end where the last one stops: one entry more than texts.
+    /// Start of each text, and the end of the last one: one entry more than there are texts.
     pub cu_seqlens: Vec<u32>,
 }
 
 impl PackedTokens {
-    /// No texts yet, with room for `texts` of them and `tokens` ids, so that packing a batch whose size
-    /// is known allocates each buffer once.
+    /// An empty pack with room for `texts` texts and `tokens` ids, so that packing a batch of known size
+    /// allocates each buffer once.
     pub fn with_capacity(texts: usize, tokens: usize) -> PackedTokens {
         let mut cu_seqlens = Vec::with_capacity(texts + 1);
         cu_seqlens.push(0);
@@ -38,15 +39,15 @@ impl PackedTokens {
         packed
     }
 
-    /// A run of its texts by themselves.
+    /// A copy of the given range of texts.
     #[must_use]
     pub fn part(&self, texts: std::ops::Range<usize>) -> PackedTokens {
         let ends = self.cu_seqlens.windows(2).skip(texts.start).take(texts.len());
         PackedTokens::from_texts(ends.map(|ends| &self.ids[ends[0] as usize..ends[1] as usize]))
     }
 
-    /// How many of its texts, at least one, make a first half of about as many tokens as the second; 0 for a
-    /// single text.
+    /// Number of texts in the first of two halves with about equally many tokens. At least 1, but 0 where
+    /// there is only one text.
     pub fn middle(&self) -> usize {
         let within = |&end: &u32| 2 * end as usize <= self.tokens();
         let texts = self.cu_seqlens.partition_point(within).saturating_sub(1);
@@ -64,12 +65,12 @@ impl PackedTokens {
         self.cu_seqlens.push(self.ids.len() as u32);
     }
 
-    /// How many texts.
+    /// Number of texts.
     pub fn sequences(&self) -> usize {
         self.cu_seqlens.len().saturating_sub(1)
     }
 
-    /// How many token ids.
+    /// Number of token ids.
     pub fn tokens(&self) -> usize {
         self.ids.len()
     }
@@ -81,7 +82,7 @@ impl PackedTokens {
             .map(|ends| (ends[1] - ends[0]) as usize)
     }
 
-    /// What the batch costs by.
+    /// The shape that determines the cost.
     pub fn shape(&self) -> BatchShape {
         self.lengths().fold(BatchShape::default(), BatchShape::with)
     }
@@ -93,7 +94,7 @@ impl Default for PackedTokens {
     }
 }
 
-/// What a batch's time depends on: the linear layers see its tokens, attention sees each text's square.
+/// Sizes that determine a batch's time: linear layers cost by token, attention by the square of each length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchShape {
     /// Token ids of all texts.
@@ -128,8 +129,8 @@ impl BatchShape {
     }
 }
 
-/// Requests that run together. Whatever happens to it, each request is answered once: by
-/// [`Batch::answer`], or as lost where the batch is dropped.
+/// Requests that run together. Each request is answered exactly once: by [`Batch::answer`], or as lost where
+/// the batch is dropped.
 pub struct Batch {
     /// The texts of the requests, packed, in the order in which their rows are expected.
     pub tokens: PackedTokens,
@@ -139,7 +140,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Packs `requests`. `predicted` is how long they should take, where that is known.
+    /// Packs `requests`. `predicted` is the forecast of their run time, where there is one.
     pub fn pack(requests: Vec<Request>, predicted: Option<Duration>) -> Batch {
         Batch {
             tokens: pack(&requests),
@@ -149,7 +150,7 @@ impl Batch {
         }
     }
 
-    /// How many texts.
+    /// Number of texts.
     pub fn len(&self) -> usize {
         self.requests.len()
     }
@@ -159,12 +160,12 @@ impl Batch {
         self.requests.is_empty()
     }
 
-    /// What the batch costs by.
+    /// The shape that determines the cost.
     pub fn shape(&self) -> BatchShape {
         self.tokens.shape()
     }
 
-    /// True where all of it may be late.
+    /// True where every request is bulk work.
     pub fn is_bulk(&self) -> bool {
         self.requests.iter().all(|r| r.class == Class::Bulk)
     }
@@ -174,14 +175,14 @@ impl Batch {
         &self.requests
     }
 
-    /// How long it should take; `None` where there is no forecast, or where the batch is a probe of a
-    /// forecast that looks too dark.
+    /// Forecast of the run time. `None` where there is none, or where the batch is a probe that checks a
+    /// pessimistic forecast.
     pub fn predicted(&self) -> Option<Duration> {
         self.predicted
     }
 
-    /// Answers the requests that died while the batch waited for the device, and says how many are left
-    /// to run. To be called right before the batch runs.
+    /// Answers the requests that died while the batch waited for the device, and returns the number that is
+    /// left to run. Call it right before the batch runs.
     pub fn shed(&mut self, now: Nanos) -> usize {
         let late = |r: &Request| {
             let end = now + self.predicted.unwrap_or_default();
@@ -190,7 +191,7 @@ impl Batch {
                 misses.then_some(Rejection::DeadlineExceeded("it would pass before the batch ends"))
             })
         };
-        // Nearly always nobody is dead: look before anything is moved.
+        // Dead requests are rare: look before anything is moved.
         if self.requests.iter().any(|r| late(r).is_some()) {
             let all = std::mem::take(&mut self.requests);
             self.requests.reserve(all.len());
@@ -205,13 +206,13 @@ impl Batch {
         self.requests.len()
     }
 
-    /// The device begins.
+    /// Notes that the device starts the batch.
     pub fn started(&mut self, now: Nanos) {
         self.started = Some(now);
     }
 
-    /// Answers every request: row `i` belongs to request `i`. A count of rows that is not the count of
-    /// requests is a broken model: nobody can say whose row is whose, so everybody is told.
+    /// Answers every request: row `i` belongs to request `i`. A model that returns another number of rows is
+    /// broken: no row can be assigned, so every request fails.
     pub fn answer(self, rows: Result<Vec<Reply>, Rejection>, finished: Nanos) {
         match rows {
             Ok(rows) => self.answer_rows(rows.into_iter().map(Ok).collect(), finished),
@@ -219,7 +220,7 @@ impl Batch {
         }
     }
 
-    /// The same, where single rows may have failed.
+    /// Like [`Batch::answer`], for rows that may have failed one by one.
     pub fn answer_rows(self, rows: Vec<Outcome>, finished: Nanos) {
         if rows.len() == self.requests.len() {
             self.answer_with(finished, rows.into_iter());
