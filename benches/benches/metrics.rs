@@ -10,9 +10,9 @@
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use penstock::clock::Clock;
-use penstock::metrics::Metrics;
 use penstock_benches::scheduler::{record_batch, record_request};
+use penstock_telemetry::clock::Clock;
+use penstock_telemetry::metrics::Metrics;
 
 fn metrics(c: &mut Criterion) {
     let metrics = Metrics::new(Clock::start());

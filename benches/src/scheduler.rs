@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Sender, bounded};
 use hdrhistogram::Histogram;
-use penstock::clock::Clock;
-use penstock::executor::{Executor, Seat};
-use penstock::fault::Fault;
-use penstock::metrics::{Metrics, ModelMetrics, OutcomeLabel, Source};
-use penstock::scheduler::{Wires, run};
 use penstock_core::{
     Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Outcome, PackedTokens, Reply,
     Request, Responder, Sink, Stages, TokenIds,
 };
+use penstock_engine::device_lost::DeviceLost;
+use penstock_engine::executor::{DeviceSlot, Executor};
+use penstock_engine::scheduler::{Wires, run};
 use penstock_models::{Model, ModelError};
+use penstock_telemetry::clock::Clock;
+use penstock_telemetry::metrics::{Metrics, ModelMetrics, OutcomeLabel, Source};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
@@ -168,10 +168,10 @@ impl Line {
             number: 0,
             tokens_max,
             metrics: Arc::clone(&model_metrics),
-            seat: Seat {
+            seat: DeviceSlot {
                 device: "cpu".into(),
                 busy: metrics.device_busy("cpu"),
-                fault: Fault::default(),
+                fault: DeviceLost::default(),
             },
             clock,
         };
@@ -324,7 +324,7 @@ pub fn record_request(model: &ModelMetrics, took: Duration) {
 }
 
 /// What is recorded for one batch.
-pub fn record_batch(model: &ModelMetrics, busy: &penstock::metrics::BusyMeter, took: Duration) {
+pub fn record_batch(model: &ModelMetrics, busy: &penstock_telemetry::metrics::BusyMeter, took: Duration) {
     busy.add(took);
     model.batch_done(47, 2048, 8192, took);
     for class in Class::ALL {

@@ -27,6 +27,8 @@ mod model;
 mod parity;
 mod registry;
 
+pub mod testing;
+
 pub use device::Device;
 pub use error::ModelError;
 pub use load::{LoadOptions, Loaded, inspect, load, load_on};

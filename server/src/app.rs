@@ -4,26 +4,20 @@ use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use penstock_core::lifecycle::ServerState;
-use penstock_models::Threads;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::device::Placement;
-use crate::fault::Fault;
-use crate::front::Front;
-use crate::ingest;
-use crate::lane::{Shared, Wrap};
-use crate::metrics::{self, Metrics};
-use crate::repository::Repository;
-use crate::tokenize::TokenizerPool;
+use crate::{admin, ingest};
+use penstock_config::Config;
+use penstock_engine::engine::{Engine, EngineError};
+use penstock_engine::placement::Placement;
+use penstock_engine::served_model::Wrap;
+use penstock_engine::service::InferenceService;
 
 /// Why the server could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +40,9 @@ pub enum AppError {
         /// Why.
         source: std::io::Error,
     },
-    /// A model could not be loaded.
-    #[error("{0}")]
-    Model(String),
+    /// The engine could not start, or did not end well.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// A device is lost to this process; a new one may have it again.
     #[error("{0}")]
     DeviceLost(String),
@@ -84,111 +78,6 @@ pub enum AppError {
 /// The share of a drain in which records of streams that were read may still be scored.
 const SCORING_SHARE: f64 = 0.7;
 
-/// How long a shutdown waits for threads that have nothing left to do.
-const TOKENIZERS_END_MAX: Duration = Duration::from_secs(1);
-
-/// Everything behind the wire: models, threads, metrics. `serve` puts listeners before it, `score` a file.
-pub struct Engine {
-    front: Arc<Front>,
-    tokenizers: Vec<JoinHandle<()>>,
-}
-
-impl Engine {
-    /// Starts the threads and loads every configured model.
-    pub async fn start(config: &Config, placement: &Placement) -> Result<Engine, AppError> {
-        let engine = Engine::prepare(config, placement, None)?;
-        engine.load().await?;
-        Ok(engine)
-    }
-
-    /// The same, with `wrap` around every model that is loaded.
-    pub async fn start_with(config: &Config, placement: &Placement, wrap: Wrap) -> Result<Engine, AppError> {
-        let engine = Engine::prepare(config, placement, Some(wrap))?;
-        engine.load().await?;
-        Ok(engine)
-    }
-
-    /// Starts the threads; no model is loaded yet, so readiness is false.
-    fn prepare(config: &Config, placement: &Placement, wrap: Option<Wrap>) -> Result<Engine, AppError> {
-        let clock = Clock::start();
-        let metrics = Arc::new(Metrics::new(clock));
-        let (pool, tokenizers) =
-            TokenizerPool::start(config.tokenizer_threads, config.limits.queue_texts_max, clock).map_err(
-                |source| AppError::Start {
-                    what: "the tokenizer threads",
-                    source,
-                },
-            )?;
-        let threads = if config.pin_threads {
-            Threads::pinned(config.threads)
-        } else {
-            Threads::new(config.threads)
-        };
-        let threads = threads.map_err(|e| AppError::Model(e.to_string()))?;
-        let shared = Shared {
-            pool: Arc::new(pool),
-            limits: config.limits.clone(),
-            clock,
-            fault: Fault::default(),
-            wrap,
-        };
-        let repository = Arc::new(Repository::new(
-            &config.models,
-            placement.devices(&threads, config.cuda_graphs),
-            shared,
-            Arc::clone(&metrics),
-        ));
-        let front = Arc::new(Front::new(repository, metrics, config.limits.clone(), clock));
-        Ok(Engine { front, tokenizers })
-    }
-
-    async fn load(&self) -> Result<(), AppError> {
-        self.front
-            .repository()
-            .load_all()
-            .await
-            .map_err(|e| AppError::Model(e.to_string()))?;
-        self.front.drain().go(ServerState::Ready);
-        Ok(())
-    }
-
-    /// The door.
-    pub fn front(&self) -> &Arc<Front> {
-        &self.front
-    }
-
-    /// Takes no new work, lets what is inside finish within `timeout`, then ends every thread.
-    pub async fn stop(self, timeout: Duration) -> Result<(), AppError> {
-        let drain = self.front.drain();
-        drain.go(ServerState::Draining);
-        if !drain.emptied(timeout).await {
-            return Err(AppError::Drain {
-                inside: drain.inside(),
-                timeout,
-            });
-        }
-        if tokio::time::timeout(timeout, self.front.repository().close())
-            .await
-            .is_err()
-        {
-            warn!("a model was still held when drain_timeout passed");
-        }
-        drain.go(ServerState::Stopped);
-        drop(self.front);
-        // Every request is answered: idle tokenizers end at once, unless a model that still loads holds them.
-        let joined = tokio::task::spawn_blocking(move || {
-            self.tokenizers.into_iter().for_each(|t| drop(t.join()));
-        });
-        if tokio::time::timeout(timeout.min(TOKENIZERS_END_MAX), joined)
-            .await
-            .is_err()
-        {
-            warn!("the tokenizer threads were still held when the process ended");
-        }
-        Ok(())
-    }
-}
-
 /// Runs the server until SIGTERM or SIGINT, then drains it.
 pub fn serve(config: Config, placement: &Placement) -> Result<(), AppError> {
     serve_with(config, placement, None)
@@ -221,37 +110,37 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
     let (grpc, grpc_addr) = bind("grpc", config.grpc_addr).await?;
     let (http, http_addr) = bind("http", config.http_addr).await?;
     let (scrape, metrics_addr) = bind("metrics", config.metrics_addr).await?;
-    let engine = Engine::prepare(&config, placement, wrap)?;
-    let front = engine.front();
+    let engine = Engine::prepare(&config.engine(), placement, wrap)?;
+    let service = engine.service();
     // Until the routes hold a reason of their own, so that readiness does not come and go.
-    let unread = front.unready();
+    let unread = service.unready();
 
     let closing = watch::Sender::new(false);
     let mut listeners = JoinSet::new();
     listeners.spawn(named(
         "grpc",
-        ingest::grpc::serve(Arc::clone(front), grpc, closed(&closing)),
+        ingest::grpc::serve(Arc::clone(service), grpc, closed(&closing)),
     ));
     listeners.spawn(named(
         "http",
-        ingest::http::serve(Arc::clone(front), http, closed(&closing)),
+        ingest::http::serve(Arc::clone(service), http, closed(&closing)),
     ));
     listeners.spawn(named(
         "metrics",
-        metrics::serve(Arc::clone(front), scrape, closed(&closing)),
+        admin::serve(Arc::clone(service), scrape, closed(&closing)),
     ));
 
-    let fault = front.repository().fault().clone();
+    let fault = service.repository().fault().clone();
     let stop = stop_signal()?;
     tokio::pin!(stop);
     let outcome = tokio::select! {
-        loaded = engine.load() => loaded.map(|()| true),
+        loaded = engine.load() => loaded.map(|()| true).map_err(AppError::from),
         failed = first_failure(&mut listeners) => Err(failed),
         () = &mut stop => Ok(false),
     };
     let (mut routes, outcome) = match outcome {
         Ok(true) => {
-            let mut routes = streams(front, &config)?;
+            let mut routes = streams(service, &config)?;
             drop(unread);
             announce(grpc_addr, http_addr, metrics_addr);
             let outcome = tokio::select! {
@@ -275,13 +164,13 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
 }
 
 /// The pumps of the Kafka routes. They begin when the models serve, so that no record waits for one.
-fn streams(front: &Arc<Front>, config: &Config) -> Result<ingest::kafka::Routes, AppError> {
-    ingest::kafka::Routes::start(front, &config.kafka, &tokio::runtime::Handle::current()).map_err(|source| {
-        AppError::Start {
+fn streams(service: &Arc<InferenceService>, config: &Config) -> Result<ingest::kafka::Routes, AppError> {
+    ingest::kafka::Routes::start(service, &config.kafka, &tokio::runtime::Handle::current()).map_err(
+        |source| AppError::Start {
             what: "the Kafka pumps",
             source,
-        }
-    })
+        },
+    )
 }
 
 /// Downstream, in order: no new requests, the ones inside finish, streams commit what they have, the
@@ -294,7 +183,7 @@ async fn drain(
     timeout: Duration,
 ) -> Result<(), AppError> {
     let started = tokio::time::Instant::now();
-    let drain = engine.front().drain();
+    let drain = engine.service().drain();
     drain.go(ServerState::Draining);
     if let Some(routes) = &routes {
         // The rest is for the commit, and for leaving the groups.

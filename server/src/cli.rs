@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{JobSettings, Settings};
+use penstock_config::{JobSettings, Settings};
 
 /// Runs text models: scores, labels and embeddings over gRPC, HTTP and files.
 #[derive(Debug, Parser)]

@@ -12,8 +12,8 @@ use penstock_models::{ModelError, ModelSpec};
 
 use crate::app::AppError;
 use crate::cli::{Command, ModelCommand};
-use crate::config::ConfigError;
-use crate::device::DeviceError;
+use penstock_config::ConfigError;
+use penstock_engine::placement::DeviceError;
 pub use score::StopSignal;
 
 /// Why a command ended early.

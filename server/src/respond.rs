@@ -1,8 +1,5 @@
 //! Stage 6: rows to wire.
 
-pub mod gather;
-
-pub mod rows;
 pub mod v2;
 
 pub mod grpc;

@@ -6,7 +6,7 @@ use penstock_core::{Rejection, Retry};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-use crate::metrics::{DeadReason, OutcomeLabel};
+use penstock_telemetry::metrics::DeadReason;
 
 /// What a rejection is called in each protocol.
 struct Row {
@@ -15,70 +15,46 @@ struct Row {
     v2: StatusCode,
     /// On the OpenAI and text-embeddings-inference routes.
     rest: StatusCode,
-    outcome: OutcomeLabel,
     /// Of a record that is refused so. None where the record is not to blame: it is held and tried again.
     dead: Option<DeadReason>,
 }
 
 fn row(rejection: &Rejection) -> Row {
-    let same = |grpc, http, outcome| Row {
+    let same = |grpc, http| Row {
         grpc,
         v2: http,
         rest: http,
-        outcome,
         dead: None,
     };
     let dead = |reason, row: Row| Row {
         dead: Some(reason),
         ..row
     };
-    let failed = || {
-        same(
-            Code::Internal,
-            StatusCode::INTERNAL_SERVER_ERROR,
-            OutcomeLabel::Error,
-        )
-    };
-    let not_ready = || {
-        same(
-            Code::Unavailable,
-            StatusCode::SERVICE_UNAVAILABLE,
-            OutcomeLabel::NotReady,
-        )
-    };
+    let failed = || same(Code::Internal, StatusCode::INTERNAL_SERVER_ERROR);
+    let not_ready = || same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE);
     match rejection {
         Rejection::Invalid(_) => dead(
             DeadReason::Invalid,
-            same(
-                Code::InvalidArgument,
-                StatusCode::BAD_REQUEST,
-                OutcomeLabel::Invalid,
-            ),
+            same(Code::InvalidArgument, StatusCode::BAD_REQUEST),
         ),
         Rejection::NotFound(_) => dead(
             DeadReason::UnknownModel,
-            same(Code::NotFound, StatusCode::NOT_FOUND, OutcomeLabel::NotFound),
+            same(Code::NotFound, StatusCode::NOT_FOUND),
         ),
         Rejection::Overloaded { .. } => Row {
             grpc: Code::Unavailable,
             v2: StatusCode::SERVICE_UNAVAILABLE,
             rest: StatusCode::TOO_MANY_REQUESTS,
-            outcome: OutcomeLabel::Overloaded,
             dead: None,
         },
         Rejection::DeadlineExceeded(_) => dead(
             DeadReason::Deadline,
-            same(
-                Code::DeadlineExceeded,
-                StatusCode::GATEWAY_TIMEOUT,
-                OutcomeLabel::Deadline,
-            ),
+            same(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
         ),
         // 499 is what proxies log for a client that left; nobody reads the answer.
         Rejection::Cancelled => same(
             Code::Cancelled,
             StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            OutcomeLabel::Cancelled,
         ),
         Rejection::NotReady(_) | Rejection::ShuttingDown => not_ready(),
         Rejection::NotFinite { .. } => dead(DeadReason::NotFinite, failed()),
@@ -86,11 +62,7 @@ fn row(rejection: &Rejection) -> Row {
         // There may be enough later, or at another replica.
         Rejection::NoMemory(_) => dead(DeadReason::Model, not_ready()),
         // Our fault, not the request's: another replica may well answer it.
-        Rejection::Lost => same(
-            Code::Unavailable,
-            StatusCode::SERVICE_UNAVAILABLE,
-            OutcomeLabel::Error,
-        ),
+        Rejection::Lost => same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
     }
 }
 
@@ -131,11 +103,6 @@ pub fn retry_after(rejection: &Rejection) -> Option<u64> {
 /// What a record that was refused so is a dead letter for; none where it is held and tried again.
 pub fn dead_letter(rejection: &Rejection) -> Option<DeadReason> {
     row(rejection).dead
-}
-
-/// The value of the metric label `outcome`.
-pub fn outcome(rejection: &Rejection) -> OutcomeLabel {
-    row(rejection).outcome
 }
 
 #[cfg(test)]

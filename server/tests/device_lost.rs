@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use penstock::app;
 use penstock::commands::Failure;
-use penstock::config::{self, DeviceChoice, Settings};
-use penstock::device;
+use penstock_config::{self as config, Settings};
 use penstock_core::{PackedTokens, Reply};
+use penstock_engine::placement;
+use penstock_engine::placement::choice::DeviceChoice;
 use penstock_models::{KernelError, Model, ModelError, Pipelined};
 
 /// Names the configuration of the process that is to lose its device.
@@ -85,8 +86,9 @@ fn main() -> ExitCode {
 /// As `penstock serve` does, with its exit code.
 fn lose(file: &Path) -> ExitCode {
     let config = config::load(Some(file), Settings::default()).expect("a valid configuration");
-    let placement = device::place(&DeviceChoice::Cpu, config.dtype, penstock_models::probe).expect("a cpu");
-    let wrap: penstock::lane::Wrap = Arc::new(|model| {
+    let placement =
+        placement::place(&DeviceChoice::Cpu, config.dtype, penstock_models::probe).expect("a cpu");
+    let wrap: penstock_engine::served_model::Wrap = Arc::new(|model| {
         let sent = VecDeque::new();
         Box::new(Losing { model, sent })
     });

@@ -171,7 +171,7 @@ async fn headers_count_where_the_route_lets_them() {
     );
     assert_eq!(outs[0].header("penstock-model"), Some("other"));
     assert!(outs[0].json()["embedding"].is_array());
-    let page = rig.engine.front().metrics().render();
+    let page = rig.engine.service().metrics().render();
     assert!(page.contains(
         r#"penstock_requests_total{model="tiny",source="kafka",class="interactive",outcome="ok"} 1"#
     ));
@@ -200,7 +200,7 @@ async fn a_text_on_which_the_model_fails_is_a_dead_letter_and_its_neighbours_are
         assert_eq!(outs[2].value.as_deref(), Some(LONG.as_bytes()));
         let counted = format!(r#"penstock_dead_letters_total{{topic="reviews",reason="{reason}"}} 1"#);
         rig.until(&counted, |rig| {
-            rig.engine.front().metrics().render().contains(&counted)
+            rig.engine.service().metrics().render().contains(&counted)
         })
         .await;
         rig.close().await;
@@ -213,14 +213,15 @@ async fn a_model_that_fails_on_everything_buries_nothing() {
     let rig = Rig::start("", Some(failing(Fault::Down, &down))).await;
     rig.send(&[text(b"before")]);
     check(&rig.receive(1), &[SCORED]);
-    rig.until("ready", |rig| rig.engine.front().is_ready()).await;
+    rig.until("ready", |rig| rig.engine.service().is_ready()).await;
     down.store(true, Ordering::SeqCst);
     rig.send(&[text(b"a"), text(b"b")]);
-    rig.until("not ready", |rig| !rig.engine.front().is_ready()).await;
+    rig.until("not ready", |rig| !rig.engine.service().is_ready())
+        .await;
     assert!(rig.is_silent());
     down.store(false, Ordering::SeqCst);
     check(&rig.receive(2), &[SCORED, SCORED]);
-    rig.until("ready again", |rig| rig.engine.front().is_ready())
+    rig.until("ready again", |rig| rig.engine.service().is_ready())
         .await;
     rig.close().await;
 }

@@ -23,15 +23,17 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Failure;
-use crate::app::{self, Engine};
+use penstock_engine::engine::Engine;
+
+use crate::app;
 use crate::cli::ScoreArgs;
-use crate::config::{self, Config};
-use crate::device::{self, Placement};
-use crate::front::Front;
-use crate::logging;
 use destination::Destination;
 use lines::Lines;
 use output::{NotRenamed, Output};
+use penstock_config::{self as config, Config};
+use penstock_engine::placement::{self, Placement};
+use penstock_engine::service::InferenceService;
+use penstock_telemetry::logging;
 use records::{Records, Window};
 pub use signals::StopSignal;
 use signals::{Signals, Stop};
@@ -57,7 +59,7 @@ struct Tally {
 pub(super) fn score(args: ScoreArgs) -> Result<ExitCode, Failure> {
     let config = config::load(None, args.settings.with_model(MODEL, &args.model))?;
     logging::init(&config.log, config.log_format);
-    let placement = device::place(&config.device, config.dtype, penstock_models::probe)?;
+    let placement = placement::place(&config.device, config.dtype, penstock_models::probe)?;
     let input_name = name(&args.input, "stdin");
     let output_name = name(&args.output, "stdout");
     // Both ends are opened before a model is loaded: a wrong name is told at once.
@@ -112,33 +114,37 @@ impl Job<'_> {
         mut stop: Stop,
     ) -> Result<Tally, Failure> {
         let mut tally = Tally::default();
+        let settings = self.config.engine();
         let engine = tokio::select! {
             biased;
             signal = stop.requested() => {
                 self.tell(tally, &mut output).await;
                 return Err(Failure::Stopped(signal));
             }
-            engine = Engine::start(self.config, self.placement) => engine.map_err(Failure::Engine)?,
+            engine = Engine::start(&settings, self.placement) => engine.map_err(|e| Failure::Engine(e.into()))?,
         };
         // A stop drops the windows in flight, which cancels their texts.
         let written = tokio::select! {
             biased;
             signal = stop.requested() => Err(Failure::Stopped(signal)),
-            written = self.write_all(engine.front(), records, &mut output, &mut tally) => written,
+            written = self.write_all(engine.service(), records, &mut output, &mut tally) => written,
         };
         let published = written.and_then(|()| output.publish().map_err(|e| self.not_renamed(&e)));
         match &published {
             Ok(()) | Err(Failure::NobodyReads) => {}
             Err(_) => self.tell(tally, &mut output).await,
         }
-        let stopped = engine.stop(STOP_TIMEOUT).await.map_err(Failure::Engine);
+        let stopped = engine
+            .stop(STOP_TIMEOUT)
+            .await
+            .map_err(|e| Failure::Engine(e.into()));
         published.and(stopped).map(|()| tally)
     }
 
     /// Scores every record and writes its line.
     async fn write_all(
         &self,
-        front: &Arc<Front>,
+        service: &Arc<InferenceService>,
         records: Records<Input>,
         output: &mut Output,
         tally: &mut Tally,
@@ -153,7 +159,7 @@ impl Job<'_> {
         let mut scored = ReceiverStream::new(windows_out)
             .map(|window: io::Result<Window>| async move {
                 match window {
-                    Ok(window) => Ok(lines::score(front, MODEL, window).await),
+                    Ok(window) => Ok(lines::score(service, MODEL, window).await),
                     Err(e) => Err(e),
                 }
             })

@@ -6,8 +6,11 @@ use tracing::info;
 
 use super::Failure;
 use crate::cli::ServeArgs;
-use crate::config::{self, ConfigError};
-use crate::{app, device, logging};
+use penstock_config::{self as config, ConfigError};
+use penstock_engine::placement;
+use penstock_telemetry::logging;
+
+use crate::app;
 
 pub(super) fn serve(args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = config::load(args.config.as_deref(), args.settings)?;
@@ -15,7 +18,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ExitCode, Failure> {
         return Err(ConfigError::no_model().into());
     }
     logging::init(&config.log, config.log_format);
-    let placement = device::place(&config.device, config.dtype, penstock_models::probe)?;
+    let placement = placement::place(&config.device, config.dtype, penstock_models::probe)?;
     let models: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
     info!(
         version = env!("CARGO_PKG_VERSION"),

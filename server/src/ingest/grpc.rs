@@ -25,30 +25,29 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::front::Front;
-use crate::lane::Lane;
-use crate::metrics::Source;
-use crate::status;
+use penstock_engine::served_model::ServedModel;
+use penstock_engine::service::InferenceService;
+use penstock_telemetry::metrics::{OutcomeLabel, Source};
 
 /// Serves gRPC until `shutdown`, then lets the calls that were read finish. Streams end by themselves
-/// when the front begins to drain.
+/// when the service begins to drain.
 pub async fn serve(
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let routes = routes(&front)?;
-    connection::accept(listener, routes, front.limits(), shutdown).await;
+    let routes = routes(&service)?;
+    connection::accept(listener, routes, service.limits(), shutdown).await;
     Ok(())
 }
 
-fn routes(front: &Arc<Front>) -> io::Result<Routes> {
-    let limit = front.limits().max_request_bytes;
-    let kserve = GrpcInferenceServiceServer::new(kserve::KServe::new(Arc::clone(front)))
+fn routes(service: &Arc<InferenceService>) -> io::Result<Routes> {
+    let limit = service.limits().max_request_bytes;
+    let kserve = GrpcInferenceServiceServer::new(kserve::KServe::new(Arc::clone(service)))
         .max_decoding_message_size(limit)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
-    let text = TextServiceServer::new(text::Text::new(Arc::clone(front)))
+    let text = TextServiceServer::new(text::Text::new(Arc::clone(service)))
         .max_decoding_message_size(limit)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
@@ -59,7 +58,7 @@ fn routes(front: &Arc<Front>) -> io::Result<Routes> {
     };
     let routes = Routes::new(kserve)
         .add_service(text)
-        .add_service(HealthServer::new(health::Readiness::new(Arc::clone(front))))
+        .add_service(HealthServer::new(health::Readiness::new(Arc::clone(service))))
         .add_service(reflection().build_v1().map_err(io::Error::other)?)
         // Older clients, grpcurl 1.8 among them, ask for this one.
         .add_service(reflection().build_v1alpha().map_err(io::Error::other)?);
@@ -67,15 +66,15 @@ fn routes(front: &Arc<Front>) -> io::Result<Routes> {
 }
 
 /// Counts a request that was refused before it came to the door, where requests are counted otherwise.
-fn refused(front: &Front, lane: Option<&Lane>, took: Duration, rejection: &Rejection) {
-    let outcome = status::outcome(rejection);
+fn refused(service: &InferenceService, lane: Option<&ServedModel>, took: Duration, rejection: &Rejection) {
+    let outcome = OutcomeLabel::of(rejection);
     match lane {
         Some(lane) => {
             let (source, class) = (Source::Grpc, Class::Interactive);
             lane.metrics
                 .request_done(source, class, outcome, 0, None, Duration::ZERO, took);
         }
-        None => front
+        None => service
             .metrics()
             .unknown_model(Source::Grpc, Class::Interactive, outcome),
     }

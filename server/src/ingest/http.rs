@@ -25,11 +25,10 @@ use penstock_models::Task;
 use tokio::net::TcpListener;
 
 use self::body::{Bodies, Pace, Whole};
-use crate::front::{Call, Front};
-use crate::lane::{Lane, Room};
-use crate::metrics::Source;
 use crate::respond::http::{Dialect, Refusal};
-use crate::status;
+use penstock_engine::served_model::{ServedModel, WhenFull};
+use penstock_engine::service::{InferenceRequest, InferenceService};
+use penstock_telemetry::metrics::{OutcomeLabel, Source};
 
 /// A body's pace: 30 seconds, and then as slowly as a bad telephone line.
 const PACE: Pace = Pace {
@@ -45,7 +44,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What every handler needs.
 pub(crate) struct Http {
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
     bodies: Bodies,
     /// Seconds since the epoch, as `GET /v1/models` wants to know them.
     started: u64,
@@ -53,21 +52,21 @@ pub(crate) struct Http {
 
 /// Serves HTTP until `shutdown`, then lets the requests that were read finish.
 pub async fn serve(
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let bounds = connection::Bounds {
-        connections_max: front.limits().connections_max,
+        connections_max: service.limits().connections_max,
         head_timeout: HEAD_TIMEOUT,
         stall_timeout: STALL_TIMEOUT,
     };
-    connection::accept(listener, router(front, PACE), bounds, shutdown).await;
+    connection::accept(listener, router(service, PACE), bounds, shutdown).await;
     Ok(())
 }
 
-fn router(front: Arc<Front>, pace: Pace) -> Router {
-    let limits = front.limits();
+fn router(service: Arc<InferenceService>, pace: Pace) -> Router {
+    let limits = service.limits();
     let bodies = Bodies::new(
         limits.max_request_bytes,
         limits.queue_bytes_max,
@@ -110,7 +109,7 @@ fn router(front: Arc<Front>, pace: Pace) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::new(Http {
-            front,
+            service,
             bodies,
             started,
         }))
@@ -136,19 +135,19 @@ impl Http {
     /// Counts a request that was refused before the door could count it.
     fn counted<T>(
         &self,
-        lane: Option<&Lane>,
+        lane: Option<&ServedModel>,
         received: Nanos,
         prepared: Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let Err(refusal) = &prepared else { return prepared };
-        let outcome = status::outcome(&refusal.rejection());
-        let took = self.front.clock().now().since(received);
+        let outcome = OutcomeLabel::of(&refusal.rejection());
+        let took = self.service.clock().now().since(received);
         let (source, class) = (Source::Http, Class::Interactive);
         match lane {
             Some(lane) => lane
                 .metrics
                 .request_done(source, class, outcome, 0, None, Duration::ZERO, took),
-            None => self.front.metrics().unknown_model(source, class, outcome),
+            None => self.service.metrics().unknown_model(source, class, outcome),
         }
         prepared
     }
@@ -156,7 +155,7 @@ impl Http {
     /// The names of all models, in the order of the repository's index: by name.
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
-        for entry in self.front.repository().index() {
+        for entry in self.service.repository().index() {
             if !names.contains(&entry.name) {
                 names.push(entry.name);
             }
@@ -165,9 +164,9 @@ impl Http {
     }
 
     /// The model of this name where it does `task`; without a name the first that does.
-    fn fitting(&self, name: Option<&str>, task: Task) -> Result<Arc<Lane>, Refusal> {
+    fn fitting(&self, name: Option<&str>, task: Task) -> Result<Arc<ServedModel>, Refusal> {
         if let Some(name) = name {
-            let lane = self.front.repository().find(name, "")?;
+            let lane = self.service.repository().find(name, "")?;
             if lane.spec.task == task {
                 return Ok(lane);
             }
@@ -179,7 +178,7 @@ impl Http {
         }
         let mut waiting = None;
         for name in self.names() {
-            match self.front.repository().find(&name, "") {
+            match self.service.repository().find(&name, "") {
                 Ok(lane) if lane.spec.task == task => return Ok(lane),
                 Ok(_) => {}
                 Err(rejection) => waiting = Some(rejection),
@@ -193,10 +192,10 @@ impl Http {
     }
 
     /// The first model that serves.
-    fn first(&self) -> Result<Arc<Lane>, Refusal> {
+    fn first(&self) -> Result<Arc<ServedModel>, Refusal> {
         let mut last = Rejection::NotReady("no model is served".into());
         for name in self.names() {
-            match self.front.repository().find(&name, "") {
+            match self.service.repository().find(&name, "") {
                 Ok(lane) => return Ok(lane),
                 Err(rejection) => last = rejection,
             }
@@ -204,8 +203,8 @@ impl Http {
         Err(last.into())
     }
 
-    fn call(lane: &Lane, texts: Vec<String>, truncate: bool, received: Nanos) -> Call {
-        Call {
+    fn call(lane: &ServedModel, texts: Vec<String>, truncate: bool, received: Nanos) -> InferenceRequest {
+        InferenceRequest {
             model: lane.name.clone(),
             version: String::new(),
             texts,
@@ -213,14 +212,14 @@ impl Http {
             source: Source::Http,
             timeout: None,
             truncate,
-            room: Room::Refuse,
+            room: WhenFull::Reject,
             received,
         }
     }
 }
 
 /// How many components of an embedding are asked for.
-fn dimensions(wanted: Option<u64>, lane: &Lane) -> Result<Option<usize>, Refusal> {
+fn dimensions(wanted: Option<u64>, lane: &ServedModel) -> Result<Option<usize>, Refusal> {
     let Some(wanted) = wanted else { return Ok(None) };
     let hidden = lane.spec.hidden;
     match usize::try_from(wanted) {
@@ -250,7 +249,7 @@ fn some(argument: &str, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
 
 /// The model and version that a path names. Empty where it names none.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct PathParts {
+pub(in crate::ingest) struct PathParts {
     model: String,
     version: String,
 }

@@ -1,5 +1,5 @@
 //! Stage 1, for streams: the routes, each with its pumps. One record goes, file by file: `pump` polls it,
-//! `inside` counts it, `answers` decodes it, `scoring` has it scored through the front, `partition` keeps its
+//! `inside` counts it, `answers` decodes it, `scoring` has it scored through the service, `partition` keeps its
 //! place in the order, `respond/kafka` writes and commits it.
 
 mod client;
@@ -61,10 +61,10 @@ use still::Watched;
 use stop::Stop;
 use work::Chunks;
 
-use crate::clock::Clock;
-use crate::config::{Delivery, KafkaInput, KafkaRoute};
-use crate::front::Front;
 use crate::respond::kafka::{Progress, Trouble, Writer, clients_alive};
+use penstock_config::{Delivery, KafkaInput, KafkaRoute};
+use penstock_engine::service::InferenceService;
+use penstock_telemetry::clock::Clock;
 
 /// How long a partition, or all, may be full before they are paused.
 const STALL_MAX: Duration = Duration::from_secs(1);
@@ -103,7 +103,11 @@ pub struct Routes {
 
 impl Routes {
     /// Starts the pumps. The server is not ready before each of them reads.
-    pub fn start(front: &Arc<Front>, routes: &[KafkaRoute], runtime: &Handle) -> std::io::Result<Routes> {
+    pub fn start(
+        service: &Arc<InferenceService>,
+        routes: &[KafkaRoute],
+        runtime: &Handle,
+    ) -> std::io::Result<Routes> {
         let stop = Arc::new(Stop::default());
         let (tell, ended) = latest::channel(None);
         let tell = Arc::new(tell);
@@ -123,7 +127,7 @@ impl Routes {
                     thread,
                     progress,
                     clients_max,
-                    front: Arc::clone(front),
+                    service: Arc::clone(service),
                     runtime: runtime.clone(),
                     stop: Arc::clone(&stop),
                 };
@@ -188,7 +192,7 @@ impl Ended {
 struct Seat {
     route: Arc<KafkaRoute>,
     thread: usize,
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
     runtime: Handle,
     stop: Arc<Stop>,
     progress: Arc<Progress>,
@@ -203,7 +207,7 @@ impl Seat {
     /// Keeps a pump running until the stop. What it cannot recover from, a new one begins after: at what is
     /// committed.
     fn keep(&self) -> Result<(), Ended> {
-        let down = || Down::begin(&self.front, &self.route.name);
+        let down = || Down::begin(&self.service, &self.route.name);
         let mut unready = Some(down());
         let mut again = Again::default();
         // Only who has written under its name can have been replaced under it.
@@ -304,16 +308,16 @@ impl Seat {
             partition_bytes_max: route.partition_in_flight_bytes_max,
             stall_max: STALL_MAX,
         };
-        let clock = self.front.clock();
+        let clock = self.service.clock();
         let places = Places::new(self.series());
         let answers = Arc::new(Answers::new(Arc::clone(route)));
         let chunks_max = 2 * route.in_flight_records_max + CHUNKS_BESIDE;
         Ok(Pump {
             inside: Inside::new(bounds, self.pace(clock), route.record_bytes_max, places, clock)
                 .map_err(|e| e.to_string())?,
-            chunks: Chunks::new(self.front.limits()),
+            chunks: Chunks::new(self.service.limits()),
             scorer: Scorer::new(
-                Arc::clone(&self.front),
+                Arc::clone(&self.service),
                 Arc::clone(&answers),
                 self.runtime.clone(),
                 chunks_max,
@@ -321,8 +325,8 @@ impl Seat {
             held: Held::default(),
             // Of one transaction: as many as make one due, and those that leave at once.
             refusals: Refusals::new(route.commit_records_max + route.in_flight_records_max),
-            ready: Ready::new(Arc::clone(&self.front), &route.name),
-            metrics: self.front.metrics().kafka(&route.name),
+            ready: Ready::new(Arc::clone(&self.service), &route.name),
+            metrics: self.service.metrics().kafka(&route.name),
             behind: Behind::default(),
             cadence: Cadence::new(route.commit_interval, route.commit_interval_max),
             lag: 0,
@@ -344,8 +348,8 @@ impl Seat {
             KafkaInput::Topics(_) => None,
             KafkaInput::Pattern(_) => Some(self.route.topics_max),
         };
-        let front = Arc::clone(&self.front);
-        Box::new(move |name| front.metrics().topic(name, found_max))
+        let service = Arc::clone(&self.service);
+        Box::new(move |name| service.metrics().topic(name, found_max))
     }
 
     fn pace(&self, clock: Clock) -> ReadAhead {

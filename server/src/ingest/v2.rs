@@ -1,4 +1,4 @@
-//! The v2 protocol's side of a request, wire left out: tensors and parameters become a [`Call`].
+//! The v2 protocol's side of a request, wire left out: tensors and parameters become a [`InferenceRequest`].
 
 mod parameters;
 
@@ -6,12 +6,12 @@ use bytes::{Buf, Bytes};
 use penstock_core::{Nanos, Rejection};
 use penstock_models::ModelSpec;
 
-use crate::config::Limits;
-use crate::front::Call;
-use crate::lane::Room;
-use crate::metrics::Source;
-use crate::respond::rows::Shape;
 use crate::respond::v2::{Asked, Output, TEXT};
+use penstock_engine::rows::Shape;
+use penstock_engine::served_model::WhenFull;
+use penstock_engine::service::InferenceRequest;
+use penstock_engine::settings::Limits;
+use penstock_telemetry::metrics::Source;
 
 pub use parameters::Value;
 use parameters::Wishes;
@@ -79,8 +79,8 @@ pub struct Origin {
     /// The wire.
     pub source: Source,
     /// What happens where the queue is full.
-    pub room: Room,
-    /// On the front's clock.
+    pub room: WhenFull,
+    /// On the service's clock.
     pub received: Nanos,
 }
 
@@ -90,7 +90,7 @@ pub fn read(
     spec: &ModelSpec,
     limits: &Limits,
     origin: Origin,
-) -> Result<(Call, Asked), Rejection> {
+) -> Result<(InferenceRequest, Asked), Rejection> {
     let InferRequest {
         model,
         version,
@@ -115,7 +115,7 @@ pub fn read(
         room,
         received,
     } = origin;
-    let call = Call {
+    let call = InferenceRequest {
         model,
         version,
         texts,

@@ -9,19 +9,19 @@ use penstock_proto::inference::model_infer_response::InferOutputTensor;
 use penstock_proto::inference::{InferParameter, ModelInferResponse};
 use penstock_proto::text::{self, Classification, Embedding, Error, Timings, result};
 
-use super::rows::{self, Shape};
 use super::v2::{self, Asked};
-use crate::front::Scored;
-use crate::lane::Lane;
 use crate::status;
+use penstock_engine::rows::{self, Shape};
+use penstock_engine::served_model::ServedModel;
+use penstock_engine::service::InferenceResponse;
 
 /// Tells a client that waits for decoupled responses that a request has no more of them.
 const FINAL: &str = "triton_final_response";
 
 /// The answer to a v2 request; its first rejected row rejects it whole.
-pub fn infer_response(asked: &Asked, scored: &Scored) -> Result<ModelInferResponse, Rejection> {
+pub fn infer_response(asked: &Asked, scored: &InferenceResponse) -> Result<ModelInferResponse, Rejection> {
     let replies = scored.all().map_err(Clone::clone)?;
-    let Lane {
+    let ServedModel {
         name, version, spec, ..
     } = scored.lane.as_ref();
     let tensors = v2::tensors(asked, spec, &replies)?;
@@ -61,7 +61,7 @@ pub struct Wish {
 }
 
 /// The model that gave the results.
-pub fn model(lane: &Lane) -> text::Model {
+pub fn model(lane: &ServedModel) -> text::Model {
     text::Model {
         name: lane.name.clone(),
         version: lane.version.clone(),
@@ -70,7 +70,7 @@ pub fn model(lane: &Lane) -> text::Model {
 }
 
 /// One result per id, from the rows of one call. The rows' vectors move into the results.
-pub fn results(ids: Vec<String>, scored: &mut Scored, wish: Wish) -> Vec<text::Result> {
+pub fn results(ids: Vec<String>, scored: &mut InferenceResponse, wish: Wish) -> Vec<text::Result> {
     let timings = wish.timings.then(|| timings(&scored.stages));
     let spec = &scored.lane.spec;
     ids.into_iter()
@@ -159,7 +159,7 @@ mod tests {
     use penstock_proto::text::Code;
 
     use super::*;
-    use crate::respond::rows::tests::spec;
+    use penstock_models::testing::spec;
 
     const WISH: Wish = Wish {
         shape: Shape {

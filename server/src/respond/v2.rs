@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use penstock_core::{Rejection, Reply};
 use penstock_models::{ModelSpec, Task};
 
-use super::rows::{self, Shape};
+use penstock_engine::rows::{self, Shape};
 
 /// What the server calls itself.
 pub const SERVER_NAME: &str = "penstock";
@@ -218,7 +218,7 @@ fn tensor<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::respond::rows::tests::spec;
+    use penstock_models::testing::spec;
 
     fn asked(outputs: &[(&str, Output)]) -> Asked {
         Asked {

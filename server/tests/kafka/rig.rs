@@ -8,11 +8,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use penstock::app::Engine;
-use penstock::config::{self, DeviceChoice, Settings};
-use penstock::device;
 use penstock::ingest::kafka::Routes;
-use penstock::lane::Wrap;
+use penstock_config::{self as config, Settings};
 use penstock_core::{PackedTokens, Reply};
+use penstock_engine::placement;
+use penstock_engine::placement::choice::DeviceChoice;
+use penstock_engine::served_model::Wrap;
 use penstock_models::{KernelError, Model, ModelError};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -88,14 +89,14 @@ impl Rig {
         std::fs::write(&file, configuration(&cluster.bootstrap_servers(), settings)).expect("written");
         let config = config::load(Some(&file), Settings::default()).expect("a valid configuration");
         let placement =
-            device::place(&DeviceChoice::Cpu, config.dtype, penstock_models::probe).expect("a cpu");
+            placement::place(&DeviceChoice::Cpu, config.dtype, penstock_models::probe).expect("a cpu");
         let engine = match wrap {
             Some(wrap) => Engine::start_with(&config, &placement, wrap).await,
             None => Engine::start(&config, &placement).await,
         };
         let engine = engine.expect("models that load");
         let runtime = tokio::runtime::Handle::current();
-        let routes = Routes::start(engine.front(), &config.kafka, &runtime).expect("pumps");
+        let routes = Routes::start(engine.service(), &config.kafka, &runtime).expect("pumps");
         let client = || {
             let mut client = ClientConfig::new();
             client.set("bootstrap.servers", cluster.bootstrap_servers());
@@ -171,7 +172,7 @@ impl Rig {
 
     /// What the metrics say of this series; 0 where they do not have it.
     pub fn value(&self, series: &str) -> f64 {
-        let page = self.engine.front().metrics().render();
+        let page = self.engine.service().metrics().render();
         let found = page.lines().find_map(|line| line.strip_prefix(series));
         found.map_or(0.0, |value| value.trim().parse().expect("a number"))
     }

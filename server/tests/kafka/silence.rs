@@ -18,14 +18,14 @@ async fn a_coordinator_that_is_never_found_costs_the_clients_and_not_the_stream(
     let rig = Rig::start(SHORT, None).await;
     rig.send(&[text(b"before")]);
     rig.receive(1);
-    rig.until("ready", |rig| rig.engine.front().is_ready()).await;
+    rig.until("ready", |rig| rig.engine.service().is_ready()).await;
     rig.cluster
         .request_errors(Api::TxnOffsetCommit, &[Code::RD_KAFKA_RESP_ERR_NOT_COORDINATOR]);
     rig.cluster.request_errors(Api::FindCoordinator, &UNANSWERED);
     rig.send(&[text(b"after")]);
     // The mock undoes no transaction: what the clients of before had written is there as well.
     rig.receive(2);
-    rig.until("ready again", |rig| rig.engine.front().is_ready())
+    rig.until("ready again", |rig| rig.engine.service().is_ready())
         .await;
     rig.close().await;
 }
@@ -39,12 +39,13 @@ async fn a_commit_of_offsets_that_never_returns_costs_the_clients_and_not_the_st
     let settings = "delivery = \"at-least-once\"\ncommit_interval = \"3s\"\nclient = { \"session.timeout.ms\" = \
                     \"6000\", \"socket.timeout.ms\" = \"300000\" }\n";
     let rig = Rig::start(settings, None).await;
-    rig.until("ready", |rig| rig.engine.front().is_ready()).await;
+    rig.until("ready", |rig| rig.engine.service().is_ready()).await;
     rig.send(&[text(b"before")]);
     rig.receive(1);
     let silent = |delay| rig.cluster.broker_round_trip_time(1, delay).expect("a broker");
     silent(NEVER);
-    rig.until("given up", |rig| !rig.engine.front().is_ready()).await;
+    rig.until("given up", |rig| !rig.engine.service().is_ready())
+        .await;
     // Whoever else has asked meanwhile need not wait either.
     silent(Duration::ZERO);
     rig.cluster.broker_down(1).expect("a broker");
@@ -52,7 +53,7 @@ async fn a_commit_of_offsets_that_never_returns_costs_the_clients_and_not_the_st
     rig.send(&[text(b"after")]);
     // The mock has heard the commit, and only its answer is late: nothing is sent again.
     rig.receive(1);
-    rig.until("ready again", |rig| rig.engine.front().is_ready())
+    rig.until("ready again", |rig| rig.engine.service().is_ready())
         .await;
     rig.close().await;
 }

@@ -6,10 +6,10 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::records::{Record, Window};
-use crate::front::{Call, Front};
-use crate::lane::Room;
-use crate::metrics::Source;
-use crate::respond::rows::{Shape, classified, embedded};
+use penstock_engine::rows::{Shape, classified, embedded};
+use penstock_engine::served_model::WhenFull;
+use penstock_engine::service::{InferenceRequest, InferenceService};
+use penstock_telemetry::metrics::Source;
 
 /// The output of one window.
 pub(super) struct Lines {
@@ -62,7 +62,7 @@ impl Serialize for Probabilities<'_> {
 }
 
 /// Scores the records that have a text, and writes a line for each record.
-pub(super) async fn score(front: &Front, model: &str, window: Window) -> Lines {
+pub(super) async fn score(service: &InferenceService, model: &str, window: Window) -> Lines {
     let Window { mut records, read } = window;
     let texts: Vec<String> = records
         .iter_mut()
@@ -80,7 +80,7 @@ pub(super) async fn score(front: &Front, model: &str, window: Window) -> Lines {
         }
         return lines;
     }
-    let call = Call {
+    let call = InferenceRequest {
         model: model.to_owned(),
         version: String::new(),
         texts,
@@ -88,10 +88,10 @@ pub(super) async fn score(front: &Front, model: &str, window: Window) -> Lines {
         source: Source::File,
         timeout: None,
         truncate: true,
-        room: Room::Wait,
-        received: front.clock().now(),
+        room: WhenFull::Block,
+        received: service.clock().now(),
     };
-    match front.score(call).await {
+    match service.score(call).await {
         Ok(scored) => {
             let mut rows = scored.rows.iter();
             for record in &records {

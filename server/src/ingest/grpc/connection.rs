@@ -18,8 +18,8 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use super::inbound::Receiver;
-use crate::config::Limits;
 use crate::ingest::accept::Doorway;
+use penstock_engine::settings::Limits;
 
 /// How much a client may send ahead of what is read: of one call, and of all calls of a connection. A
 /// megabyte keeps a fast network busy over a millisecond's round trip.

@@ -15,8 +15,8 @@ use futures_util::Stream;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use tonic::Status;
 
-use crate::backlog::Backlog;
-use crate::front::Front;
+use penstock_engine::backlog::Backlog;
+use penstock_engine::service::InferenceService;
 
 /// The order in which requests are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,14 +119,14 @@ pub struct Exchange<In, D: Dialogue> {
 
 impl<In, D: Dialogue> Exchange<In, D> {
     /// Answers what comes from `inbound`.
-    pub fn new(front: &Arc<Front>, inbound: In, dialogue: D) -> Exchange<In, D> {
-        let drained = Arc::clone(front);
+    pub fn new(service: &Arc<InferenceService>, inbound: In, dialogue: D) -> Exchange<In, D> {
+        let drained = Arc::clone(service);
         let draining = Box::pin(async move { drained.draining().await });
-        let backlog = Arc::clone(front.backlog());
+        let backlog = Arc::clone(service.backlog());
         Exchange::bounded(
             dialogue,
             inbound,
-            front.limits().stream_in_flight_max,
+            service.limits().stream_in_flight_max,
             backlog,
             draining,
         )

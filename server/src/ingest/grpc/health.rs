@@ -12,7 +12,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::front::Front;
+use penstock_engine::service::InferenceService;
 
 /// The names that have a health.
 const NAMES: [&str; 3] = ["", INFERENCE, TEXT];
@@ -20,15 +20,15 @@ const NAMES: [&str; 3] = ["", INFERENCE, TEXT];
 /// How late a watcher may learn that a model came or went. A shutdown is told at once.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Answers from what the front says at that moment, so that it cannot lag behind.
+/// Answers from what the service says at that moment, so that it cannot lag behind.
 pub struct Readiness {
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
 }
 
 impl Readiness {
-    /// The health of what is behind `front`.
-    pub fn new(front: Arc<Front>) -> Readiness {
-        Readiness { front }
+    /// The health of what is behind `service`.
+    pub fn new(service: Arc<InferenceService>) -> Readiness {
+        Readiness { service }
     }
 }
 
@@ -42,8 +42,8 @@ fn known(service: &str) -> Result<(), Status> {
     )))
 }
 
-fn serving(front: &Front) -> ServingStatus {
-    if front.is_ready() {
+fn serving(service: &InferenceService) -> ServingStatus {
+    if service.is_ready() {
         ServingStatus::Serving
     } else {
         ServingStatus::NotServing
@@ -63,7 +63,7 @@ impl Health for Readiness {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         known(&request.get_ref().service)?;
-        Ok(Response::new(answer(serving(&self.front))))
+        Ok(Response::new(answer(serving(&self.service))))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -74,7 +74,7 @@ impl Health for Readiness {
     ) -> Result<Response<Self::WatchStream>, Status> {
         known(&request.get_ref().service)?;
         let told = Told {
-            front: Arc::clone(&self.front),
+            service: Arc::clone(&self.service),
             last: None,
             draining: false,
         };
@@ -84,7 +84,7 @@ impl Health for Readiness {
 
 /// What a watcher was told last.
 struct Told {
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
     last: Option<ServingStatus>,
     draining: bool,
 }
@@ -92,7 +92,7 @@ struct Told {
 impl Told {
     async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Told)> {
         loop {
-            let now = serving(&self.front);
+            let now = serving(&self.service);
             if self.last != Some(now) {
                 self.last = Some(now);
                 return Some((Ok(answer(now)), self));
@@ -102,7 +102,7 @@ impl Told {
                 return None;
             }
             tokio::select! {
-                () = self.front.draining() => self.draining = true,
+                () = self.service.draining() => self.draining = true,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }

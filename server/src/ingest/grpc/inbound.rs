@@ -17,8 +17,8 @@ use tonic::codegen::http::{Extensions, HeaderMap};
 
 use super::messages::{Bounds, Message, Messages};
 use super::receive::{Arriving, Share};
-use crate::config::Limits;
 use crate::ingest::inflate::Encoding;
+use penstock_engine::settings::Limits;
 
 const ENCODING: &str = "grpc-encoding";
 

@@ -24,37 +24,37 @@ use tonic::{Request, Response, Status, Streaming};
 use super::exchange::{Dialogue, Exchange, Order, Piece, Size};
 use super::inbound::Requests;
 use super::{deadline, models, refused, wire};
-use crate::front::{Call, Front};
 use crate::ingest::v2::{self, Origin};
-use crate::lane::Room;
-use crate::metrics::Source;
 use crate::respond::grpc::infer_response;
 use crate::respond::v2::{Asked, EXTENSIONS, SERVER_NAME};
 use crate::status::to_status;
+use penstock_engine::served_model::WhenFull;
+use penstock_engine::service::{InferenceRequest, InferenceService};
+use penstock_telemetry::metrics::Source;
 
 /// The service.
 pub struct KServe {
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
 }
 
 impl KServe {
-    /// The service in front of `front`.
-    pub fn new(front: Arc<Front>) -> KServe {
-        KServe { front }
+    /// The service in service of `service`.
+    pub fn new(service: Arc<InferenceService>) -> KServe {
+        KServe { service }
     }
 }
 
 /// Checks a request; what is refused is counted here, what is not is counted at the door.
 fn prepare(
-    front: &Front,
+    service: &InferenceService,
     message: ModelInferRequest,
     origin: Origin,
     timeout: Option<Duration>,
-) -> Result<(Call, Asked), Rejection> {
+) -> Result<(InferenceRequest, Asked), Rejection> {
     let mut lane = None;
     let prepared = wire::request(message).and_then(|request| {
-        let lane = lane.insert(front.repository().find(&request.model, &request.version)?);
-        v2::read(request, &lane.spec, front.limits(), origin)
+        let lane = lane.insert(service.repository().find(&request.model, &request.version)?);
+        v2::read(request, &lane.spec, service.limits(), origin)
     });
     match prepared {
         Ok((mut call, asked)) => {
@@ -62,21 +62,25 @@ fn prepare(
             Ok((call, asked))
         }
         Err(rejection) => {
-            let took = front.clock().now().since(origin.received);
-            refused(front, lane.as_deref(), took, &rejection);
+            let took = service.clock().now().since(origin.received);
+            refused(service, lane.as_deref(), took, &rejection);
             Err(rejection)
         }
     }
 }
 
-async fn infer(front: &Front, call: Call, asked: &Asked) -> Result<ModelInferResponse, Rejection> {
-    let scored = front.score(call).await?;
+async fn infer(
+    service: &InferenceService,
+    call: InferenceRequest,
+    asked: &Asked,
+) -> Result<ModelInferResponse, Rejection> {
+    let scored = service.score(call).await?;
     infer_response(asked, &scored)
 }
 
 /// A stream of v2 requests, answered in their order, as Triton does for models like these.
 pub struct InferDialogue {
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
     /// Of the whole stream.
     deadline: Option<Nanos>,
 }
@@ -91,20 +95,20 @@ impl Dialogue for InferDialogue {
         request: ModelInferRequest,
         pieces: &mut VecDeque<Piece<Self::Done>>,
     ) -> Result<(), Status> {
-        let received = self.front.clock().now();
+        let received = self.service.clock().now();
         let id = request.id.clone();
         let timeout = self.deadline.map(|deadline| deadline.since(received));
         let origin = Origin {
             source: Source::Grpc,
-            room: Room::Wait,
+            room: WhenFull::Block,
             received,
         };
-        match prepare(&self.front, request, origin, timeout) {
+        match prepare(&self.service, request, origin, timeout) {
             Ok((call, asked)) => {
-                let front = Arc::clone(&self.front);
-                let (size, backlog) = (Size::of(&call.texts), self.front.backlog());
+                let service = Arc::clone(&self.service);
+                let (size, backlog) = (Size::of(&call.texts), self.service.backlog());
                 pieces.push_back(Piece::new(size, backlog, async move {
-                    match infer(&front, call, &asked).await {
+                    match infer(&service, call, &asked).await {
                         Ok(response) => answered(response),
                         Err(rejection) => failed(id, &rejection),
                     }
@@ -113,7 +117,7 @@ impl Dialogue for InferDialogue {
             Err(rejection) => {
                 let size = Size { texts: 1, bytes: 0 };
                 let refused = async move { failed(id, &rejection) };
-                pieces.push_back(Piece::new(size, self.front.backlog(), refused));
+                pieces.push_back(Piece::new(size, self.service.backlog(), refused));
             }
         }
         Ok(())
@@ -169,13 +173,13 @@ impl GrpcInferenceService for KServe {
     ) -> Result<Response<ModelInferResponse>, Status> {
         let origin = Origin {
             source: Source::Grpc,
-            room: Room::Refuse,
-            received: self.front.clock().now(),
+            room: WhenFull::Reject,
+            received: self.service.clock().now(),
         };
         let timeout = deadline::timeout(request.metadata());
-        let (call, asked) = prepare(&self.front, request.into_inner(), origin, timeout)
+        let (call, asked) = prepare(&self.service, request.into_inner(), origin, timeout)
             .map_err(|rejection| to_status(&rejection))?;
-        respond(infer(&self.front, call, &asked).await)
+        respond(infer(&self.service, call, &asked).await)
     }
 
     async fn model_stream_infer(
@@ -184,12 +188,12 @@ impl GrpcInferenceService for KServe {
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let requests = Requests::of(request.extensions_mut())?;
         let timeout = deadline::timeout(request.metadata());
-        let deadline = timeout.map(|timeout| self.front.clock().now() + timeout);
+        let deadline = timeout.map(|timeout| self.service.clock().now() + timeout);
         let dialogue = InferDialogue {
-            front: Arc::clone(&self.front),
+            service: Arc::clone(&self.service),
             deadline,
         };
-        Ok(Response::new(Exchange::new(&self.front, requests, dialogue)))
+        Ok(Response::new(Exchange::new(&self.service, requests, dialogue)))
     }
 
     async fn server_live(
@@ -197,7 +201,7 @@ impl GrpcInferenceService for KServe {
         _: Request<ServerLiveRequest>,
     ) -> Result<Response<ServerLiveResponse>, Status> {
         Ok(Response::new(ServerLiveResponse {
-            live: self.front.is_live(),
+            live: self.service.is_live(),
         }))
     }
 
@@ -206,7 +210,7 @@ impl GrpcInferenceService for KServe {
         _: Request<ServerReadyRequest>,
     ) -> Result<Response<ServerReadyResponse>, Status> {
         Ok(Response::new(ServerReadyResponse {
-            ready: self.front.is_ready(),
+            ready: self.service.is_ready(),
         }))
     }
 
@@ -217,7 +221,7 @@ impl GrpcInferenceService for KServe {
         let ModelReadyRequest { name, version } = request.into_inner();
         // An unknown model is not ready, as with Triton: an error would make a client's poll fail.
         Ok(Response::new(ModelReadyResponse {
-            ready: self.front.repository().find(&name, &version).is_ok(),
+            ready: self.service.repository().find(&name, &version).is_ok(),
         }))
     }
 
@@ -237,7 +241,7 @@ impl GrpcInferenceService for KServe {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
-        respond(models::metadata(self.front.repository(), &name, &version))
+        respond(models::metadata(self.service.repository(), &name, &version))
     }
 
     async fn model_config(
@@ -245,7 +249,7 @@ impl GrpcInferenceService for KServe {
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
         let ModelConfigRequest { name, version } = request.into_inner();
-        respond(models::config(self.front.repository(), &name, &version))
+        respond(models::config(self.service.repository(), &name, &version))
     }
 
     async fn model_statistics(
@@ -253,28 +257,28 @@ impl GrpcInferenceService for KServe {
         request: Request<ModelStatisticsRequest>,
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
         let ModelStatisticsRequest { name, version } = request.into_inner();
-        respond(models::statistics(self.front.repository(), &name, &version))
+        respond(models::statistics(self.service.repository(), &name, &version))
     }
 
     async fn repository_index(
         &self,
         request: Request<RepositoryIndexRequest>,
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
-        respond(models::index(self.front.repository(), &request.into_inner()))
+        respond(models::index(self.service.repository(), &request.into_inner()))
     }
 
     async fn repository_model_load(
         &self,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
-        respond(models::load(self.front.repository(), request.into_inner()).await)
+        respond(models::load(self.service.repository(), request.into_inner()).await)
     }
 
     async fn repository_model_unload(
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
-        respond(models::unload(self.front.repository(), request.into_inner()).await)
+        respond(models::unload(self.service.repository(), request.into_inner()).await)
     }
 
     async fn system_shared_memory_status(

@@ -16,10 +16,10 @@ use penstock_proto::inference::{
     StatisticDuration,
 };
 
-use crate::lane::Lane;
-use crate::metrics::{Statistics, Tally};
-use crate::repository::{ModelState, Repository};
 use crate::respond::v2::{Output, SERVER_NAME, TEXT};
+use penstock_engine::repository::{ModelState, Repository};
+use penstock_engine::served_model::ServedModel;
+use penstock_telemetry::metrics::{Statistics, Tally};
 
 /// The tensors of a model.
 pub fn metadata(
@@ -85,7 +85,7 @@ pub fn config(repository: &Repository, name: &str, version: &str) -> Result<Mode
     Ok(ModelConfigResponse { config: Some(config) })
 }
 
-fn parameters(lane: &Lane) -> HashMap<String, ModelParameter> {
+fn parameters(lane: &ServedModel) -> HashMap<String, ModelParameter> {
     let ModelSpec {
         family,
         task,
@@ -130,7 +130,7 @@ pub fn statistics(
     })
 }
 
-fn serving(repository: &Repository) -> Vec<Arc<Lane>> {
+fn serving(repository: &Repository) -> Vec<Arc<ServedModel>> {
     let index = repository
         .index()
         .into_iter()
@@ -141,7 +141,7 @@ fn serving(repository: &Repository) -> Vec<Arc<Lane>> {
         .collect()
 }
 
-fn model_statistics(lane: &Lane) -> ModelStatistics {
+fn model_statistics(lane: &ServedModel) -> ModelStatistics {
     let Statistics {
         inference_count,
         execution_count,

@@ -16,22 +16,22 @@ use tonic::{Request, Response, Status, Streaming};
 use super::exchange::{Dialogue, Exchange, Order, Piece, Size};
 use super::inbound::Requests;
 use super::{deadline, refused};
-use crate::front::{Call, Front};
-use crate::lane::{Lane, Room};
-use crate::metrics::Source;
 use crate::respond::grpc::{Wish, model, refused as refused_results, results};
-use crate::respond::rows::Shape;
 use crate::status::to_status;
+use penstock_engine::rows::Shape;
+use penstock_engine::served_model::{ServedModel, WhenFull};
+use penstock_engine::service::{InferenceRequest, InferenceService};
+use penstock_telemetry::metrics::Source;
 
 /// The service.
 pub struct Text {
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
 }
 
 impl Text {
-    /// The service in front of `front`.
-    pub fn new(front: Arc<Front>) -> Text {
-        Text { front }
+    /// The service in service of `service`.
+    pub fn new(service: Arc<InferenceService>) -> Text {
+        Text { service }
     }
 }
 
@@ -48,8 +48,14 @@ struct Plan {
 }
 
 impl Plan {
-    fn call(&self, texts: Vec<String>, room: Room, received: Nanos, timeout: Option<Duration>) -> Call {
-        Call {
+    fn call(
+        &self,
+        texts: Vec<String>,
+        room: WhenFull,
+        received: Nanos,
+        timeout: Option<Duration>,
+    ) -> InferenceRequest {
+        InferenceRequest {
             model: self.model.clone(),
             version: self.version.clone(),
             texts,
@@ -65,22 +71,22 @@ impl Plan {
 
 /// Finds the model and checks the options against it; what is refused is counted.
 fn plan(
-    front: &Front,
+    service: &InferenceService,
     options: Option<ScoreOptions>,
     received: Nanos,
-) -> Result<(Plan, Arc<Lane>), Rejection> {
+) -> Result<(Plan, Arc<ServedModel>), Rejection> {
     let mut found = None;
     let planned = options.ok_or_else(missing_options).and_then(|options| {
-        let lane = found.insert(front.repository().find(&options.model, &options.version)?);
+        let lane = found.insert(service.repository().find(&options.model, &options.version)?);
         check(options, &lane.spec)
     });
     match (planned, found) {
         (Ok(plan), Some(lane)) => Ok((plan, lane)),
         (Err(rejection), lane) => {
             refused(
-                front,
+                service,
                 lane.as_deref(),
-                front.clock().now().since(received),
+                service.clock().now().since(received),
                 &rejection,
             );
             Err(rejection)
@@ -154,7 +160,7 @@ fn apart(texts: impl IntoIterator<Item = text::Text>) -> (Vec<String>, Vec<Strin
 
 /// A `Score` stream.
 pub struct ScoreDialogue {
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
     /// From the first request's options.
     plan: Option<Plan>,
     /// Of the whole stream.
@@ -177,9 +183,9 @@ impl Dialogue for ScoreDialogue {
     type Done = Done;
 
     fn begin(&mut self, request: ScoreRequest, pieces: &mut VecDeque<Piece<Done>>) -> Result<(), Status> {
-        let received = self.front.clock().now();
+        let received = self.service.clock().now();
         let ScoreRequest { options, texts } = request;
-        let limits = self.front.limits();
+        let limits = self.service.limits();
         if texts.len() > limits.max_request_texts {
             return Err(Status::invalid_argument(format!(
                 "the request holds {} texts, more than max_request_texts = {}; send several requests",
@@ -198,17 +204,15 @@ impl Dialogue for ScoreDialogue {
             }
             (none, options) => {
                 let (plan, lane) =
-                    plan(&self.front, options, received).map_err(|rejection| to_status(&rejection))?;
+                    plan(&self.service, options, received).map_err(|rejection| to_status(&rejection))?;
                 // Tells the client at once that the stream is accepted, and who answers.
                 let hello = Done {
                     who: Some(model(&lane)),
                     results: Vec::new(),
                 };
-                pieces.push_back(Piece::new(
-                    Size::default(),
-                    self.front.backlog(),
-                    async move { hello },
-                ));
+                pieces.push_back(Piece::new(Size::default(), self.service.backlog(), async move {
+                    hello
+                }));
                 none.insert(plan)
             }
         };
@@ -216,10 +220,10 @@ impl Dialogue for ScoreDialogue {
         let mut texts = texts.into_iter();
         while texts.len() > 0 {
             let (ids, now) = apart(texts.by_ref().take(share));
-            let (front, wish, size) = (Arc::clone(&self.front), plan.wish, Size::of(&now));
-            let call = plan.call(now, Room::Wait, received, timeout);
-            pieces.push_back(Piece::new(size, self.front.backlog(), async move {
-                match front.score(call).await {
+            let (service, wish, size) = (Arc::clone(&self.service), plan.wish, Size::of(&now));
+            let call = plan.call(now, WhenFull::Block, received, timeout);
+            pieces.push_back(Piece::new(size, self.service.backlog(), async move {
+                match service.score(call).await {
                     Ok(mut scored) => {
                         let results = results(ids, &mut scored, wish);
                         Done {
@@ -260,29 +264,29 @@ impl TextService for Text {
     ) -> Result<Response<Self::ScoreStream>, Status> {
         let requests = Requests::of(request.extensions_mut())?;
         let timeout = deadline::timeout(request.metadata());
-        let deadline = timeout.map(|timeout| self.front.clock().now() + timeout);
+        let deadline = timeout.map(|timeout| self.service.clock().now() + timeout);
         let dialogue = ScoreDialogue {
-            front: Arc::clone(&self.front),
+            service: Arc::clone(&self.service),
             plan: None,
             deadline,
             told: None,
         };
-        Ok(Response::new(Exchange::new(&self.front, requests, dialogue)))
+        Ok(Response::new(Exchange::new(&self.service, requests, dialogue)))
     }
 
     async fn score_batch(
         &self,
         request: Request<ScoreBatchRequest>,
     ) -> Result<Response<ScoreBatchResponse>, Status> {
-        let received = self.front.clock().now();
+        let received = self.service.clock().now();
         let timeout = deadline::timeout(request.metadata());
         let ScoreBatchRequest { options, texts } = request.into_inner();
         let scored = async {
-            let (plan, _) = plan(&self.front, options, received)?;
+            let (plan, _) = plan(&self.service, options, received)?;
             let (ids, texts) = apart(texts);
             let mut scored = self
-                .front
-                .score(plan.call(texts, Room::Refuse, received, timeout))
+                .service
+                .score(plan.call(texts, WhenFull::Reject, received, timeout))
                 .await?;
             let results = results(ids, &mut scored, plan.wish);
             Ok(ScoreBatchResponse {

@@ -13,13 +13,13 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use super::measure;
 use super::texts::{ELEMENTS_MAX, aside, not_json, too_many};
 use super::{Http, PathParts};
-use crate::front::Call;
 use crate::ingest::v2::{self, Data, InferRequest, Origin, Value, Wanted};
-use crate::lane::Room;
-use crate::metrics::Source;
 use crate::respond::http::v2::{self as answer, Binary, HEADER_LENGTH};
 use crate::respond::http::{Dialect, Refusal};
 use crate::respond::v2::Asked;
+use penstock_engine::served_model::WhenFull;
+use penstock_engine::service::InferenceRequest;
+use penstock_telemetry::metrics::Source;
 
 /// Where a tensor's bytes stand in the body, and how many they are.
 const BINARY_SIZE: &str = "binary_data_size";
@@ -67,29 +67,29 @@ async fn inferred(
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
-    let received = http.front.clock().now();
+    let received = http.service.clock().now();
     let origin = Origin {
         source: Source::Http,
-        room: Room::Refuse,
+        room: WhenFull::Reject,
         received,
     };
     let mut lane = None;
     let preparing = async {
-        let lane = lane.insert(http.front.repository().find(&model, &version)?);
+        let lane = lane.insert(http.service.repository().find(&model, &version)?);
         let json_length = json_length(headers)?;
-        let (lane, front) = (Arc::clone(lane), Arc::clone(&http.front));
+        let (lane, service) = (Arc::clone(lane), Arc::clone(&http.service));
         let whole = read?;
         let (large, allowance, whole) = (whole.as_ref().len(), whole.allowance, Bytes::from_owner(whole));
         aside(large, move || {
             let (request, binary) = decode(whole, json_length, allowance, (model, version))?;
-            let (call, asked) = v2::read(request, &lane.spec, front.limits(), origin)?;
+            let (call, asked) = v2::read(request, &lane.spec, service.limits(), origin)?;
             Ok((call, asked, binary))
         })
         .await
     };
-    let prepared: Result<(Call, Asked, Binary), Refusal> = preparing.await;
+    let prepared: Result<(InferenceRequest, Asked, Binary), Refusal> = preparing.await;
     let (call, asked, binary) = http.counted(lane.as_deref(), received, prepared)?;
-    let scored = http.front.score(call).await?;
+    let scored = http.service.score(call).await?;
     answer::infer(&asked, &binary, &scored).await
 }
 

@@ -13,7 +13,7 @@ use super::texts::{Texts, parse};
 use super::{Http, PathParts, dimensions, some};
 use crate::respond::http::openai::{self as answer, Encoding};
 use crate::respond::http::{Dialect, Refusal, json};
-use crate::respond::rows::Shape;
+use penstock_engine::rows::Shape;
 
 /// The body of `POST /v1/embeddings`. An argument that OpenAI does not know either is refused, as there.
 #[derive(Debug, Deserialize)]
@@ -37,7 +37,7 @@ pub async fn embeddings(State(http): State<Arc<Http>>, headers: HeaderMap, body:
 
 async fn embed(http: &Http, headers: &HeaderMap, body: Body) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
-    let received = http.front.clock().now();
+    let received = http.service.clock().now();
     let mut lane = None;
     let preparing = async {
         let request: Request = parse(read?).await?;
@@ -53,7 +53,7 @@ async fn embed(http: &Http, headers: &HeaderMap, body: Body) -> Result<Response<
     };
     let prepared = preparing.await;
     let (call, shape, encoding) = http.counted(lane.as_deref(), received, prepared)?;
-    let scored = http.front.score(call).await?;
+    let scored = http.service.score(call).await?;
     answer::embeddings(&scored, shape, encoding).await
 }
 
@@ -63,7 +63,7 @@ pub async fn models(State(http): State<Arc<Http>>) -> Response<Body> {
 }
 
 pub async fn model(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
-    match http.front.repository().find(&parts.model, "") {
+    match http.service.repository().find(&parts.model, "") {
         Ok(lane) => json(StatusCode::OK, &http.model_card(&lane.name)),
         Err(rejection) => Dialect::OpenAi.refuse(&rejection.into()),
     }

@@ -16,7 +16,7 @@ use super::texts::{Predicted, Texts, parse};
 use super::{Http, dimensions, some};
 use crate::respond::http::tei as answer;
 use crate::respond::http::{Dialect, Refusal, bare, json};
-use crate::respond::rows::Shape;
+use penstock_engine::rows::Shape;
 
 /// The body of `/embed`. What text-embeddings-inference ignores is ignored here too.
 #[derive(Debug, Deserialize)]
@@ -57,7 +57,7 @@ async fn embedded(
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
-    let received = http.front.clock().now();
+    let received = http.service.clock().now();
     let mut lane = None;
     let preparing = async {
         let request: Embed = parse(read?).await?;
@@ -86,7 +86,7 @@ async fn embedded(
     let prepared = preparing.await;
     let (call, shape) = http.counted(lane.as_deref(), received, prepared)?;
     let characters = characters(&call.texts);
-    let scored = http.front.score(call).await?;
+    let scored = http.service.score(call).await?;
     answer::embeddings(&scored, shape, characters).await
 }
 
@@ -109,7 +109,7 @@ async fn predicted(
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
-    let received = http.front.clock().now();
+    let received = http.service.clock().now();
     let mut lane = None;
     let preparing = async {
         let request: Predict = parse(read?).await?;
@@ -124,7 +124,7 @@ async fn predicted(
     let prepared = preparing.await;
     let (call, single, raw) = http.counted(lane.as_deref(), received, prepared)?;
     let characters = characters(&call.texts);
-    let scored = http.front.score(call).await?;
+    let scored = http.service.score(call).await?;
     answer::predictions(&scored, single, raw, characters).await
 }
 
@@ -149,17 +149,17 @@ pub async fn unfitting(
 
 pub async fn info(State(http): State<Arc<Http>>, uri: Uri) -> Response<Body> {
     let lane = named(&uri).and_then(|name| match name {
-        Some(name) => Ok(http.front.repository().find(&name, "")?),
+        Some(name) => Ok(http.service.repository().find(&name, "")?),
         None => http.first(),
     });
     match lane {
-        Ok(lane) => json(StatusCode::OK, &answer::info(&lane, http.front.limits())),
+        Ok(lane) => json(StatusCode::OK, &answer::info(&lane, http.service.limits())),
         Err(refusal) => Dialect::Tei.refuse(&refusal),
     }
 }
 
 pub async fn health(State(http): State<Arc<Http>>) -> Response<Body> {
-    if http.front.is_ready() {
+    if http.service.is_ready() {
         return bare(StatusCode::OK);
     }
     let body = serde_json::json!({ "error": "not every model is ready", "error_type": "Unhealthy" });

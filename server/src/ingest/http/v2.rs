@@ -12,11 +12,11 @@ use serde_json::{Map, Value, json};
 
 use super::texts::parse;
 use super::{Http, PathParts};
-use crate::lane::Lane;
-use crate::repository::{ModelState, Repository};
 use crate::respond::http::v2 as answer;
 use crate::respond::http::{Dialect, Refusal, bare, json as json_answer};
 use crate::respond::v2::{EXTENSIONS, SERVER_NAME};
+use penstock_engine::repository::{ModelState, Repository};
+use penstock_engine::served_model::ServedModel;
 
 pub async fn server() -> Response<Body> {
     let version = env!("CARGO_PKG_VERSION");
@@ -27,7 +27,7 @@ pub async fn server() -> Response<Body> {
 }
 
 pub async fn live(State(http): State<Arc<Http>>) -> Response<Body> {
-    bare(if http.front.is_live() {
+    bare(if http.service.is_live() {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
@@ -35,7 +35,7 @@ pub async fn live(State(http): State<Arc<Http>>) -> Response<Body> {
 }
 
 pub async fn ready(State(http): State<Arc<Http>>) -> Response<Body> {
-    bare(if http.front.is_ready() {
+    bare(if http.service.is_ready() {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
@@ -43,14 +43,14 @@ pub async fn ready(State(http): State<Arc<Http>>) -> Response<Body> {
 }
 
 pub async fn model_ready(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
-    match http.front.repository().find(&parts.model, &parts.version) {
+    match http.service.repository().find(&parts.model, &parts.version) {
         Ok(_) => bare(StatusCode::OK),
         Err(rejection) => Dialect::V2.refuse(&rejection.into()),
     }
 }
 
 pub async fn metadata(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
-    let repository = http.front.repository();
+    let repository = http.service.repository();
     told(repository.find(&parts.model, &parts.version).and_then(|lane| {
         let versions = repository.versions(&parts.model)?;
         Ok(answer::metadata(&lane, &versions))
@@ -59,7 +59,7 @@ pub async fn metadata(State(http): State<Arc<Http>>, parts: PathParts) -> Respon
 
 pub async fn config(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
     told(
-        http.front
+        http.service
             .repository()
             .find(&parts.model, &parts.version)
             .map(|lane| answer::config(&lane)),
@@ -67,7 +67,7 @@ pub async fn config(State(http): State<Arc<Http>>, parts: PathParts) -> Response
 }
 
 pub async fn statistics(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
-    let repository = http.front.repository();
+    let repository = http.service.repository();
     let PathParts { model, version } = &parts;
     let lanes = if version.is_empty() {
         repository
@@ -80,14 +80,14 @@ pub async fn statistics(State(http): State<Arc<Http>>, parts: PathParts) -> Resp
 }
 
 pub async fn all_statistics(State(http): State<Arc<Http>>) -> Response<Body> {
-    let repository = http.front.repository();
+    let repository = http.service.repository();
     let versions = |name: &String| lanes(repository, name, &repository.versions(name).unwrap_or_default());
     let lanes: Vec<_> = http.names().iter().flat_map(versions).collect();
     told(Ok(answer::statistics(&lanes)))
 }
 
 /// The lanes of the versions that still serve: one that leaves in between is left out.
-fn lanes(repository: &Repository, model: &str, versions: &[String]) -> Vec<Arc<Lane>> {
+fn lanes(repository: &Repository, model: &str, versions: &[String]) -> Vec<Arc<ServedModel>> {
     versions
         .iter()
         .filter_map(|version| repository.find(model, version).ok())
@@ -119,7 +119,7 @@ pub async fn index(State(http): State<Arc<Http>>, headers: HeaderMap, body: Body
         Err(refusal) => return Dialect::V2.refuse(&refusal),
     };
     let ready = ready.unwrap_or(false);
-    let entries = http.front.repository().index().into_iter();
+    let entries = http.service.repository().index().into_iter();
     let entries = entries.filter(|entry| !ready || entry.state == ModelState::Ready);
     let entries: Vec<_> = entries.map(answer::index_entry).collect();
     json_answer(StatusCode::OK, &entries)
@@ -139,7 +139,7 @@ pub async fn load(
                 "load parameter {name:?} is not supported: a model is loaded as the server's configuration says"
             )));
         }
-        let repository = Arc::clone(http.front.repository());
+        let repository = Arc::clone(http.service.repository());
         // A client that gives up waiting must not leave a model half exchanged.
         let loading = tokio::spawn(async move { repository.load(&parts.model).await });
         Ok(loading.await.unwrap_or(Err(Rejection::Lost))?)
@@ -165,7 +165,7 @@ pub async fn unload(
                 "unknown unload parameter {name:?}; known is unload_dependents"
             )));
         }
-        Ok(http.front.repository().unload(&parts.model).await?)
+        Ok(http.service.repository().unload(&parts.model).await?)
     };
     done(unloaded.await)
 }

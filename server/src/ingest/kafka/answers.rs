@@ -9,10 +9,10 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::field;
 use super::wishes;
 use super::work::{Answer, Fate, Judged, Kept, Taken, Value, Wish};
-use crate::config::KafkaRoute;
-use crate::lane::Lane;
-use crate::metrics::DeadReason;
 use crate::respond::kafka::{self as leaving, Carried, DeadLetter, is_too_large};
+use penstock_config::KafkaRoute;
+use penstock_engine::served_model::ServedModel;
+use penstock_telemetry::metrics::DeadReason;
 
 /// How records of a route are read and answered.
 pub struct Answers {
@@ -112,7 +112,7 @@ impl Answers {
     }
 
     /// A record that was scored.
-    pub fn scored(&self, lane: &Lane, reply: &Reply, taken: Taken) -> Judged {
+    pub fn scored(&self, lane: &ServedModel, reply: &Reply, taken: Taken) -> Judged {
         match leaving::value(lane, reply) {
             Ok(value) if taken.carried_bytes + value.len() > self.written_max => {
                 let bytes = taken.carried_bytes + value.len();
@@ -122,7 +122,7 @@ impl Answers {
             Ok(value) => {
                 let mark = taken.mark;
                 let record = leaving::scored(&self.output, taken.carried, lane, value);
-                let fate = Fate::Scored;
+                let fate = Fate::InferenceResponse;
                 Judged {
                     mark,
                     answer: Answer { record, fate },

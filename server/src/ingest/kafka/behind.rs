@@ -10,7 +10,7 @@ use penstock_core::{Nanos, Throughput};
 use super::inside::Inside;
 use super::places::Source;
 use super::statistics::Statistics;
-use crate::metrics::Drain;
+use penstock_telemetry::metrics::Drain;
 
 /// The topics of one consumer.
 #[derive(Default)]

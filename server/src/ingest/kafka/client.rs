@@ -11,8 +11,8 @@ use rdkafka::error::{IsError, KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::BaseProducer;
 
 use super::events::{Change, Events, answer};
-use crate::config::{Delivery, KafkaInput, KafkaRoute};
 use crate::respond::kafka::{Deliveries, Ending, Partitions};
+use penstock_config::{Delivery, KafkaInput, KafkaRoute};
 
 /// One look at the cluster.
 const LOOK_MAX: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::metrics::DeadReason;
+use penstock_telemetry::metrics::DeadReason;
 
 /// Why there is no text, also in words.
 pub type NoText = (DeadReason, String);

@@ -42,7 +42,7 @@ pub struct Held {
 enum State {
     /// They are scored.
     #[default]
-    Scored,
+    InferenceResponse,
     /// Some are stuck, and others were scored a short while ago.
     SomeStuck,
     /// Some are stuck, and no others are scored.
@@ -110,7 +110,7 @@ impl Held {
     fn found(&self, now: Instant) -> State {
         let recent = |scored| now.saturating_duration_since(scored) < RECENT;
         if self.stuck.is_empty() {
-            State::Scored
+            State::InferenceResponse
         } else if self.scored.is_some_and(recent) {
             State::SomeStuck
         } else {
@@ -122,7 +122,7 @@ impl Held {
     pub fn forget(&mut self, route: &str) {
         self.waiting.clear();
         self.stuck.clear();
-        self.think_better(State::Scored, false, route);
+        self.think_better(State::InferenceResponse, false, route);
     }
 
     /// What was given up and read again is held again, or scored; where neither has come for a while and no chunk is
@@ -227,7 +227,7 @@ mod tests {
             assert_eq!(held.state, State::SomeStuck);
             held.back(chunk.held, true, now, "r");
         }
-        assert_eq!(held.state, State::Scored);
+        assert_eq!(held.state, State::InferenceResponse);
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
         held.hold(chunk(), &broken(), now, "r");
         let chunk = tried(&mut held);
         assert!(held.back(chunk.held, false, now, "r"));
-        assert_eq!((held.state, held.scored), (State::Scored, None));
+        assert_eq!((held.state, held.scored), (State::InferenceResponse, None));
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
         for _ in 2..STUCK_ATTEMPTS {
             let again = tried(&mut held);
             held.hold(again, &full, now, "r");
-            assert_eq!(held.state, State::Scored);
+            assert_eq!(held.state, State::InferenceResponse);
         }
         let again = tried(&mut held);
         held.hold(again, &full, now, "r");

@@ -9,7 +9,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::partition::{Leaving, Partition};
 use super::places::{Place, Places, Source};
 use super::work::{Answer, Judged, Mark, Taken};
-use crate::clock::Clock;
+use penstock_telemetry::clock::Clock;
 
 /// Records of one partition that may be open beside those in flight: what slips through while it is paused.
 const SLACK: usize = 1024;
@@ -81,7 +81,7 @@ impl Inside {
         self.places.forget(place);
     }
 
-    /// Copies what is needed of a record. `None` where it belongs to no partition of ours or was read
+    /// Replicas what is needed of a record. `None` where it belongs to no partition of ours or was read
     /// before: whoever has it reads it.
     pub fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Option<Taken>, String> {
         let Some(place) = self.places.find(message.topic(), message.partition()) else {

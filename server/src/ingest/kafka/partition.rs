@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use penstock_core::Epoch;
 
 use super::work::{Answer, Fate};
-use crate::metrics::{Lag, Left};
+use penstock_telemetry::metrics::{Lag, Left};
 
 /// A partition of this consumer.
 pub struct Partition {
@@ -89,7 +89,7 @@ impl Partition {
         let first = self.slots.pop_front_if(|slot| slot.answer.is_some())?;
         let answer = first.answer?;
         match answer.fate {
-            Fate::Scored => self.left.scored += 1,
+            Fate::InferenceResponse => self.left.scored += 1,
             Fate::Tombstone => self.left.tombstones += 1,
             Fate::Dead(reason) => self.left.dead[reason as usize] += 1,
         }

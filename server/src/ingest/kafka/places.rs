@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rdkafka::topic_partition_list::TopicPartitionList;
 
-use crate::metrics::TopicMetrics;
+use penstock_telemetry::metrics::TopicMetrics;
 
 /// One partition of one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,8 +112,8 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::metrics::Metrics;
+    use penstock_telemetry::clock::Clock;
+    use penstock_telemetry::metrics::Metrics;
 
     #[test]
     fn a_partition_keeps_its_place() {

@@ -22,10 +22,10 @@ use super::refusals::{Lesson, Refusals};
 use super::scoring::{Finished, Scorer};
 use super::stop::Stop;
 use super::work::{Chunk, Chunks, Fate};
-use crate::clock::Clock;
-use crate::config::{KafkaInput, KafkaRoute};
-use crate::metrics::KafkaMetrics;
 use crate::respond::kafka::{Hand, Progress, Trouble, Writer, remedy};
+use penstock_config::{KafkaInput, KafkaRoute};
+use penstock_telemetry::clock::Clock;
+use penstock_telemetry::metrics::KafkaMetrics;
 
 /// Records of one look into the client's queue, before what has finished is looked at.
 const ROUND_MAX: usize = 512;
@@ -192,7 +192,9 @@ impl Pump {
             lost,
         }) = next
         {
-            let scored = judged.iter().any(|judged| judged.answer.fate == Fate::Scored);
+            let scored = judged
+                .iter()
+                .any(|judged| judged.answer.fate == Fate::InferenceResponse);
             for record in judged {
                 self.inside.answer(record);
             }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::front::{Front, Unready};
-use crate::metrics::Counted;
+use penstock_engine::service::{InferenceService, Unready};
+use penstock_telemetry::metrics::Counted;
 
 /// A consumer that does not do its work: the server is not ready, and the metrics say whose fault that is.
 pub struct Down {
@@ -15,17 +15,17 @@ pub struct Down {
 
 impl Down {
     /// From now on, until it is dropped.
-    pub fn begin(front: &Front, route: &str) -> Down {
+    pub fn begin(service: &InferenceService, route: &str) -> Down {
         Down {
-            _unready: front.unready(),
-            _counted: front.metrics().unready(route),
+            _unready: service.unready(),
+            _counted: service.metrics().unready(route),
         }
     }
 }
 
 /// What keeps a pump from its work. As long as anything does, the server is not ready.
 pub struct Ready {
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
     route: String,
     down: Option<Down>,
     connects: bool,
@@ -35,10 +35,10 @@ pub struct Ready {
 
 impl Ready {
     /// Not ready: nothing is connected yet.
-    pub fn new(front: Arc<Front>, route: &str) -> Ready {
-        let down = Some(Down::begin(&front, route));
+    pub fn new(service: Arc<InferenceService>, route: &str) -> Ready {
+        let down = Some(Down::begin(&service, route));
         Ready {
-            front,
+            service,
             route: route.to_owned(),
             down,
             connects: false,
@@ -80,7 +80,7 @@ impl Ready {
             }
             (false, false) => {
                 warn!(route, connects, writes, scores, "not ready");
-                self.down = Some(Down::begin(&self.front, route));
+                self.down = Some(Down::begin(&self.service, route));
             }
             _ => {}
         }

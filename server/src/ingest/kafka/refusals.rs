@@ -151,9 +151,9 @@ mod tests {
     use rdkafka::topic_partition_list::TopicPartitionList;
 
     use super::*;
-    use crate::clock::Clock;
     use crate::ingest::kafka::places::Places;
-    use crate::metrics::{DeadReason, Metrics};
+    use penstock_telemetry::clock::Clock;
+    use penstock_telemetry::metrics::{DeadReason, Metrics};
 
     const CODE: RDKafkaErrorCode = RDKafkaErrorCode::InvalidTimestamp;
 
@@ -180,7 +180,7 @@ mod tests {
             let fate = if dead {
                 Fate::Dead(DeadReason::Refused)
             } else {
-                Fate::Scored
+                Fate::InferenceResponse
             };
             refusals.sending(place(), offset, fate);
         }

@@ -1,4 +1,4 @@
-//! Has chunks of records scored through the front, like any other request, and tells what became of each.
+//! Has chunks of records scored through the service, like any other request, and tells what became of each.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use super::answers::Answers;
 use super::held::HeldAs;
 use super::work::{Chunk, Judged, Taken, Wish};
-use crate::front::{Call, Front};
-use crate::lane::{Lane, Room};
-use crate::metrics::{DeadReason, Source};
 use crate::status;
+use penstock_engine::served_model::{ServedModel, WhenFull};
+use penstock_engine::service::{InferenceRequest, InferenceService};
+use penstock_telemetry::metrics::{DeadReason, Source};
 
 /// The text that shows whether a model works at all.
 const PROBE: &str = "penstock";
@@ -37,7 +37,7 @@ pub struct Finished {
 
 /// Where a pump hands chunks over, and gets them back.
 pub struct Scorer {
-    front: Arc<Front>,
+    service: Arc<InferenceService>,
     answers: Arc<Answers>,
     runtime: Handle,
     done: Sender<Finished>,
@@ -50,10 +50,15 @@ pub struct Scorer {
 
 impl Scorer {
     /// At most `chunks_max` chunks are out at once.
-    pub fn new(front: Arc<Front>, answers: Arc<Answers>, runtime: Handle, chunks_max: usize) -> Scorer {
+    pub fn new(
+        service: Arc<InferenceService>,
+        answers: Arc<Answers>,
+        runtime: Handle,
+        chunks_max: usize,
+    ) -> Scorer {
         let (done, finished) = bounded(chunks_max);
         Scorer {
-            front,
+            service,
             answers,
             runtime,
             done,
@@ -67,7 +72,7 @@ impl Scorer {
     /// Hands a chunk over. It comes back whatever happens to it.
     pub fn submit(&mut self, chunk: Chunk) {
         self.out += 1;
-        let (front, answers) = (Arc::clone(&self.front), Arc::clone(&self.answers));
+        let (service, answers) = (Arc::clone(&self.service), Arc::clone(&self.answers));
         let mut duty = Duty {
             count: chunk.records.len(),
             chunk,
@@ -80,7 +85,7 @@ impl Scorer {
             tokio::select! {
                 // An error means that the pump is gone.
                 _ = given_up.changed() => {}
-                () = duty.fulfil(&front, &answers) => {}
+                () = duty.fulfil(&service, &answers) => {}
             }
         });
     }
@@ -138,14 +143,14 @@ impl Drop for Duty {
 }
 
 impl Duty {
-    async fn fulfil(&mut self, front: &Front, answers: &Answers) {
+    async fn fulfil(&mut self, service: &InferenceService, answers: &Answers) {
         let texts = std::mem::take(&mut self.chunk.texts);
-        let (lane, rows) = score(front, answers, &self.chunk, texts).await;
+        let (lane, rows) = score(service, answers, &self.chunk, texts).await;
         let failed = |row: &Outcome| matches!(row, Err(why) if is_of_the_model(why));
         // A model that fails on some texts is right to be doubted about those; one that fails on all may be
         // what is broken, and then no record is to blame.
         let works = rows.iter().any(Result::is_ok)
-            || (rows.iter().any(failed) && probe(front, answers, &self.chunk).await);
+            || (rows.iter().any(failed) && probe(service, answers, &self.chunk).await);
         self.judged.reserve(rows.len());
         let mut held = Vec::new();
         let mut records = std::mem::take(&mut self.chunk.records).into_iter();
@@ -206,11 +211,11 @@ fn is_of_the_model(why: &Rejection) -> bool {
 }
 
 async fn score(
-    front: &Front,
+    service: &InferenceService,
     answers: &Answers,
     chunk: &Chunk,
     texts: Vec<String>,
-) -> (Option<Arc<Lane>>, Vec<Outcome>) {
+) -> (Option<Arc<ServedModel>>, Vec<Outcome>) {
     let count = texts.len();
     let Wish {
         model,
@@ -223,11 +228,11 @@ async fn score(
         let so_far = if left == 0 {
             Duration::ZERO
         } else {
-            front.clock().now().since(chunk.received)
+            service.clock().now().since(chunk.received)
         };
         so_far + Duration::from_millis(left as u64)
     });
-    let call = Call {
+    let call = InferenceRequest {
         model: model.to_string(),
         version: answers.version(model).to_owned(),
         texts,
@@ -235,24 +240,24 @@ async fn score(
         source: Source::Kafka,
         timeout,
         truncate: answers.route().truncate,
-        room: Room::Wait,
+        room: WhenFull::Block,
         received: chunk.received,
     };
-    match front.score(call).await {
+    match service.score(call).await {
         Ok(mut scored) => (Some(Arc::clone(&scored.lane)), std::mem::take(&mut scored.rows)),
         Err(why) => (None, vec![Err(why); count]),
     }
 }
 
 /// Whether the model scores anything at all.
-async fn probe(front: &Front, answers: &Answers, chunk: &Chunk) -> bool {
+async fn probe(service: &InferenceService, answers: &Answers, chunk: &Chunk) -> bool {
     let mut probe = Chunk::empty(Wish {
         class: Class::Bulk,
         deadline: None,
         ..chunk.wish.clone()
     });
-    probe.received = front.clock().now();
-    let (_, rows) = score(front, answers, &probe, vec![PROBE.to_owned()]).await;
+    probe.received = service.clock().now();
+    let (_, rows) = score(service, answers, &probe, vec![PROBE.to_owned()]).await;
     rows.iter().all(Result::is_ok)
 }
 

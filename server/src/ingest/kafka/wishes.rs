@@ -4,7 +4,7 @@ use penstock_core::Class;
 use rdkafka::message::Headers;
 
 use super::work::Wish;
-use crate::config::Honour;
+use penstock_config::Honour;
 
 /// Another configured model.
 const MODEL: &str = "model";

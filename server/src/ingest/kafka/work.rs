@@ -8,9 +8,9 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Message};
 use super::headers;
 use super::held::HeldAs;
 use super::places::{Place, Source};
-use crate::config::Limits;
-use crate::metrics::DeadReason;
 use crate::respond::kafka::{Carried, Outgoing};
+use penstock_engine::settings::Limits;
+use penstock_telemetry::metrics::DeadReason;
 
 /// Texts of one call: this share of what may be inside. Its records have their answers when the last of its
 /// texts has, so a few of many that are large would leave the model idle between them; and a call has its cost.
@@ -92,7 +92,7 @@ pub enum Value {
 const OVERHEAD_BYTES: usize = 256;
 
 impl Taken {
-    /// Copies a record, its value up to so many bytes.
+    /// Replicas a record, its value up to so many bytes.
     pub fn copy(message: &BorrowedMessage<'_>, mark: Mark, source: &Arc<Source>, value_max: usize) -> Taken {
         let value = match message.payload() {
             None => Value::Null,
@@ -158,7 +158,7 @@ pub struct Judged {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It was scored.
-    Scored,
+    InferenceResponse,
     /// It had no value, and is passed on.
     Tombstone,
     /// It cannot be scored, for this reason.
@@ -223,7 +223,7 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Chunks that the front takes whole.
+    /// Chunks that the service takes whole.
     pub fn new(limits: &Limits) -> Chunks {
         Chunks {
             open: Vec::new(),

@@ -7,7 +7,7 @@ use penstock_models::Task;
 use proptest::prelude::*;
 
 use super::*;
-use crate::respond::rows::tests::spec;
+use penstock_models::testing::spec;
 
 fn limits() -> Limits {
     Limits {

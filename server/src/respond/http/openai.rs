@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::{Refusal, Turns, bytes_with, push_json};
-use crate::front::Scored;
-use crate::respond::rows::{self, Shape};
+use penstock_engine::rows::{self, Shape};
+use penstock_engine::service::InferenceResponse;
 
 /// How a vector is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -23,7 +23,7 @@ pub enum Encoding {
 
 /// The answer to `POST /v1/embeddings`.
 pub async fn embeddings(
-    scored: &Scored,
+    scored: &InferenceResponse,
     shape: Shape,
     encoding: Encoding,
 ) -> Result<Response<Body>, Refusal> {

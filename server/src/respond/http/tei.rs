@@ -7,13 +7,17 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Refusal, Turns, bytes_with, push_json};
-use crate::config::Limits;
-use crate::front::Scored;
-use crate::lane::Lane;
-use crate::respond::rows::{self, Shape};
+use penstock_engine::rows::{self, Shape};
+use penstock_engine::served_model::ServedModel;
+use penstock_engine::service::InferenceResponse;
+use penstock_engine::settings::Limits;
 
 /// The answer to `/embed`: an array of vectors, of one where one text was sent.
-pub async fn embeddings(scored: &Scored, shape: Shape, characters: usize) -> Result<Response<Body>, Refusal> {
+pub async fn embeddings(
+    scored: &InferenceResponse,
+    shape: Shape,
+    characters: usize,
+) -> Result<Response<Body>, Refusal> {
     let replies = scored.all().map_err(Clone::clone)?;
     let mut out = vec![b'['];
     let (mut turns, mut vector) = (Turns::default(), Vec::new());
@@ -38,7 +42,7 @@ struct Prediction<'a> {
 
 /// The answer to `/predict`: every label of every text, the best first.
 pub async fn predictions(
-    scored: &Scored,
+    scored: &InferenceResponse,
     single: bool,
     raw: bool,
     characters: usize,
@@ -72,7 +76,7 @@ fn sorted<'a>(labels: &'a [String], scores: &[f32]) -> Vec<Prediction<'a>> {
 }
 
 /// The times are whole milliseconds, as text-embeddings-inference gives them.
-fn timed(scored: &Scored, characters: usize, out: Vec<u8>) -> Response<Body> {
+fn timed(scored: &InferenceResponse, characters: usize, out: Vec<u8>) -> Response<Body> {
     let timings = scored.timings();
     let mut response = bytes_with(StatusCode::OK, "application/json", out);
     let headers = response.headers_mut();
@@ -115,7 +119,7 @@ fn dtype(device: &Device) -> &'static str {
 }
 
 /// The answer to `/info`.
-pub fn info(lane: &Lane, limits: &Limits) -> Value {
+pub fn info(lane: &ServedModel, limits: &Limits) -> Value {
     let spec = &lane.spec;
     let labels = || spec.labels.iter().enumerate();
     let model_type = match spec.task {

@@ -9,11 +9,11 @@ use penstock_models::ModelSpec;
 use serde_json::{Value, json};
 
 use super::{Refusal, Turns, bytes_with, push_json};
-use crate::front::Scored;
-use crate::lane::Lane;
-use crate::metrics::{Statistics, Tally};
-use crate::repository::IndexEntry;
 use crate::respond::v2::{self, Asked, Output, SERVER_NAME, TEXT, Tensor, Values};
+use penstock_engine::repository::IndexEntry;
+use penstock_engine::served_model::ServedModel;
+use penstock_engine::service::InferenceResponse;
+use penstock_telemetry::metrics::{Statistics, Tally};
 
 /// The header that says how many bytes of a body are JSON; binary data follows them.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
@@ -35,9 +35,13 @@ impl Binary {
 }
 
 /// The answer to an inference; its first rejected row rejects it whole.
-pub async fn infer(asked: &Asked, binary: &Binary, scored: &Scored) -> Result<Response<Body>, Refusal> {
+pub async fn infer(
+    asked: &Asked,
+    binary: &Binary,
+    scored: &InferenceResponse,
+) -> Result<Response<Body>, Refusal> {
     let replies = scored.all().map_err(Clone::clone)?;
-    let Lane {
+    let ServedModel {
         name, version, spec, ..
     } = scored.lane.as_ref();
     let tensors = v2::tensors(asked, spec, &replies)?;
@@ -117,7 +121,7 @@ async fn push_tensor(
 }
 
 /// A model's tensors.
-pub fn metadata(lane: &Lane, versions: &[String]) -> Value {
+pub fn metadata(lane: &ServedModel, versions: &[String]) -> Value {
     let output = |output: &Output| {
         let shape = output.shape(&lane.spec);
         json!({ "name": output.name(), "datatype": output.datatype(), "shape": shape })
@@ -134,7 +138,7 @@ pub fn metadata(lane: &Lane, versions: &[String]) -> Value {
 
 /// A model's configuration. `max_batch_size` is 0, which says that tensors carry the number of texts
 /// themselves: batches are formed of tokens, across requests.
-pub fn config(lane: &Lane) -> Value {
+pub fn config(lane: &ServedModel) -> Value {
     let output = |output: &Output| {
         let data_type = if output.datatype() == "BYTES" {
             "TYPE_STRING"
@@ -181,12 +185,12 @@ pub fn config(lane: &Lane) -> Value {
 }
 
 /// The counts of some versions.
-pub fn statistics(lanes: &[Arc<Lane>]) -> Value {
+pub fn statistics(lanes: &[Arc<ServedModel>]) -> Value {
     let all: Vec<_> = lanes.iter().map(|lane| lane_statistics(lane)).collect();
     json!({ "model_stats": all })
 }
 
-fn lane_statistics(lane: &Lane) -> Value {
+fn lane_statistics(lane: &ServedModel) -> Value {
     let Statistics {
         inference_count,
         execution_count,

@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseRecord, Producer};
 use super::deliveries::Undelivered;
 use super::transaction::{LOOK, Writer, refused};
 use super::{Outgoing, Trouble};
-use crate::config::Delivery;
+use penstock_config::Delivery;
 
 /// How many partitions each topic that is written to has.
 pub type Partitions = HashMap<String, i32>;

@@ -8,9 +8,9 @@ use penstock_models::Task;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use serde::Serialize;
 
-use crate::lane::Lane;
-use crate::metrics::DeadReason;
-use crate::respond::rows::{self, Shape};
+use penstock_engine::rows::{self, Shape};
+use penstock_engine::served_model::ServedModel;
+use penstock_telemetry::metrics::DeadReason;
 
 /// Who scored it.
 const MODEL: &str = "penstock-model";
@@ -75,7 +75,7 @@ pub struct DeadLetter<'a> {
 }
 
 /// The outputs of a text as JSON: those that a v2 request gets which names none.
-pub fn value(lane: &Lane, reply: &Reply) -> Result<Vec<u8>, Rejection> {
+pub fn value(lane: &ServedModel, reply: &Reply) -> Result<Vec<u8>, Rejection> {
     #[derive(Serialize)]
     struct Classes<'a> {
         label: &'a str,
@@ -106,7 +106,7 @@ pub fn value(lane: &Lane, reply: &Reply) -> Result<Vec<u8>, Rejection> {
 }
 
 /// A record that was scored, with what [`value`] made of its outputs.
-pub fn scored(topic: &Arc<str>, carried: Carried, lane: &Lane, value: Vec<u8>) -> Outgoing {
+pub fn scored(topic: &Arc<str>, carried: Carried, lane: &ServedModel, value: Vec<u8>) -> Outgoing {
     let own = [(MODEL, lane.name.as_str()), (VERSION, lane.version.as_str())];
     leave(topic, carried, Some(value), &own)
 }

@@ -17,7 +17,7 @@ use super::deliveries::{Deliveries, Refused, Undelivered};
 use super::ending::Ending;
 use super::produce::Partitions;
 use super::progress::Progress;
-use crate::config::Delivery;
+use penstock_config::Delivery;
 
 /// One call of the client, which goes on where it was when it is called again.
 const CALL_MAX: Duration = Duration::from_secs(5);

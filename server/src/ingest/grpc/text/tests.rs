@@ -1,7 +1,7 @@
 //! What the options of `penstock.v1` mean and which are refused.
 
 use super::*;
-use crate::respond::rows::tests::spec;
+use penstock_models::testing::spec;
 
 fn options() -> ScoreOptions {
     ScoreOptions {

@@ -1,0 +1,88 @@
+//! The values that settings take: each is read the same way from the file, the environment and a flag.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// A length of time such as `100ms`, `5s` or `2m`: a unit is always said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Time(pub Duration);
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Time, String> {
+        humantime::parse_duration(s).map(Time).map_err(|_| {
+            format!("`{s}` is no length of time; write a number and a unit, such as 100ms, 5s or 2m")
+        })
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", humantime::format_duration(self.0))
+    }
+}
+
+/// A number of bytes: a plain integer, or a string with `KiB`, `MiB` or `GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "SizeText")]
+pub struct Size(pub usize);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SizeText {
+    Bytes(usize),
+    Text(String),
+}
+
+impl TryFrom<SizeText> for Size {
+    type Error = String;
+
+    fn try_from(text: SizeText) -> Result<Size, String> {
+        match text {
+            SizeText::Bytes(0) => Err("a size of 0 bytes holds nothing".to_owned()),
+            SizeText::Bytes(bytes) => Ok(Size(bytes)),
+            SizeText::Text(text) => text.parse(),
+        }
+    }
+}
+
+const UNITS: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Size, String> {
+        let wrong =
+            || format!("`{s}` is no size; write bytes as an integer, or with KiB, MiB or GiB, such as 64MiB");
+        let (number, unit) = UNITS
+            .iter()
+            .find_map(|(name, unit)| s.strip_suffix(name).map(|number| (number, *unit)))
+            .unwrap_or((s, 1));
+        let number: usize = number.trim_end().parse().map_err(|_| wrong())?;
+        let bytes = number.checked_mul(unit).ok_or_else(wrong)?;
+        SizeText::Bytes(bytes).try_into()
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Size(bytes) = *self;
+        match UNITS.iter().find(|(_, unit)| bytes % unit == 0) {
+            Some((name, unit)) if *unit > 1 => write!(f, "{}{name}", bytes / unit),
+            _ => write!(f, "{bytes}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Time {
+    type Error = String;
+
+    fn try_from(s: String) -> Result<Time, String> {
+        s.parse()
+    }
+}

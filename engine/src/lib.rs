@@ -1,0 +1,28 @@
+//! The engine: an admitted text becomes rows. The modules stand in the order in which a text passes them: `service`
+//! admits it, `tokenize`, `scheduler` and `executor` work on it, `gather` collects its rows, `rows` renders them.
+//!
+//! No wire type and no listener is here: a protocol, a Kafka route and a batch job all call [`service`].
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod engine;
+pub mod settings;
+
+pub mod placement;
+pub mod repository;
+
+pub mod served_model;
+pub mod service;
+
+pub mod tokenize;
+
+pub mod scheduler;
+
+pub mod device_lost;
+pub mod executor;
+
+pub mod gather;
+pub mod rows;
+
+pub mod backlog;
+pub mod drain;

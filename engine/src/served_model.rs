@@ -1,0 +1,450 @@
+//! One model version being served: its admission, its queue, and the two threads behind it.
+//!
+//! A lane is the whole line for one version. Versions and models share the tokenizer threads and the
+//! compute pool, never a queue: a slow model cannot hold another one's texts back.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use penstock_core::{
+    Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Permit, PolicyError,
+    Rejection, Request, Responder, Sink,
+};
+use penstock_models::{Device, Loaded, Model, ModelSpec, TextTokenizer};
+use tokio::sync::Notify;
+
+use crate::device_lost::DeviceLost;
+use crate::executor::{DeviceSlot, Executor};
+use crate::scheduler::{self, Wires};
+use crate::settings::{Batching, Limits};
+use crate::tokenize::{Job, Text, TokenizerPool};
+use penstock_telemetry::clock::Clock;
+use penstock_telemetry::metrics::ModelMetrics;
+
+/// Texts that one tokenizer thread takes in one go: few enough that a large request spreads over all
+/// threads, enough that the hand-over costs little.
+const JOB_TEXTS: usize = 16;
+
+/// Text of a request that its caller tokenizes by itself, in bytes: it holds an io thread for some 100 µs.
+const QUICK_BYTES_MAX: usize = 1024;
+
+/// A request that does not fit the queue enters in pieces of this share of it. A piece as large as the
+/// queue would wait until the queue is empty, which under a steady load is never.
+const PIECE_SHARE: usize = 8;
+
+/// What an ingest stage does when the queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Answer `Overloaded`: somebody waits for this request alone.
+    Reject,
+    /// Block, and read no further meanwhile: back-pressure on a stream.
+    Block,
+}
+
+/// The texts of one request, on their way into a lane.
+pub struct Submission {
+    /// In row order.
+    pub texts: Vec<String>,
+    /// Of the request.
+    pub class: Class,
+    /// When the request is no longer worth computing.
+    pub deadline: Option<Nanos>,
+    /// Whether a text longer than the model's window is cut or refused.
+    pub truncate: bool,
+    /// When the request was read.
+    pub received: Nanos,
+    /// Where the rows go.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// One model version being served.
+pub struct ServedModel {
+    /// The model's name.
+    pub name: String,
+    /// The version, as the v2 protocol names it.
+    pub version: String,
+    /// What the model is.
+    pub spec: Arc<ModelSpec>,
+    /// Its metrics.
+    pub metrics: Arc<ModelMetrics>,
+    /// Its batching.
+    pub policy: BatchPolicy,
+    /// Its tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// What it runs on; the first, where there are several.
+    pub device: Device,
+    admission: Arc<Admission>,
+    room: Arc<Notify>,
+    /// Who waits for room, one of each class at a time and in order: if all did, each permit that comes back
+    /// would wake them all.
+    turns: [tokio::sync::Mutex<()>; Class::ALL.len()],
+    requests: Sender<Request>,
+    pool: Arc<TokenizerPool>,
+    alive: Arc<AtomicBool>,
+}
+
+/// Puts a model in the place of one that was loaded: tests and benches let it fail, or answer at once.
+pub type Wrap = Arc<dyn Fn(Box<dyn Model>) -> Box<dyn Model> + Send + Sync>;
+
+/// What a lane shares with the others.
+#[derive(Clone)]
+pub struct Shared {
+    /// The tokenizer threads.
+    pub pool: Arc<TokenizerPool>,
+    /// The bounds of each lane's queue.
+    pub limits: Limits,
+    /// The clock.
+    pub clock: Clock,
+    /// Where it is told that a device is lost.
+    pub fault: DeviceLost,
+    /// What stands in for the models.
+    pub wrap: Option<Wrap>,
+}
+
+/// A loaded version, with a copy of the model for each executor.
+pub struct Replicas {
+    /// What it is.
+    pub spec: Arc<ModelSpec>,
+    /// Its tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// The first device that it is on.
+    pub device: Device,
+    /// The models, each on the device of its seat.
+    pub models: Vec<(Box<dyn Model>, DeviceSlot)>,
+    /// One for urgent batches alone, where the device lets them into others.
+    pub urgent: Option<(Box<dyn Model>, DeviceSlot)>,
+}
+
+impl Replicas {
+    /// What was loaded from one folder, once for each device; `None` where that is never. All executors on a device
+    /// have its seat.
+    pub fn of(loaded: Vec<(Loaded, DeviceSlot)>, device: Device) -> Option<Replicas> {
+        let (mut what, mut models, mut urgent) = (None, Vec::new(), None);
+        for (loaded, seat) in loaded {
+            let each = std::iter::once(loaded.model).chain(loaded.twins);
+            models.extend(each.map(|model| (model, seat.clone())));
+            urgent = urgent.or(loaded.urgent.map(|model| (model, seat)));
+            what = what.or(Some((loaded.spec, loaded.tokenizer)));
+        }
+        what.map(|(spec, tokenizer)| Replicas {
+            spec,
+            tokenizer,
+            device,
+            models,
+            urgent,
+        })
+    }
+}
+
+/// The threads of a lane. They end by themselves once the last `Arc<ServedModel>` is gone and the queue is dry.
+pub struct ModelThreads {
+    scheduler: JoinHandle<()>,
+    executors: Vec<JoinHandle<()>>,
+}
+
+impl ModelThreads {
+    /// Waits for all of them.
+    pub fn join(self) {
+        // A thread that panicked has said so on stderr, and its requests were answered by their drop.
+        let _ = self.scheduler.join();
+        self.executors
+            .into_iter()
+            .for_each(|executor| drop(executor.join()));
+    }
+}
+
+/// Turns false when its thread ends, however it ends.
+struct AliveGuard(Arc<AtomicBool>);
+
+impl Drop for AliveGuard {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+impl ServedModel {
+    /// Starts the threads of a loaded model, each copy of which prepares `prefetch` batches while one runs: where
+    /// nobody said how many, none if it computes on the threads that would prepare them, and one if a device does.
+    pub fn open(
+        name: &str,
+        version: &str,
+        copies: Replicas,
+        policy: BatchPolicy,
+        prefetch: Option<usize>,
+        shared: Shared,
+        metrics: Arc<ModelMetrics>,
+    ) -> Result<(Arc<ServedModel>, ModelThreads), Rejection> {
+        let Replicas {
+            spec,
+            tokenizer,
+            device,
+            mut models,
+            urgent,
+        } = copies;
+        let Shared {
+            pool, limits, clock, ..
+        } = shared;
+        let refuse = |e: &dyn std::fmt::Display| Rejection::Invalid(format!("model {name}: {e}"));
+        let (room, alive) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(true)));
+        let admission = gate(&limits, tokenizer.max_length(), Arc::clone(&room)).map_err(|e| refuse(&e))?;
+        let (requests, requests_out) = bounded(limits.queue_texts_max);
+        let on_device = models.iter_mut().any(|(model, _)| model.pipelined().is_some());
+        let prefetch = prefetch.unwrap_or(usize::from(on_device));
+        let held_max = prefetch + 1;
+        let looks = urgent.as_ref().map_or(0, |(model, _)| model.looks());
+        // WhenFull for a report of each batch that an executor may hold, and for its last.
+        let (reports, reports_out) = bounded((held_max + 1) * (models.len() + 1));
+        let (mut batches, mut executors) = (Vec::new(), Vec::new());
+        for (number, (kind, (model, seat))) in named(models, urgent).enumerate() {
+            let executor = Executor {
+                name: name.to_owned(),
+                number,
+                tokens_max: policy.tokens_max(),
+                metrics: Arc::clone(&metrics),
+                seat,
+                clock,
+            };
+            let (to, batches_out) = bounded(held_max);
+            let reports = reports.clone();
+            batches.push(to);
+            executors.push(spawn(name, kind, move || {
+                executor.run(model, &batches_out, &reports);
+            })?);
+        }
+        // These ends are the executors' alone: when the last of them is gone, the scheduler notices.
+        drop(reports);
+        let guard = AliveGuard(Arc::clone(&alive));
+        let gone = Arc::clone(&metrics);
+        let batcher =
+            Batcher::new(policy.clone(), CostModel::default(), prefetch).with_preemption_points(looks);
+        let publish = queue_gauges(Arc::clone(&admission), Arc::clone(&metrics), policy.tokens_max());
+        let wires = Wires {
+            requests: requests_out,
+            reports: reports_out,
+            batches,
+            urgent: looks > 0,
+        };
+        let model = name.to_owned();
+        let scheduler = spawn(name, "schedule", move || {
+            let left = scheduler::run(&model, batcher, wires, held_max, clock, publish);
+            drop(guard);
+            refuse_all(&left, clock);
+            empty_gauges(&gone);
+        })?;
+        let lane = ServedModel {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            spec,
+            metrics,
+            policy,
+            tokenizer,
+            device,
+            admission,
+            room,
+            turns: Default::default(),
+            requests,
+            pool,
+            alive,
+        };
+        Ok((Arc::new(lane), ModelThreads { scheduler, executors }))
+    }
+
+    /// False once the lane's threads are gone: the model must be loaded again.
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::SeqCst)
+    }
+
+    /// Admits all texts, or none, and hands them to the tokenizers. A request larger than the whole
+    /// queue enters piece by piece as room comes free. Rows are answered at the submission's sink.
+    pub async fn submit(self: &Arc<Self>, submission: Submission, room: WhenFull) -> Result<(), Rejection> {
+        let Submission {
+            texts,
+            class,
+            deadline,
+            truncate,
+            received,
+            sink,
+        } = submission;
+        let bounds: Vec<TextBound> = texts
+            .iter()
+            .map(|text| (self.tokenizer.tokens_bound(text.len()), text.len()))
+            .collect();
+        let most = self.admission.bounds().bytes_max;
+        if let Some((_, bytes)) = bounds.iter().find(|(_, bytes)| *bytes > most) {
+            return Err(Rejection::Invalid(format!(
+                "a text of {bytes} bytes is larger than the whole queue, queue_bytes_max = {most}"
+            )));
+        }
+        let pieces = if room == WhenFull::Reject {
+            self.pieces(&bounds, 1)
+        } else {
+            self.pieces(&bounds, PIECE_SHARE)
+        };
+        // Larger than the queue: in small pieces, or it would wait until the queue is empty.
+        let pieces = if pieces.len() > 1 {
+            self.pieces(&bounds, PIECE_SHARE)
+        } else {
+            pieces
+        };
+        let here = self.is_quick(&bounds);
+        let mut texts = texts.into_iter().zip(0_u32..);
+        for piece in pieces {
+            // The first piece decides whether a request enters; what follows waits for its room.
+            let permits = if piece.start == 0 && room == WhenFull::Reject {
+                self.admission.admit_all(class, &bounds[piece])?
+            } else {
+                self.admit_waiting(class, &bounds[piece]).await?
+            };
+            let mut permits = permits.into_iter().peekable();
+            while permits.peek().is_some() {
+                let admitted = permits.by_ref().take(JOB_TEXTS).zip(texts.by_ref());
+                let texts = admitted.map(|(permit, (text, row))| {
+                    let responder = Responder::new(Arc::clone(&sink), row);
+                    Text {
+                        text,
+                        permit,
+                        responder,
+                    }
+                });
+                let job = Job {
+                    lane: Arc::clone(self),
+                    texts: texts.collect(),
+                    class,
+                    deadline,
+                    truncate,
+                    received,
+                };
+                if here {
+                    self.pool.run_here(job);
+                } else {
+                    self.pool.submit(job);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True for a short request where no other is inside: it is tokenized at once, by the caller.
+    fn is_quick(&self, bounds: &[TextBound]) -> bool {
+        let bytes: usize = bounds.iter().map(|(_, bytes)| bytes).sum();
+        let is_idle = || Class::ALL.iter().all(|&class| self.admission.depth(class) == 0);
+        bounds.len() <= JOB_TEXTS && bytes <= QUICK_BYTES_MAX && is_idle()
+    }
+
+    /// Cuts a request into runs of texts that each fit `1 / share` of the queue, or hold one text.
+    fn pieces(&self, texts: &[TextBound], share: usize) -> Vec<Range<usize>> {
+        let bounds = self.admission.bounds();
+        let mut pieces = Vec::with_capacity(1);
+        let (mut start, mut tokens, mut bytes) = (0, 0, 0);
+        for (i, &(t, b)) in texts.iter().enumerate() {
+            let fits = tokens + t <= bounds.tokens_max / share
+                && bytes + b <= bounds.bytes_max / share
+                && i - start < (bounds.texts_max / share).max(1);
+            if !fits && i > start {
+                pieces.push(start..i);
+                (start, tokens, bytes) = (i, 0, 0);
+            }
+            (tokens, bytes) = (tokens + t, bytes + b);
+        }
+        pieces.push(start..texts.len());
+        pieces
+    }
+
+    async fn admit_waiting(&self, class: Class, bounds: &[TextBound]) -> Result<Vec<Permit>, Rejection> {
+        let _turn = self.turns[class as usize].lock().await;
+        loop {
+            let freed = self.room.notified();
+            tokio::pin!(freed);
+            // Armed before the attempt: room that comes free in between is not missed.
+            freed.as_mut().enable();
+            match self.admission.admit_all(class, bounds) {
+                Err(Rejection::Overloaded { .. }) if self.is_alive() => freed.await,
+                admitted => return admitted,
+            }
+        }
+    }
+
+    /// Takes a tokenized request into the queue.
+    pub(crate) fn enqueue(&self, request: Request) {
+        // The queue has a place for every permit there is, so `Full` cannot happen; a scheduler that
+        // is gone can, and its requests are answered.
+        if let Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) =
+            self.requests.try_send(request)
+        {
+            let now = request.tokenized;
+            request.refuse(Rejection::Lost, now);
+        }
+    }
+}
+
+/// The models, with what their threads are called after: that of urgent batches comes last.
+fn named<T>(models: Vec<T>, urgent: Option<T>) -> impl Iterator<Item = (&'static str, T)> {
+    let execute = models.into_iter().map(|model| ("execute", model));
+    execute.chain(urgent.map(|model| ("urgent", model)))
+}
+
+/// What came while the last executor went is refused, and what comes until the lane is let go.
+fn refuse_all(requests: &Receiver<Request>, clock: Clock) {
+    for request in requests {
+        request.refuse(Rejection::Lost, clock.now());
+    }
+}
+
+/// The most tokens a text can have, and its bytes.
+type TextBound = (usize, usize);
+
+/// The checked limits of a model's batches, of `tokens` or the longest text where nobody said how many.
+pub fn policy(batching: &Batching, window: usize, tokens: usize) -> Result<BatchPolicy, PolicyError> {
+    BatchPolicy::new(
+        batching.tokens_max.unwrap_or(tokens.max(window)),
+        batching.texts_max,
+        batching.bulk_age_max,
+        window,
+        batching.queue_delay_max,
+        Some(batching.interactive_target),
+    )
+}
+
+/// The admission of a queue, which tells `freed` of room that comes free.
+fn gate(limits: &Limits, window: usize, freed: Arc<Notify>) -> Result<Arc<Admission>, PolicyError> {
+    let bounds = AdmissionBounds {
+        tokens_max: limits.queue_tokens_max,
+        bytes_max: limits.queue_bytes_max,
+        texts_max: limits.queue_texts_max,
+    };
+    bounds.check_window(window)?;
+    Admission::with_release(bounds, Box::new(move || freed.notify_waiters()))
+}
+
+/// Publishes the token budget of a batch now, and with the queue's figures whenever it is called.
+fn queue_gauges(
+    admission: Arc<Admission>,
+    metrics: Arc<ModelMetrics>,
+    tokens_max: usize,
+) -> impl FnMut(usize) + Send {
+    metrics.batch_budget(tokens_max);
+    move |tokens_max| {
+        metrics.batch_budget(tokens_max);
+        for class in Class::ALL {
+            metrics.queue(class, admission.depth(class), admission.tokens(class));
+        }
+    }
+}
+
+/// Nothing is left: the last batch may be answered after the last look at the queue.
+fn empty_gauges(metrics: &ModelMetrics) {
+    for class in Class::ALL {
+        metrics.queue(class, 0, 0);
+    }
+    metrics.batch_budget(0);
+}
+
+fn spawn(name: &str, what: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Rejection> {
+    std::thread::Builder::new()
+        .name(format!("{what}-{name}"))
+        .spawn(run)
+        .map_err(|e| Rejection::Model(format!("model {name}: no thread could be started: {e}")))
+}

@@ -1,0 +1,315 @@
+//! Stage 1, behind the wire: the one door that every protocol uses.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use penstock_core::{Class, Nanos, Outcome, Rejection, Reply, Stages};
+
+use crate::backlog::Backlog;
+use crate::drain::Drain;
+use crate::gather::{Gather, Gathered};
+use crate::repository::Repository;
+use crate::served_model::{ServedModel, Submission, WhenFull};
+use crate::settings::Limits;
+use penstock_telemetry::clock::Clock;
+use penstock_telemetry::metrics::{Metrics, OutcomeLabel, Source};
+
+/// One request of any protocol, its wire types left behind.
+#[derive(Clone, Debug)]
+pub struct InferenceRequest {
+    /// The model's name.
+    pub model: String,
+    /// Its version; empty or `latest` is the newest that is ready.
+    pub version: String,
+    /// At least one.
+    pub texts: Vec<String>,
+    /// Who waits.
+    pub class: Class,
+    /// Where it came from.
+    pub source: Source,
+    /// How long the answer is worth waiting for, from `received` on.
+    pub timeout: Option<Duration>,
+    /// Whether a text longer than the model's window is cut or refused.
+    pub truncate: bool,
+    /// What happens where the queue is full.
+    pub room: WhenFull,
+    /// When the request was read.
+    pub received: Nanos,
+}
+
+/// The rows of a call, to be put on the wire. Dropping it ends the request's `respond` stage.
+pub struct InferenceResponse {
+    /// Who scored it.
+    pub lane: Arc<ServedModel>,
+    /// One outcome per text, in text order.
+    pub rows: Vec<Outcome>,
+    /// Of the text that finished last.
+    pub stages: Stages,
+    tokens: usize,
+    record: Record,
+}
+
+/// How long a request took so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Timings {
+    /// Since it was read.
+    pub total: Duration,
+    /// Tokenizing, the wait for a tokenizer included.
+    pub tokenize: Duration,
+    /// Waiting for a batch.
+    pub queue: Duration,
+    /// The forward pass.
+    pub execute: Duration,
+    /// Token ids of all its texts.
+    pub tokens: usize,
+}
+
+/// What the metrics say of a request, said when it is dropped: with the response, with the rejection, or
+/// with the future of a client that went away.
+struct Record {
+    lane: Arc<ServedModel>,
+    clock: Clock,
+    source: Source,
+    class: Class,
+    texts: usize,
+    received: Nanos,
+    outcome: OutcomeLabel,
+    /// Of a request whose rows are there.
+    stages: Option<Stages>,
+}
+
+impl InferenceResponse {
+    /// Every row's reply, or the first rejection: for protocols whose requests fail as a whole.
+    pub fn all(&self) -> Result<Vec<&Reply>, &Rejection> {
+        self.rows.iter().map(Result::as_ref).collect()
+    }
+
+    /// How long it took so far.
+    pub fn timings(&self) -> Timings {
+        Timings {
+            total: self.record.clock.now().since(self.record.received),
+            tokenize: self.stages.tokenize,
+            queue: self.stages.queue,
+            execute: self.stages.execute,
+            tokens: self.tokens,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let now = self.clock.now();
+        let respond = self
+            .stages
+            .map_or(Duration::ZERO, |stages| now.since(stages.finished));
+        let total = now.since(self.received);
+        let stages = self.stages.as_ref();
+        let metrics = &self.lane.metrics;
+        metrics.request_done(
+            self.source,
+            self.class,
+            self.outcome,
+            self.texts,
+            stages,
+            respond,
+            total,
+        );
+    }
+}
+
+/// The door: limits, the models behind them, and the switch that closes it.
+pub struct InferenceService {
+    repository: Arc<Repository>,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+    backlog: Arc<Backlog>,
+    unready: Arc<AtomicUsize>,
+    limits: Limits,
+    clock: Clock,
+}
+
+/// A reason why the server is not ready; dropping it takes the reason away.
+pub struct Unready(Arc<AtomicUsize>);
+
+impl Drop for Unready {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl InferenceService {
+    /// The door to `repository`.
+    pub fn new(
+        repository: Arc<Repository>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+        clock: Clock,
+    ) -> InferenceService {
+        InferenceService {
+            repository,
+            metrics,
+            drain: Drain::default(),
+            backlog: Backlog::new(limits.queue_bytes_max),
+            unready: Arc::default(),
+            limits,
+            clock,
+        }
+    }
+
+    /// Scores every text of a call. Dropping the future cancels what has not run yet.
+    pub async fn score(&self, call: InferenceRequest) -> Result<InferenceResponse, Rejection> {
+        let (source, class) = (call.source, call.class);
+        let lane = self.lane(&call).inspect_err(|rejection| {
+            self.metrics
+                .unknown_model(source, class, OutcomeLabel::of(rejection));
+        })?;
+        let mut record = Record {
+            lane: Arc::clone(&lane),
+            clock: self.clock,
+            source,
+            class,
+            texts: call.texts.len(),
+            received: call.received,
+            outcome: OutcomeLabel::Cancelled,
+            stages: None,
+        };
+        let scored = self.scored(&lane, call).await;
+        let Gathered { rows, stages, tokens } = scored.inspect_err(|rejection| {
+            record.outcome = OutcomeLabel::of(rejection);
+        })?;
+        let failed = rows.iter().find_map(|row| row.as_ref().err());
+        record.outcome = failed.map_or(OutcomeLabel::Ok, OutcomeLabel::of);
+        record.stages = Some(stages);
+        Ok(InferenceResponse {
+            lane,
+            rows,
+            stages,
+            tokens,
+            record,
+        })
+    }
+
+    fn lane(&self, call: &InferenceRequest) -> Result<Arc<ServedModel>, Rejection> {
+        self.repository.find(&call.model, &call.version)
+    }
+
+    async fn scored(&self, lane: &Arc<ServedModel>, call: InferenceRequest) -> Result<Gathered, Rejection> {
+        // Held until the rows are complete: a drain waits for it.
+        let Some(_inside) = self.drain.enter() else {
+            return Err(Rejection::ShuttingDown);
+        };
+        self.check(&call.texts)?;
+        let deadline = call.timeout.map(|timeout| call.received + timeout);
+        let left = deadline.map(|deadline| deadline.since(self.clock.now()));
+        if left == Some(Duration::ZERO) {
+            return Err(Rejection::DeadlineExceeded(
+                "it had passed when the request was read",
+            ));
+        }
+        let (gather, waiting) = Gather::new(call.texts.len());
+        let submission = Submission {
+            texts: call.texts,
+            class: call.class,
+            deadline,
+            truncate: call.truncate,
+            received: call.received,
+            sink: gather,
+        };
+        let work = async {
+            lane.submit(submission, call.room).await?;
+            Ok(waiting.await)
+        };
+        match left {
+            None => work.await,
+            // The timer answers on time even where the batcher would notice only at its next batch;
+            // dropping `work` cancels the texts.
+            Some(left) => tokio::time::timeout(left, work)
+                .await
+                .unwrap_or(Err(Rejection::DeadlineExceeded(
+                    "it passed before the result was there",
+                ))),
+        }
+    }
+
+    fn check(&self, texts: &[String]) -> Result<(), Rejection> {
+        let Limits {
+            max_request_texts,
+            max_request_bytes,
+            ..
+        } = self.limits;
+        if texts.is_empty() {
+            return Err(Rejection::Invalid(
+                "the request holds no text; send at least one".into(),
+            ));
+        }
+        if texts.len() > max_request_texts {
+            return Err(Rejection::Invalid(format!(
+                "the request holds {} texts, more than max_request_texts = {max_request_texts}; send several requests",
+                texts.len()
+            )));
+        }
+        let bytes: usize = texts.iter().map(String::len).sum();
+        if bytes > max_request_bytes {
+            return Err(Rejection::Invalid(format!(
+                "the request holds {bytes} bytes of text, more than max_request_bytes = {max_request_bytes}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The clock that `InferenceRequest::received` is read from.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// What a request may hold.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The models.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// True when the process should not be restarted.
+    pub fn is_live(&self) -> bool {
+        self.drain.state().is_live()
+    }
+
+    /// True when every configured model serves, nobody holds a reason against it and no shutdown has begun.
+    pub fn is_ready(&self) -> bool {
+        self.drain.state().is_ready()
+            && self.unready.load(Ordering::SeqCst) == 0
+            && self.repository.is_ready()
+    }
+
+    /// A reason why the server is not ready, until it is dropped: a stream that it should read and cannot.
+    /// Requests are answered all the same.
+    pub fn unready(&self) -> Unready {
+        self.unready.fetch_add(1, Ordering::SeqCst);
+        Unready(Arc::clone(&self.unready))
+    }
+
+    /// Resolves when the shutdown begins: streams read no further, answer what they read, and end.
+    pub fn draining(&self) -> impl Future<Output = ()> + '_ {
+        self.drain.begun()
+    }
+
+    /// What streams have read and not had scored.
+    pub fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
+    }
+
+    /// The switch itself.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+}

@@ -1,0 +1,218 @@
+//! Stage 2: text to token ids, on threads of their own; the surplus of the admission bound goes back.
+//!
+//! A short request of an idle lane is tokenized where it arrives: nothing could be computed meanwhile, and
+//! a hand-over between sleeping threads costs as much as its tokens.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased};
+use penstock_core::{Class, Nanos, Permit, Rejection, Request, Responder, Stages, TokenIds};
+use penstock_models::TokenizeError;
+use tracing::error;
+
+use crate::served_model::ServedModel;
+use penstock_telemetry::clock::Clock;
+
+/// One admitted text with the duty to answer it.
+pub struct Text {
+    /// The text.
+    pub text: String,
+    /// Its share of the admission bounds, at the upper bound of its token count.
+    pub permit: Permit,
+    /// Where its row goes.
+    pub responder: Responder,
+}
+
+/// Texts of one request that are tokenized by one thread in one go.
+pub struct Job {
+    /// The model version that will score them.
+    pub lane: Arc<ServedModel>,
+    /// At least one.
+    pub texts: Vec<Text>,
+    /// Of the request.
+    pub class: Class,
+    /// When the request is no longer worth computing.
+    pub deadline: Option<Nanos>,
+    /// Whether a text longer than the model's window is cut or refused.
+    pub truncate: bool,
+    /// When the request was read.
+    pub received: Nanos,
+}
+
+/// The tokenizer threads, shared by all models, fed by one bounded queue a class.
+pub struct TokenizerPool {
+    interactive: Sender<Job>,
+    bulk: Sender<Job>,
+    clock: Clock,
+}
+
+impl TokenizerPool {
+    /// Starts `threads` threads behind queues of `jobs_max` jobs. The threads end when the pool is
+    /// dropped and its queues have run dry.
+    pub fn start(
+        threads: usize,
+        jobs_max: usize,
+        clock: Clock,
+    ) -> std::io::Result<(TokenizerPool, Vec<JoinHandle<()>>)> {
+        let (interactive, interactive_jobs) = bounded(jobs_max);
+        let (bulk, bulk_jobs) = bounded(jobs_max);
+        let handles = (0..threads.max(1))
+            .map(|i| {
+                let (interactive_jobs, bulk_jobs) = (interactive_jobs.clone(), bulk_jobs.clone());
+                std::thread::Builder::new()
+                    .name(format!("tokenize-{i}"))
+                    .spawn(move || run(&interactive_jobs, &bulk_jobs, clock))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let pool = TokenizerPool {
+            interactive,
+            bulk,
+            clock,
+        };
+        Ok((pool, handles))
+    }
+
+    /// Tokenizes a job on the caller's thread.
+    pub fn run_here(&self, job: Job) {
+        tokenize_or_lose(job, self.clock);
+    }
+
+    /// Queues a job; every text of a job that finds no room is answered `Overloaded`.
+    pub fn submit(&self, job: Job) {
+        let queue = match job.class {
+            Class::Interactive => &self.interactive,
+            Class::Bulk => &self.bulk,
+        };
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = queue.try_send(job) {
+            let bound = queue.capacity().unwrap_or(0);
+            for text in job.texts {
+                let full = Rejection::Overloaded {
+                    what: "the tokenizer queue",
+                    used: bound,
+                    bound,
+                    unit: "jobs",
+                };
+                text.responder.answer(Err(full), Stages::default());
+            }
+        }
+    }
+}
+
+fn run(interactive: &Receiver<Job>, bulk: &Receiver<Job>, clock: Clock) {
+    let (mut interactive, mut bulk) = (interactive.clone(), bulk.clone());
+    let mut open = 2;
+    while open > 0 {
+        let job = select_biased! {
+            recv(interactive) -> job => job.inspect_err(|_| { interactive = crossbeam_channel::never(); open -= 1; }),
+            recv(bulk) -> job => job.inspect_err(|_| { bulk = crossbeam_channel::never(); open -= 1; }),
+        };
+        if let Ok(job) = job {
+            tokenize_or_lose(job, clock);
+        }
+    }
+}
+
+/// A panic beside the tokenizer loses the job, whose responders answer by themselves; the thread lives on for the
+/// others.
+fn tokenize_or_lose(job: Job, clock: Clock) {
+    let lane = Arc::clone(&job.lane);
+    if catch_unwind(AssertUnwindSafe(|| tokenize(job, clock))).is_err() {
+        error!(
+            model = lane.name,
+            "a tokenizer thread panicked; its texts were answered as lost"
+        );
+    }
+}
+
+fn tokenize(job: Job, clock: Clock) {
+    let Job {
+        lane,
+        texts,
+        class,
+        deadline,
+        truncate,
+        received,
+    } = job;
+    for Text {
+        text,
+        mut permit,
+        responder,
+    } in texts
+    {
+        if responder.is_cancelled() {
+            responder.answer(Err(Rejection::Cancelled), stages_until(received, clock.now()));
+            continue;
+        }
+        if deadline.is_some_and(|deadline| clock.now() >= deadline) {
+            let late = Rejection::DeadlineExceeded("it passed before the text was tokenized");
+            responder.answer(Err(late), stages_until(received, clock.now()));
+            continue;
+        }
+        match encoded(&lane.name, || lane.tokenizer.encode(&text, truncate)) {
+            Ok(tokens) => {
+                // The text is no longer needed: its memory goes before its share of the bound.
+                drop(text);
+                permit.settle(tokens.len());
+                let tokenized = clock.now();
+                lane.enqueue(Request {
+                    tokens,
+                    class,
+                    received,
+                    tokenized,
+                    deadline,
+                    permit,
+                    responder,
+                });
+            }
+            Err(refused) => responder.answer(Err(refused), stages_until(received, clock.now())),
+        }
+    }
+}
+
+/// A text that the tokenizer panics on is refused by itself: those beside it are none the worse.
+fn encoded(
+    model: &str,
+    encode: impl FnOnce() -> Result<TokenIds, TokenizeError>,
+) -> Result<TokenIds, Rejection> {
+    let Ok(encoded) = catch_unwind(AssertUnwindSafe(encode)) else {
+        error!(model, "the tokenizer panicked on a text");
+        let why = format!("the tokenizer of model {model} failed on this text");
+        return Err(Rejection::Model(why));
+    };
+    encoded.map_err(|refused| Rejection::Invalid(refused.to_string()))
+}
+
+fn stages_until(received: Nanos, now: Nanos) -> Stages {
+    Stages {
+        tokenize: now.since(received),
+        finished: now,
+        ..Stages::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_the_tokenizer_panics_on_is_refused_alone() {
+        let ids = |text: &str| TokenIds::new(vec![text.len() as u32]).ok_or(TokenizeError::NoTokens);
+        let each = ["a", "bb", "ccc"].map(|text| {
+            encoded("m", || {
+                assert!(text != "bb", "on purpose");
+                ids(text)
+            })
+        });
+        assert!(each[0].is_ok() && each[2].is_ok());
+        let why = "the tokenizer of model m failed on this text".to_owned();
+        assert_eq!(each[1], Err(Rejection::Model(why)));
+    }
+
+    #[test]
+    fn what_the_tokenizer_refuses_is_the_callers_fault() {
+        let refused = encoded("m", || Err(TokenizeError::NoTokens));
+        assert!(matches!(refused, Err(Rejection::Invalid(_))));
+    }
+}

@@ -1,0 +1,276 @@
+//! The whole engine behind the wire, with a small real model: versions that come and go, clients that
+//! leave, a shutdown in the middle of work.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by failing"
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use penstock::app::Engine;
+use penstock_config::{self as config, Settings};
+use penstock_core::{Class, Rejection};
+use penstock_engine::placement;
+use penstock_engine::placement::choice::DeviceChoice;
+use penstock_engine::repository::ModelState;
+use penstock_engine::served_model::WhenFull;
+use penstock_engine::service::{InferenceRequest, InferenceService};
+use penstock_telemetry::metrics::Source;
+
+/// A model repository in Triton's form with one model `m`.
+struct Models(tempfile::TempDir);
+
+impl Models {
+    fn new() -> Models {
+        let models = Models(tempfile::tempdir().expect("a folder"));
+        models.add(1);
+        models
+    }
+
+    fn version(&self, version: u64) -> PathBuf {
+        self.0.path().join("m").join(version.to_string())
+    }
+
+    fn add(&self, version: u64) {
+        let family = Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../models/tests/families/bert-embedding-mean"
+        ));
+        copy(family, &self.version(version));
+    }
+
+    async fn serve(&self) -> Engine {
+        let file = self.0.path().join("penstock.toml");
+        let path = self.0.path().join("m");
+        let text = format!("[[model]]\nname = \"m\"\npath = '{}'\n", path.display());
+        std::fs::write(&file, text).expect("written");
+        let config = config::load(Some(&file), Settings::default()).expect("a valid configuration");
+        let placement =
+            placement::place(&DeviceChoice::Cpu, config.dtype, penstock_models::probe).expect("a cpu");
+        Engine::start(&config, &placement)
+            .await
+            .expect("a model that loads")
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+fn call(service: &InferenceService, texts: &[&str]) -> InferenceRequest {
+    InferenceRequest {
+        model: "m".into(),
+        version: String::new(),
+        texts: texts.iter().map(|&text| text.to_owned()).collect(),
+        class: Class::Interactive,
+        source: Source::Grpc,
+        timeout: None,
+        truncate: true,
+        room: WhenFull::Reject,
+        received: service.clock().now(),
+    }
+}
+
+async fn version_of_one(service: &InferenceService) -> Result<String, Rejection> {
+    let scored = service.score(call(service, &["one text"])).await?;
+    scored.all().map_err(Clone::clone)?;
+    Ok(scored.lane.version.clone())
+}
+
+/// Scores without a pause until it is told to stop; every version that answered.
+async fn traffic(service: Arc<InferenceService>, stop: Arc<AtomicBool>) -> Result<Vec<String>, Rejection> {
+    let mut seen = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        let version = version_of_one(&service).await?;
+        if seen.last() != Some(&version) {
+            seen.push(version);
+        }
+    }
+    Ok(seen)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_version_takes_over_under_traffic_and_no_request_fails() {
+    let models = Models::new();
+    let engine = models.serve().await;
+    let service = engine.service();
+    let stop = Arc::new(AtomicBool::new(false));
+    let running = tokio::spawn(traffic(Arc::clone(service), Arc::clone(&stop)));
+    version_of_one(service).await.expect("version 1 serves");
+    models.add(2);
+    service.repository().load("m").await.expect("version 2 loads");
+    assert_eq!(version_of_one(service).await.expect("served"), "2");
+    stop.store(true, Ordering::SeqCst);
+    let seen = running.await.expect("no panic").expect("no request failed");
+    assert!(seen == ["1", "2"] || seen == ["1"], "{seen:?}");
+    assert_eq!(service.repository().versions("m").expect("known"), ["2"]);
+    engine.stop(Duration::from_secs(10)).await.expect("drained");
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_load_leaves_the_old_one_serving() {
+    let models = Models::new();
+    let engine = models.serve().await;
+    let service = engine.service();
+    models.add(3);
+    let weights = models.version(3).join("model.safetensors");
+    let bytes = std::fs::read(&weights).expect("weights");
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).expect("cut");
+    let refused = service.repository().load("m").await.expect_err("half a file");
+    assert!(refused.to_string().contains("model.safetensors"), "{refused}");
+    assert_eq!(version_of_one(service).await.expect("still served"), "1");
+    assert!(service.is_ready());
+    let broken = service
+        .repository()
+        .index()
+        .into_iter()
+        .find(|entry| entry.version == "3");
+    let broken = broken.expect("the index tells of it");
+    assert_eq!(broken.state, ModelState::Unavailable);
+    assert!(broken.reason.contains("model.safetensors"), "{broken:?}");
+    engine.stop(Duration::from_secs(10)).await.expect("drained");
+}
+
+#[tokio::test]
+async fn an_unloaded_model_is_not_ready_until_it_is_loaded_again() {
+    let models = Models::new();
+    let engine = models.serve().await;
+    let service = engine.service();
+    service.repository().unload("m").await.expect("known");
+    assert!(matches!(
+        version_of_one(service).await,
+        Err(Rejection::NotReady(_))
+    ));
+    assert!(!service.is_ready());
+    service.repository().load("m").await.expect("loads again");
+    assert_eq!(version_of_one(service).await.expect("served"), "1");
+    assert!(service.is_ready());
+    let unknown = service.repository().load("n").await.expect_err("not configured");
+    assert!(
+        matches!(&unknown, Rejection::NotFound(why) if why.contains("\"m\"")),
+        "{unknown}"
+    );
+    engine.stop(Duration::from_secs(10)).await.expect("drained");
+}
+
+#[tokio::test]
+async fn a_shutdown_answers_what_is_inside_and_refuses_what_comes() {
+    let models = Models::new();
+    let engine = models.serve().await;
+    let service = Arc::clone(engine.service());
+    let inside = tokio::spawn({
+        let service = Arc::clone(&service);
+        async move {
+            let texts = vec!["a text that takes its time"; 2000];
+            let scored = service.score(call(&service, &texts)).await?;
+            scored.all().map(|rows| rows.len()).map_err(Clone::clone)
+        }
+    });
+    while service.drain().inside() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let stopping = engine.stop(Duration::from_secs(30));
+    tokio::pin!(stopping);
+    assert!(
+        tokio::time::timeout(Duration::ZERO, &mut stopping).await.is_err(),
+        "work is inside"
+    );
+    let refused = service.score(call(&service, &["late"])).await.err();
+    assert_eq!(refused, Some(Rejection::ShuttingDown));
+    // The threads end with the last who can send them work.
+    drop(service);
+    let (scored, stopped) = tokio::join!(inside, stopping);
+    assert_eq!(
+        scored.expect("no panic"),
+        Ok(2000),
+        "accepted before the shutdown"
+    );
+    stopped.expect("drained");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_counted() {
+    let models = Models::new();
+    let engine = models.serve().await;
+    let service = engine.service();
+    let texts = vec!["a text"; 500];
+    let leaving = service.score(call(service, &texts));
+    assert!(
+        tokio::time::timeout(Duration::ZERO, leaving).await.is_err(),
+        "dropped unfinished"
+    );
+    let page = service.metrics().render();
+    let counted = page.lines().any(|line| {
+        line.starts_with("penstock_requests_total{") && line.contains("cancelled") && line.ends_with(" 1")
+    });
+    assert!(counted, "{page}");
+    engine.stop(Duration::from_secs(10)).await.expect("drained");
+}
+
+#[tokio::test]
+async fn what_can_never_work_is_refused_with_what_would() {
+    let models = Models::new();
+    let engine = models.serve().await;
+    let service = engine.service();
+    let check = async |call: InferenceRequest, expected: &str| {
+        let refused = service
+            .score(call)
+            .await
+            .err()
+            .map(|rejection| rejection.to_string());
+        let refused = refused.unwrap_or_else(|| "nothing was refused".into());
+        assert!(
+            refused.contains(expected),
+            "{refused:?} does not say {expected:?}"
+        );
+    };
+    check(call(service, &[]), "send at least one").await;
+    check(call(service, &vec!["x"; 8193]), "max_request_texts = 8192").await;
+    check(
+        InferenceRequest {
+            model: "other".into(),
+            ..call(service, &["x"])
+        },
+        "configured are [\"m\"]",
+    )
+    .await;
+    check(
+        InferenceRequest {
+            version: "7".into(),
+            ..call(service, &["x"])
+        },
+        "no version 7",
+    )
+    .await;
+    check(
+        InferenceRequest {
+            version: "newest".into(),
+            ..call(service, &["x"])
+        },
+        "neither a number nor latest",
+    )
+    .await;
+    check(
+        InferenceRequest {
+            timeout: Some(Duration::ZERO),
+            ..call(service, &["x"])
+        },
+        "deadline exceeded",
+    )
+    .await;
+    engine.stop(Duration::from_secs(10)).await.expect("drained");
+}

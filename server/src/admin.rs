@@ -1,0 +1,53 @@
+//! The metrics port: `/metrics` for Prometheus, `/health` for whoever watches the process.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::ingest::http::connection::{self, Bounds};
+use penstock_engine::service::InferenceService;
+
+/// The Prometheus text format.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A scraper comes again after a minute at most, and reads at once.
+const TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Serves until `closed` resolves.
+pub async fn serve(
+    service: Arc<InferenceService>,
+    listener: TcpListener,
+    closed: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let bounds = Bounds {
+        connections_max: service.limits().connections_max,
+        head_timeout: TIMEOUT,
+        stall_timeout: TIMEOUT,
+    };
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health", get(health))
+        .with_state(service);
+    connection::accept(listener, router, bounds, closed).await;
+    Ok(())
+}
+
+async fn metrics(State(service): State<Arc<InferenceService>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], service.metrics().render())
+}
+
+async fn health(State(service): State<Arc<InferenceService>>) -> (StatusCode, &'static str) {
+    if service.is_ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}

@@ -1,0 +1,7 @@
+//! What the server says of itself: metrics, log lines, and the clock that both read.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod clock;
+pub mod logging;
+pub mod metrics;

@@ -1,0 +1,234 @@
+//! The closed label values, and counters arranged by them.
+
+use std::sync::OnceLock;
+
+use metrics::Counter;
+use penstock_core::{Class, Rejection};
+
+use super::names::REQUESTS;
+use super::series::Series;
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// `KServe` v2 or `penstock.v1` over gRPC.
+    Grpc,
+    /// Any of the HTTP APIs.
+    Http,
+    /// A file of `penstock score`.
+    File,
+    /// The records of a Kafka topic.
+    Kafka,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Source; 4] = [Source::Grpc, Source::Http, Source::File, Source::Kafka];
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Grpc => "grpc",
+            Source::Http => "http",
+            Source::File => "file",
+            Source::Kafka => "kafka",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OutcomeLabel {
+    /// Every text was scored.
+    Ok,
+    /// It could never have worked.
+    Invalid,
+    /// No such model.
+    NotFound,
+    /// The model, or the server, does not serve now.
+    NotReady,
+    /// A bound was reached.
+    Overloaded,
+    /// It was too late.
+    Deadline,
+    /// The client went away.
+    Cancelled,
+    /// The model or the server failed.
+    Error,
+}
+
+impl OutcomeLabel {
+    /// Every outcome.
+    pub const ALL: [OutcomeLabel; 8] = [
+        OutcomeLabel::Ok,
+        OutcomeLabel::Invalid,
+        OutcomeLabel::NotFound,
+        OutcomeLabel::NotReady,
+        OutcomeLabel::Overloaded,
+        OutcomeLabel::Deadline,
+        OutcomeLabel::Cancelled,
+        OutcomeLabel::Error,
+    ];
+
+    /// Outcome of a request that was refused so.
+    pub fn of(rejection: &Rejection) -> OutcomeLabel {
+        match rejection {
+            Rejection::Invalid(_) => OutcomeLabel::Invalid,
+            Rejection::NotFound(_) => OutcomeLabel::NotFound,
+            Rejection::Overloaded { .. } => OutcomeLabel::Overloaded,
+            Rejection::DeadlineExceeded(_) => OutcomeLabel::Deadline,
+            Rejection::Cancelled => OutcomeLabel::Cancelled,
+            Rejection::NotReady(_) | Rejection::ShuttingDown | Rejection::NoMemory(_) => {
+                OutcomeLabel::NotReady
+            }
+            Rejection::NotFinite { .. } | Rejection::Model(_) | Rejection::Lost => OutcomeLabel::Error,
+        }
+    }
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            OutcomeLabel::Ok => "ok",
+            OutcomeLabel::Invalid => "invalid",
+            OutcomeLabel::NotFound => "not_found",
+            OutcomeLabel::NotReady => "not_ready",
+            OutcomeLabel::Overloaded => "overloaded",
+            OutcomeLabel::Deadline => "deadline",
+            OutcomeLabel::Cancelled => "cancelled",
+            OutcomeLabel::Error => "error",
+        }
+    }
+
+    /// Whether its duration is a latency. A request refused at the door took microseconds; counted in,
+    /// an overload would make the p99 look better.
+    pub(super) fn is_latency(self) -> bool {
+        match self {
+            OutcomeLabel::Ok | OutcomeLabel::Deadline | OutcomeLabel::Cancelled | OutcomeLabel::Error => true,
+            OutcomeLabel::Invalid
+            | OutcomeLabel::NotFound
+            | OutcomeLabel::NotReady
+            | OutcomeLabel::Overloaded => false,
+        }
+    }
+}
+
+/// Why a record is a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadReason {
+    /// The value, or the text in it, is not UTF-8.
+    NotUtf8,
+    /// The value is not JSON.
+    NotJson,
+    /// The field is not there.
+    FieldMissing,
+    /// The field holds something else than a string.
+    FieldNotText,
+    /// The record is larger than what is read, or than what a topic takes.
+    TooLarge,
+    /// A header that counts says something that means nothing.
+    Header,
+    /// The model does not take the text.
+    Invalid,
+    /// The record asks for a model that does not exist.
+    UnknownModel,
+    /// The record's deadline passed, or could not be met.
+    Deadline,
+    /// The model failed on this text and not on others.
+    Model,
+    /// The model computed a NaN or an infinity for it.
+    NotFinite,
+    /// The output topic does not take what became of it.
+    Refused,
+}
+
+impl DeadReason {
+    /// Every reason.
+    pub const ALL: [DeadReason; 12] = [
+        DeadReason::NotUtf8,
+        DeadReason::NotJson,
+        DeadReason::FieldMissing,
+        DeadReason::FieldNotText,
+        DeadReason::TooLarge,
+        DeadReason::Header,
+        DeadReason::Invalid,
+        DeadReason::UnknownModel,
+        DeadReason::Deadline,
+        DeadReason::Model,
+        DeadReason::NotFinite,
+        DeadReason::Refused,
+    ];
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeadReason::NotUtf8 => "not_utf8",
+            DeadReason::NotJson => "not_json",
+            DeadReason::FieldMissing => "field_missing",
+            DeadReason::FieldNotText => "field_not_text",
+            DeadReason::TooLarge => "too_large",
+            DeadReason::Header => "header",
+            DeadReason::Invalid => "invalid",
+            DeadReason::UnknownModel => "unknown_model",
+            DeadReason::Deadline => "deadline",
+            DeadReason::Model => "model",
+            DeadReason::NotFinite => "not_finite",
+            DeadReason::Refused => "refused",
+        }
+    }
+
+    /// The code that a dead letter carries: gRPC's name for the same.
+    pub fn code(self) -> &'static str {
+        match self {
+            DeadReason::NotUtf8
+            | DeadReason::NotJson
+            | DeadReason::FieldMissing
+            | DeadReason::FieldNotText
+            | DeadReason::TooLarge
+            | DeadReason::Header
+            | DeadReason::Invalid
+            | DeadReason::Refused => "INVALID_ARGUMENT",
+            DeadReason::UnknownModel => "NOT_FOUND",
+            DeadReason::Deadline => "DEADLINE_EXCEEDED",
+            DeadReason::Model | DeadReason::NotFinite => "INTERNAL",
+        }
+    }
+}
+
+/// One `T` per source and class, made when it is first needed: a series exists once it was seen.
+pub(super) struct Cells<T> {
+    cells: [[OnceLock<T>; Class::ALL.len()]; Source::ALL.len()],
+}
+
+impl<T> Default for Cells<T> {
+    fn default() -> Cells<T> {
+        Cells {
+            cells: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
+        }
+    }
+}
+
+impl<T> Cells<T> {
+    /// The cell of a source and a class.
+    pub(super) fn at(&self, source: Source, class: Class, make: impl FnOnce() -> T) -> &T {
+        self.cells[source as usize][class as usize].get_or_init(make)
+    }
+}
+
+/// A counter per outcome.
+pub(super) struct Outcomes([Counter; OutcomeLabel::ALL.len()]);
+
+impl Outcomes {
+    /// All outcomes of a source and class appear at once, zeros included: `rate` needs the zero before
+    /// the first error.
+    pub(super) fn new(series: &Series, model: &str, source: Source, class: Class) -> Outcomes {
+        Outcomes(
+            OutcomeLabel::ALL.map(|outcome| {
+                series.counter(&REQUESTS, &[model, source.name(), class.name(), outcome.name()])
+            }),
+        )
+    }
+
+    pub(super) fn count(&self, outcome: OutcomeLabel) {
+        self.0[outcome as usize].increment(1);
+    }
+}
