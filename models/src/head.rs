@@ -1,4 +1,4 @@
-//! The classifier behind the encoder: first token to logits, logits to probabilities.
+//! The classifier after the encoder: first token to logits, logits to probabilities.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::registry::Dense;
 use crate::weights::Weights;
 use crate::{ModelError, Problem};
 
-/// A hidden layer and the layer that makes the logits.
+/// A hidden layer and the layer that computes the logits.
 pub(crate) struct Classifier<O: Ops> {
     /// Shared by all executors of a device.
     layers: Arc<Layers<O>>,
@@ -59,8 +59,8 @@ impl<O: Ops> Classifier<O> {
         }
     }
 
-    /// The same layers with buffers of their own.
-    pub fn twin(&self, ops: &O) -> Classifier<O> {
+    /// A classifier that shares the layers and has buffers of its own.
+    pub fn replica(&self, ops: &O) -> Classifier<O> {
         Classifier::with(Arc::clone(&self.layers), ops)
     }
 
@@ -77,7 +77,7 @@ impl<O: Ops> Classifier<O> {
     }
 }
 
-/// A classifier with other rows than labels is refused in words that say so.
+/// Refuses a classifier whose rows are not as many as the labels, with a message that names both.
 pub(crate) fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Result<(), ModelError> {
     match weights.shape(tensor).as_deref() {
         Some(&[rows, _]) if rows != labels => Err(ModelError::LabelCount {
@@ -91,7 +91,7 @@ pub(crate) fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Re
     }
 }
 
-/// What the logits mean.
+/// Probabilities of the labels, from their logits.
 pub(crate) fn probabilities(problem: Problem, logits: &[f32]) -> Vec<f32> {
     match problem {
         Problem::Regression => logits.to_vec(),
@@ -124,20 +124,20 @@ mod tests {
     }
 
     #[test]
-    fn one_label_is_a_softmax_that_large_logits_do_not_break() {
+    fn one_label_of_many_is_a_softmax_that_survives_large_logits() {
         check(Problem::SingleLabel, &[0.0, 0.0], &[0.5, 0.5]);
         check(Problem::SingleLabel, &[1.0, 3.0], &[0.119_202_92, 0.880_797_1]);
         check(Problem::SingleLabel, &[1000.0, 0.0, -1000.0], &[1.0, 0.0, 0.0]);
     }
 
     #[test]
-    fn many_labels_are_sigmoids_and_a_regression_is_itself() {
+    fn independent_labels_are_sigmoids_and_a_regression_is_unchanged() {
         check(Problem::MultiLabel, &[0.0, 2.0, -200.0], &[0.5, 0.880_797_1, 0.0]);
         check(Problem::Regression, &[-3.5], &[-3.5]);
     }
 
     #[test]
-    fn a_logit_that_is_not_a_number_stays_visible() {
+    fn a_logit_that_is_nan_stays_visible() {
         let shares = probabilities(Problem::SingleLabel, &[f32::NAN, 1.0]);
         assert!(shares.iter().any(|p| !p.is_finite()));
     }

@@ -1,7 +1,7 @@
-//! From a model folder to a packed encoder: weights, tokenizer, encoder, pooling, head.
+//! Models: from a folder to a packed encoder with its tokenizer, pooling and head.
 //!
-//! [`locate`] finds the folder, [`inspect`] says what is in it, [`load`] makes it ready to run. Nothing
-//! here knows a request, a socket or a metric.
+//! [`locate`] finds the folder, [`inspect`] describes it, [`load`] makes it ready to run. The crate knows no
+//! request, socket or metric.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -1,13 +1,13 @@
-//! What follows pooling: a vector's length.
+//! Normalisation of a pooled vector.
 
-/// Scales `vector` to length one, as sentence-transformers' Normalize module does. A zero vector stays.
+/// Scales `vector` to length one, as sentence-transformers' Normalize module does. A zero vector stays zero.
 pub fn normalize(vector: &mut [f32]) {
     let length = vector
         .iter()
         .map(|v| f64::from(*v) * f64::from(*v))
         .sum::<f64>()
         .sqrt();
-    // Not `max`, which would make a number of what is none.
+    // `max` would turn NaN into a number.
     let scale = 1.0 / if length < 1e-12 { 1e-12 } else { length };
     for v in vector {
         *v = (f64::from(*v) * scale) as f32;

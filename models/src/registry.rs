@@ -1,4 +1,4 @@
-//! The families that run, and where each keeps its weights.
+//! Supported families, and the names of their weights.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use crate::ModelError;
 /// A family of encoders, by the `model_type` of its `config.json`. `MiniLM` and the like are `Bert`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// BERT, and what shares its shape: `MiniLM`, BGE, E5, GTE.
+    /// BERT, and models of its shape: `MiniLM`, BGE, E5, GTE.
     Bert,
     /// `DistilBERT`: BERT without token types and pooler.
     DistilBert,
-    /// `RoBERTa`: BERT with positions that start behind the padding id.
+    /// `RoBERTa`: BERT with positions that start after the padding id.
     Roberta,
     /// `XLM-RoBERTa`: `RoBERTa` over many languages.
     XlmRoberta,
@@ -56,7 +56,7 @@ impl Family {
             })
     }
 
-    /// Where this family keeps its weights.
+    /// Names of the weights of this family.
     pub(crate) fn names(self) -> &'static Names {
         match self {
             Family::Bert => &BERT,
@@ -75,26 +75,26 @@ impl Family {
     }
 }
 
-/// Tensor names of a family. Those of the encoder stand behind its prefix (`bert.`, or none), those of a
-/// layer behind the layer's number, those of the classifier behind neither.
+/// Tensor names of a family. Names in the encoder follow its prefix (`bert.`, or none), those of a layer follow
+/// the layer's number, those of the classifier follow neither.
 pub(crate) struct Names {
     /// The name of the encoder inside a model with a head.
     pub prefix: &'static str,
-    /// Has a token type table.
+    /// True where the encoder has a token type table.
     pub kinds: bool,
-    /// In front of a layer's number.
+    /// Part before a layer's number.
     pub layer: &'static str,
     /// Query, key and value projections.
     pub qkv: [&'static str; 3],
-    /// The projection behind attention.
+    /// The projection after attention.
     pub attention_out: &'static str,
-    /// The norm behind attention.
+    /// The norm after attention.
     pub attention_norm: &'static str,
     /// The widening half of the feed-forward block.
     pub up: &'static str,
     /// The narrowing half.
     pub down: &'static str,
-    /// The norm behind the feed-forward block.
+    /// The norm after the feed-forward block.
     pub output_norm: &'static str,
     /// The relative attention bias, where there is one.
     pub relative_bias: Option<&'static str>,
@@ -106,11 +106,11 @@ pub(crate) struct Names {
 
 /// The hidden layer of a classifier.
 pub(crate) enum Dense {
-    /// Inside the encoder: behind its prefix.
+    /// Inside the encoder: its name follows the prefix.
     Pooler(&'static str),
-    /// Beside the encoder, with tanh.
+    /// Outside the encoder, with tanh.
     Tanh(&'static str),
-    /// Beside the encoder, with `ReLU`.
+    /// Outside the encoder, with `ReLU`.
     Relu(&'static str),
 }
 
