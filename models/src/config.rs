@@ -144,7 +144,7 @@ fn check(file: PathBuf, raw: Raw) -> Result<Config, ModelError> {
         eps: raw.layer_norm_eps.unwrap_or(EPS),
         padding,
         buckets: buckets(&file, raw.relative_attention_num_buckets)?,
-        task: task(&architecture),
+        task: Task::of_architecture(&architecture),
         architecture,
         problem: problem(&file, raw.problem_type.as_deref(), labels.len())?,
         labels,
@@ -223,18 +223,6 @@ fn activation(file: &Path, name: &str) -> Result<Activation, ModelError> {
             other,
             "gelu, gelu_new, gelu_pytorch_tanh, relu",
         )),
-    }
-}
-
-/// A folder without `architectures` holds a bare encoder.
-fn task(architecture: &str) -> Option<Task> {
-    let ends = |with: &str| architecture.ends_with(with);
-    if ends("ForSequenceClassification") {
-        Some(Task::SequenceClassification)
-    } else if architecture.is_empty() || ends("Model") || ends("ForMaskedLM") || ends("ForPreTraining") {
-        Some(Task::Embedding)
-    } else {
-        None
     }
 }
 

@@ -19,24 +19,23 @@ mod tokenizer;
 mod weights;
 
 mod encoder;
-mod head;
-mod pooling;
+mod families;
+mod heads;
 
 mod load;
 mod model;
 mod parity;
-mod registry;
 
 pub use device::Device;
 pub use error::ModelError;
+pub use families::Family;
+pub use heads::{Problem, Task, normalize};
 pub use load::{LoadOptions, Loaded, inspect, load, load_on};
 pub use locate::locate;
 pub use model::{Model, Pipelined};
 pub use penstock_kernels::cuda::nvidia::probe;
 pub use penstock_kernels::cuda::{Dtype, Unavailable};
 pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Sharing, Threads};
-pub use pooling::normalize;
-pub use registry::Family;
-pub use spec::{ModelSpec, Problem, Task};
+pub use spec::ModelSpec;
 pub use tokenizer::{TextTokenizer, TokenizeError};
 pub use versions::versions;

@@ -182,8 +182,8 @@ fn task(config: &Config, sentence: &Sentence, wanted: Option<Task>) -> Result<Ta
         config.task
     };
     wanted.or(found).ok_or_else(|| {
-        let supported = "…ForSequenceClassification, …Model, …ForMaskedLM, …ForPreTraining";
-        ModelError::unsupported(&config.file, "architectures", &config.architecture, supported)
+        let supported = Task::all_architectures();
+        ModelError::unsupported(&config.file, "architectures", &config.architecture, &supported)
     })
 }
 

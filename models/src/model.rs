@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use penstock_core::{PackedTokens, Reply};
-use penstock_kernels::{Ops, Pooling, Priority, Sharing};
+use penstock_kernels::{Ops, Priority, Sharing};
 
 use crate::config::Config;
 use crate::encoder::Encoder;
-use crate::head::{Classifier, probabilities};
+use crate::heads::{self, Head};
 use crate::weights::Weights;
-use crate::{ModelError, ModelSpec, Task};
+use crate::{ModelError, ModelSpec};
 
 /// A model on a device. It belongs to one thread at a time, because its buffers are reused.
 pub trait Model: Send {
@@ -71,7 +71,7 @@ pub(crate) struct PackedModel<O: Ops> {
     spec: Arc<ModelSpec>,
     ops: O,
     encoder: Encoder<O>,
-    head: Head<O>,
+    head: Box<dyn Head<O>>,
     window: usize,
     layers: usize,
     /// Number of texts of each batch in flight, the oldest first.
@@ -80,12 +80,7 @@ pub(crate) struct PackedModel<O: Ops> {
     rows: Vec<f32>,
 }
 
-enum Head<O: Ops> {
-    Embedding(Pooling),
-    Classifier(Classifier<O>),
-}
-
-impl<O: Ops> PackedModel<O> {
+impl<O: Ops + 'static> PackedModel<O> {
     /// Packs the weights for `ops`.
     pub fn load(
         spec: Arc<ModelSpec>,
@@ -93,10 +88,7 @@ impl<O: Ops> PackedModel<O> {
         weights: &Weights,
         ops: O,
     ) -> Result<Self, ModelError> {
-        let head = match spec.task {
-            Task::Embedding => Head::Embedding(spec.pooling.unwrap_or(Pooling::Mean)),
-            Task::SequenceClassification => Head::Classifier(Classifier::load(config, weights, &ops)?),
-        };
+        let head = heads::load(&spec, config, weights, &ops)?;
         let encoder = Encoder::load(config, weights, &ops)?;
         Ok(PackedModel {
             spec,
@@ -112,15 +104,11 @@ impl<O: Ops> PackedModel<O> {
 
     /// A replica for another executor: it shares the weights and nothing else.
     pub fn replica(&self, ops: O) -> Self {
-        let head = match &self.head {
-            Head::Embedding(pooling) => Head::Embedding(*pooling),
-            Head::Classifier(classifier) => Head::Classifier(classifier.replica(&ops)),
-        };
         PackedModel {
             spec: Arc::clone(&self.spec),
             encoder: self.encoder.replica(&ops),
+            head: self.head.replica(&ops),
             ops,
-            head,
             window: self.window,
             layers: self.layers,
             sent: VecDeque::new(),
@@ -155,18 +143,6 @@ impl<O: Ops> PackedModel<O> {
         }
     }
 
-    fn reply(&self, row: &[f32]) -> Reply {
-        match self.head {
-            Head::Embedding(_) => Reply::Embedding(row.to_vec()),
-            Head::Classifier(_) => Reply::Classes {
-                logits: row.to_vec(),
-                probabilities: probabilities(self.spec.problem, row),
-            },
-        }
-    }
-}
-
-impl<O: Ops> PackedModel<O> {
     fn run(&mut self, batch: &PackedTokens, priority: Priority) -> Result<Vec<Reply>, ModelError> {
         if !self.sent.is_empty() {
             let sent = self.sent.len();
@@ -185,23 +161,17 @@ impl<O: Ops> PackedModel<O> {
         let PackedModel {
             ops, encoder, head, ..
         } = self;
-        ops.forward(&batch.cu_seqlens, priority, |ops| match head {
-            Head::Embedding(pooling) => {
-                let pooled = encoder.pooled(ops, batch, *pooling)?;
-                ops.send(pooled)
-            }
-            Head::Classifier(classifier) => {
-                let first = encoder.pooled(ops, batch, Pooling::Cls)?;
-                let logits = classifier.forward(ops, first)?;
-                ops.send(logits)
-            }
+        ops.forward(&batch.cu_seqlens, priority, |ops| {
+            let pooled = encoder.pooled(ops, batch, head.pooling())?;
+            let rows = head.forward(ops, pooled)?;
+            ops.send(rows)
         })?;
         self.sent.push_back(batch.sequences());
         Ok(())
     }
 }
 
-impl<O: Ops> Model for PackedModel<O> {
+impl<O: Ops + 'static> Model for PackedModel<O> {
     fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
         self.run(batch, Priority::Urgent)
     }
@@ -231,7 +201,7 @@ impl<O: Ops> Model for PackedModel<O> {
     }
 }
 
-impl<O: Ops> Pipelined for PackedModel<O> {
+impl<O: Ops + 'static> Pipelined for PackedModel<O> {
     fn in_flight_max(&self) -> usize {
         O::IN_FLIGHT
     }
@@ -250,6 +220,10 @@ impl<O: Ops> Pipelined for PackedModel<O> {
         };
         self.ops.receive(&mut self.rows)?;
         let width = self.rows.len() / texts;
-        Ok(self.rows.chunks_exact(width).map(|row| self.reply(row)).collect())
+        Ok(self
+            .rows
+            .chunks_exact(width)
+            .map(|row| self.head.reply(row))
+            .collect())
     }
 }

@@ -4,51 +4,7 @@ use std::collections::BTreeMap;
 
 use penstock_kernels::Pooling;
 
-use crate::registry::Family;
-
-/// The kind of result that a model gives for a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// One label, or one score a label, for the whole text.
-    SequenceClassification,
-    /// One vector for the whole text.
-    Embedding,
-}
-
-impl Task {
-    /// Every task.
-    pub const ALL: [Task; 2] = [Task::SequenceClassification, Task::Embedding];
-
-    /// The name in configuration, metadata and `parity.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Task::SequenceClassification => "sequence-classification",
-            Task::Embedding => "embedding",
-        }
-    }
-}
-
-/// How a classifier's logits become probabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// Exactly one label is right: softmax.
-    SingleLabel,
-    /// Each label is right or not on its own: sigmoid. Also a single unnamed score, as transformers does.
-    MultiLabel,
-    /// The logits are the answer.
-    Regression,
-}
-
-impl Problem {
-    /// The name in configuration and metadata, as transformers' `problem_type` spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Problem::SingleLabel => "single_label_classification",
-            Problem::MultiLabel => "multi_label_classification",
-            Problem::Regression => "regression",
-        }
-    }
-}
+use crate::{Family, Problem, Task};
 
 /// Description of a model folder.
 #[derive(Clone, Debug)]

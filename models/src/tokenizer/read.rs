@@ -131,21 +131,15 @@ fn from_vocabulary(
     family: Family,
     settings: &Settings,
 ) -> Result<(Tokenizer, u32, u32), ModelError> {
-    let [cls, sep, pad, mask] = match family {
-        Family::Mpnet => ["<s>", "</s>", "<pad>", "<mask>"],
-        Family::Bert | Family::DistilBert => ["[CLS]", "[SEP]", "[PAD]", "[MASK]"],
-        Family::Roberta | Family::XlmRoberta | Family::Camembert => {
-            return Err(ModelError::MissingFile {
-                folder: file.parent().unwrap_or(file).to_path_buf(),
-                missing: format!("tokenizer.json (vocab.txt is no tokenizer of {})", family.name()),
-            });
-        }
-    };
-    let cls = text_or(settings.cls_token.as_ref(), cls);
-    let sep = text_or(settings.sep_token.as_ref(), sep);
+    let list = family.word_list().ok_or_else(|| ModelError::MissingFile {
+        folder: file.parent().unwrap_or(file).to_path_buf(),
+        missing: format!("tokenizer.json (vocab.txt is no tokenizer of {})", family.name()),
+    })?;
+    let cls = text_or(settings.cls_token.as_ref(), list.cls);
+    let sep = text_or(settings.sep_token.as_ref(), list.sep);
     let unk = text_or(settings.unk_token.as_ref(), "[UNK]");
-    let pad = text_or(settings.pad_token.as_ref(), pad);
-    let mask = text_or(settings.mask_token.as_ref(), mask);
+    let pad = text_or(settings.pad_token.as_ref(), list.pad);
+    let mask = text_or(settings.mask_token.as_ref(), list.mask);
 
     let path = file
         .to_str()
@@ -163,7 +157,7 @@ fn from_vocabulary(
     let specials: Vec<AddedToken> = [cls, sep, unk, pad]
         .iter()
         .map(|token| AddedToken::from(*token, true))
-        .chain([AddedToken::from(mask, true).lstrip(family == Family::Mpnet)])
+        .chain([AddedToken::from(mask, true).lstrip(list.mask_strips)])
         .filter(|token| words.token_to_id(&token.content).is_some())
         .collect();
 

@@ -286,6 +286,10 @@ fn the_bound_never_exceeds_the_maximum() {
     }
 }
 
+fn bert() -> Family {
+    Family::named("bert").unwrap()
+}
+
 fn refused(files: &[(&str, &str)], part: &str) {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -295,7 +299,7 @@ fn refused(files: &[(&str, &str)], part: &str) {
         max_length: 16,
         lowercase: false,
     };
-    let message = TextTokenizer::read(folder.path(), Family::Bert, limits)
+    let message = TextTokenizer::read(folder.path(), bert(), limits)
         .map(|_| ())
         .unwrap_err()
         .to_string();
@@ -325,7 +329,7 @@ fn a_maximum_without_room_for_text_is_refused() {
         max_length: 2,
         lowercase: false,
     };
-    let message = TextTokenizer::read(&folder, Family::Bert, limits)
+    let message = TextTokenizer::read(&folder, bert(), limits)
         .map(|_| ())
         .unwrap_err()
         .to_string();

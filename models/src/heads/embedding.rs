@@ -1,4 +1,46 @@
-//! Normalisation of a pooled vector.
+//! Embedding: the pooled hidden states themselves, which a caller may normalise.
+
+use penstock_core::Reply;
+use penstock_kernels::{KernelError, Ops, Pooling};
+
+use super::Head;
+use crate::ModelSpec;
+
+/// Endings of `architectures` of a bare encoder.
+pub(super) const ARCHITECTURES: &[&str] = &["Model", "ForMaskedLM", "ForPreTraining"];
+
+/// A head without weights.
+pub(super) struct Embedding {
+    pooling: Pooling,
+}
+
+impl Embedding {
+    pub(super) fn new(spec: &ModelSpec) -> Embedding {
+        Embedding {
+            pooling: spec.pooling.unwrap_or(Pooling::Mean),
+        }
+    }
+}
+
+impl<O: Ops + 'static> Head<O> for Embedding {
+    fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+
+    fn forward<'a>(&'a mut self, _ops: &mut O, pooled: &'a O::Buffer) -> Result<&'a O::Buffer, KernelError> {
+        Ok(pooled)
+    }
+
+    fn reply(&self, row: &[f32]) -> Reply {
+        Reply::Embedding(row.to_vec())
+    }
+
+    fn replica(&self, _ops: &O) -> Box<dyn Head<O>> {
+        Box::new(Embedding {
+            pooling: self.pooling,
+        })
+    }
+}
 
 /// Scales `vector` to length one, as sentence-transformers' Normalize module does. A zero vector stays zero.
 pub fn normalize(vector: &mut [f32]) {

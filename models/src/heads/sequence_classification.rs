@@ -1,19 +1,47 @@
-//! The classifier after the encoder: first token to logits, logits to probabilities.
+//! Sequence classification: first token to logits, logits to probabilities.
 
 use std::sync::Arc;
 
-use penstock_kernels::{Activation, KernelError, Ops};
+use penstock_core::Reply;
+use penstock_kernels::{Activation, KernelError, Ops, Pooling};
 
+use super::Head;
+use crate::ModelError;
 use crate::config::Config;
 use crate::encoder::linear;
-use crate::registry::Dense;
+use crate::families::Dense;
 use crate::weights::Weights;
-use crate::{ModelError, Problem};
+
+/// Endings of `architectures` of a sequence classifier.
+pub(super) const ARCHITECTURES: &[&str] = &["ForSequenceClassification"];
+
+/// Rule that turns the logits of a classifier into probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Exactly one label is right: softmax.
+    SingleLabel,
+    /// Each label is right or not on its own: sigmoid. Also a single unnamed score, as transformers does.
+    MultiLabel,
+    /// The logits are the answer.
+    Regression,
+}
+
+impl Problem {
+    /// The name in configuration and metadata, as transformers' `problem_type` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Problem::SingleLabel => "single_label_classification",
+            Problem::MultiLabel => "multi_label_classification",
+            Problem::Regression => "regression",
+        }
+    }
+}
 
 /// A hidden layer and the layer that computes the logits.
-pub(crate) struct Classifier<O: Ops> {
+pub(super) struct Classifier<O: Ops> {
     /// Shared by all executors of a device.
     layers: Arc<Layers<O>>,
+    problem: Problem,
     middle: O::Buffer,
     logits: O::Buffer,
 }
@@ -26,7 +54,7 @@ struct Layers<O: Ops> {
 
 impl<O: Ops> Classifier<O> {
     /// Reads and packs the classifier of `config`'s family.
-    pub fn load(config: &Config, weights: &Weights, ops: &O) -> Result<Classifier<O>, ModelError> {
+    pub(super) fn load(config: &Config, weights: &Weights, ops: &O) -> Result<Classifier<O>, ModelError> {
         let names = config.family.names();
         let (hidden, labels) = (config.hidden, config.labels.len());
         check_labels(
@@ -41,44 +69,54 @@ impl<O: Ops> Classifier<O> {
         };
         let (weight, bias) = linear(weights, &dense, hidden, hidden)?;
         let (out_weight, out_bias) = linear(weights, &weights.outer(names.classifier), labels, hidden)?;
-        Ok(Classifier::with(
-            Arc::new(Layers {
-                dense: ops.matrix(&weight, Some(&bias), hidden, hidden)?,
-                activation,
-                out: ops.matrix(&out_weight, Some(&out_bias), labels, hidden)?,
-            }),
-            ops,
-        ))
+        let layers = Layers {
+            dense: ops.matrix(&weight, Some(&bias), hidden, hidden)?,
+            activation,
+            out: ops.matrix(&out_weight, Some(&out_bias), labels, hidden)?,
+        };
+        Ok(Classifier::with(Arc::new(layers), config.problem, ops))
     }
 
-    fn with(layers: Arc<Layers<O>>, ops: &O) -> Classifier<O> {
+    fn with(layers: Arc<Layers<O>>, problem: Problem, ops: &O) -> Classifier<O> {
         Classifier {
             layers,
+            problem,
             middle: ops.buffer(),
             logits: ops.buffer(),
         }
     }
+}
 
-    /// A classifier that shares the layers and has buffers of its own.
-    pub fn replica(&self, ops: &O) -> Classifier<O> {
-        Classifier::with(Arc::clone(&self.layers), ops)
+impl<O: Ops + 'static> Head<O> for Classifier<O> {
+    fn pooling(&self) -> Pooling {
+        Pooling::Cls
     }
 
-    /// One row of logits for each row of `first`.
-    pub fn forward(&mut self, ops: &mut O, first: &O::Buffer) -> Result<&O::Buffer, KernelError> {
+    fn forward<'a>(&'a mut self, ops: &mut O, pooled: &'a O::Buffer) -> Result<&'a O::Buffer, KernelError> {
         let Layers {
             dense,
             activation,
             out,
         } = &*self.layers;
-        ops.linear(first, dense, *activation, &mut self.middle)?;
+        ops.linear(pooled, dense, *activation, &mut self.middle)?;
         ops.linear(&self.middle, out, Activation::None, &mut self.logits)?;
         Ok(&self.logits)
+    }
+
+    fn reply(&self, row: &[f32]) -> Reply {
+        Reply::Classes {
+            logits: row.to_vec(),
+            probabilities: probabilities(self.problem, row),
+        }
+    }
+
+    fn replica(&self, ops: &O) -> Box<dyn Head<O>> {
+        Box::new(Classifier::with(Arc::clone(&self.layers), self.problem, ops))
     }
 }
 
 /// Refuses a classifier whose rows are not as many as the labels, with a message that names both.
-pub(crate) fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Result<(), ModelError> {
+fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Result<(), ModelError> {
     match weights.shape(tensor).as_deref() {
         Some(&[rows, _]) if rows != labels => Err(ModelError::LabelCount {
             file: weights.file().to_path_buf(),
@@ -92,7 +130,7 @@ pub(crate) fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Re
 }
 
 /// Probabilities of the labels, from their logits.
-pub(crate) fn probabilities(problem: Problem, logits: &[f32]) -> Vec<f32> {
+fn probabilities(problem: Problem, logits: &[f32]) -> Vec<f32> {
     match problem {
         Problem::Regression => logits.to_vec(),
         Problem::MultiLabel => logits.iter().map(|&x| 1.0 / (1.0 + (-x).exp())).collect(),
