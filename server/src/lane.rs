@@ -218,8 +218,7 @@ impl Lane {
         drop(reports);
         let guard = AliveGuard(Arc::clone(&alive));
         let gone = Arc::clone(&metrics);
-        let batcher =
-            Batcher::new(policy.clone(), CostModel::default(), prefetch).with_preemption_points(looks);
+        let batcher = Batcher::new(policy.clone(), CostModel::new(), prefetch).with_preemption_points(looks);
         let publish = queue_gauges(Arc::clone(&admission), Arc::clone(&metrics), policy.tokens_max());
         let wires = Wires {
             requests: requests_out,
