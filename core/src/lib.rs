@@ -30,6 +30,3 @@ pub use stream::offsets::{OffsetError, OffsetTracker};
 pub use stream::read_ahead::ReadAhead;
 pub use stream::throughput::{self, Throughput};
 pub use time::Nanos;
-
-use stream::offsets;
-use time as request;

@@ -7,7 +7,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use crate::offsets::{OffsetError, OffsetTracker};
+use super::offsets::{OffsetError, OffsetTracker};
 
 /// One assignment of one partition. No two are equal within a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +27,7 @@ struct Partition {
     tracker: OffsetTracker,
     /// Everything before it has finished.
     safe: Option<i64>,
-    /// What the broker knows.
+    /// Position that the broker knows.
     committed: Option<i64>,
 }
 

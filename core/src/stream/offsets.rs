@@ -37,7 +37,7 @@ pub enum OffsetError {
 /// The open records of one partition, from one assignment to its end. After a seek a new one is made.
 #[derive(Debug)]
 pub struct OffsetTracker {
-    /// What was started and does not lie before the safe position, in order.
+    /// Records from the safe position on that were started, in order.
     open: VecDeque<Open>,
     open_max: usize,
     last: Option<i64>,

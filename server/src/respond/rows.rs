@@ -115,7 +115,7 @@ pub(crate) mod tests {
     /// A model that says no more than a test needs.
     pub(crate) fn spec(task: Task, labels: &[&str]) -> ModelSpec {
         ModelSpec {
-            family: Family::Bert,
+            family: Family::ALL[0],
             task,
             labels: labels.iter().map(|&l| l.to_owned()).collect(),
             problem: Problem::SingleLabel,

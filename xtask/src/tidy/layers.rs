@@ -25,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("xtask", &[]),
 ];
 
-/// Crates from outside that only some of ours may name: the wall between deciding and doing.
+/// Crates from outside that only some of ours may name: the wall between decisions and actions.
 const WALLS: [(&str, &[&str]); 7] = [
     ("tokio", &["server", "benches"]),
     ("tonic", &["proto", "server", "benches"]),
@@ -44,7 +44,7 @@ struct Manifest {
     dev_dependencies: BTreeMap<String, toml::Value>,
 }
 
-/// Faults in the crates' manifests.
+/// Faults in the manifests of the crates.
 pub fn check(root: &Path) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     for (folder, allowed) in LAYERS {

@@ -1,8 +1,8 @@
-//! Rules of a source file: its head, its length, its name, and where `unsafe` and wire types may stand.
+//! Rules of a source file: first line, length, name, and the places of `unsafe` and wire types.
 
 use std::path::Path;
 
-/// Above this a file holds two ideas.
+/// Longest file. A longer one holds two ideas.
 const LINES_MAX: usize = 500;
 
 /// Folders and files of server/ that may name wire types; everything behind them is protocol-neutral.
@@ -35,7 +35,7 @@ pub fn check(file: &Path, text: &str, faults: &mut Vec<String>) {
     if ["utils", "util", "common", "helpers", "helper", "manager", "misc"].contains(&stem) {
         faults.push(format!("{name}: the name does not say what is inside"));
     }
-    // This file spells out what it forbids.
+    // The rest is skipped for xtask, which spells out the forbidden words.
     if file.starts_with("xtask") {
         return;
     }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allowed_is_no_fault() {
+    fn allowed_files_have_no_fault() {
         for (file, text) in [
             ("kernels/src/a.rs", "//! Head.\nunsafe { f() }"),
             ("kernels/cu/a.cu", "// no head is asked of it"),

@@ -1,4 +1,4 @@
-//! What an epoch is for.
+//! Epochs: results of an earlier one change nothing.
 
 use super::*;
 

@@ -36,11 +36,11 @@ fn nonsense_is_refused_and_changes_nothing() {
     tracker.start(8).unwrap();
     assert_eq!(tracker.start(9), Err(OffsetError::Full { bound: 2 }));
     assert_eq!(tracker.finish(8), None);
-    // What has finished still stands behind the slowest record, and takes its room.
+    // A finished record behind the slowest one still takes its room.
     assert_eq!(tracker.start(9), Err(OffsetError::Full { bound: 2 }));
     assert_eq!(tracker.finish(7), Some(9));
     tracker.start(9).unwrap();
-    // What was finished long ago is still not started again.
+    // A record that finished long ago cannot be started again.
     assert!(tracker.start(8).is_err());
 }
 
