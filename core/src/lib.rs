@@ -25,7 +25,7 @@ pub mod throughput;
 pub mod turns;
 
 pub use admission::{Admission, AdmissionBounds, Permit};
-pub use assignment::{Assignment, Epoch};
+pub use assignment::{Assignment, Epoch, position_after_going_back};
 pub use batch::{Batch, BatchShape, PackedTokens};
 pub use batcher::{Batcher, Lowered, Poll};
 pub use cost::CostModel;
