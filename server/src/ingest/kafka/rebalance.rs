@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{info, warn};
 
 use super::events::Change;
+use super::partition::Begin;
 use super::places::Place;
 use super::pump::Pump;
 use crate::respond::kafka::Trouble;
@@ -27,8 +28,9 @@ impl Pump {
                 Change::Assign(partitions) => {
                     let places = self.inside.places.of(partitions);
                     for place in places {
-                        self.inside.begin(place);
+                        self.inside.begin(place, Begin::Anywhere);
                     }
+                    self.identities.hurry();
                     self.metrics.assigned();
                     info!(route = self.route.name, partitions = %names(partitions), "assigned");
                     self.consumer.answer(&change).map_err(failed)?;
@@ -61,7 +63,7 @@ impl Pump {
         } else if lost {
             Ok(())
         } else {
-            self.finish_partitions(places).and_then(|()| self.commit())
+            self.finish_partitions(places).and_then(|()| self.commit_now())
         };
         let clean = match kept {
             Ok(()) => Ok(true),
@@ -76,10 +78,13 @@ impl Pump {
             Err(other) => Err(other),
         };
         for place in places {
+            self.forget(*place);
             self.inside.end(*place);
             self.refusals.forget(*place);
         }
         self.behind.forget_gone(&self.inside);
+        self.identities
+            .forget_gone(|topic| self.inside.places.has_topic(topic));
         if self.inside.assigned().is_empty() {
             // What they could not have is for their next owner to say: nothing here would ever end it.
             self.held.forget(&self.route.name);
@@ -101,7 +106,8 @@ impl Pump {
         Ok(())
     }
 
-    /// Begins these partitions anew at what is committed: what is inside of them is given up.
+    /// Begins these partitions anew at what is committed, or where their positions have gone back to: what is inside of
+    /// them is given up.
     pub(super) fn rewind(&mut self, places: &[Place]) -> Result<(), Trouble> {
         self.chunks.take();
         self.held.clear(Instant::now());
@@ -117,32 +123,31 @@ impl Pump {
             .map_err(failed)?;
         let mut targets = TopicPartitionList::new();
         for place in places {
-            // Where nothing was read there is nothing to seek back from.
             let Some(partition) = self.inside.partition(*place) else {
                 continue;
             };
-            let Some(first) = partition.first else {
-                continue;
-            };
             let source = self.inside.places.source(*place);
-            let target = match committed.find_partition(&source.topic, source.partition) {
+            let found = match committed.find_partition(&source.topic, source.partition) {
                 Some(element) => {
                     // To begin too early would be to write again what is written.
                     element.error().map_err(failed)?;
-                    element.offset()
+                    element.offset().to_raw().filter(|offset| *offset >= 0)
                 }
-                None => Offset::Invalid,
+                None => None,
             };
-            let target = match target {
-                Offset::Offset(offset) => offset,
-                // Nothing was ever committed: the first record that was read is the first not written.
-                _ => partition.committed.unwrap_or(first),
-            };
-            // It fails for offsets below zero alone.
-            let _ = targets.add_partition_offset(&source.topic, source.partition, Offset::Offset(target));
-        }
-        for place in places {
-            self.inside.begin(*place);
+            let reset = self.inside.reset(*place);
+            let begin = partition.again_at(found, reset);
+            // Where nothing was read there is nothing to seek back from.
+            let seeks = partition.first.is_some() || reset.is_some();
+            if let Some(target) = begin.offset().filter(|_| seeks) {
+                // It fails for offsets below zero alone.
+                let _ = targets.add_partition_offset(&source.topic, source.partition, target);
+                if let Some(reset) = reset {
+                    self.tell_reset(*place, reset, target);
+                    self.refusals.forget(*place);
+                }
+            }
+            self.inside.begin(*place, begin);
         }
         let all = self.inside.places.list(places.iter().copied());
         self.consumer.resume(&all).map_err(failed)?;
