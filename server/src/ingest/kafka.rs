@@ -15,8 +15,8 @@ mod rebalance;
 mod refusals;
 
 mod identity;
+mod native;
 mod resets;
-mod topic_id;
 
 mod answers;
 mod field;
@@ -331,6 +331,7 @@ impl Seat {
             identities: Identities::default(),
             remembered: Arc::clone(&self.remembered),
             asked_last: String::new(),
+            vouch_at: Instant::now(),
             // Of one transaction: as many as make one due, and those that leave at once.
             refusals: Refusals::new(route.commit_records_max + route.in_flight_records_max),
             ready: Ready::new(Arc::clone(&self.front), &route.name),

@@ -11,7 +11,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, info};
 
 use super::events::Events;
-use super::topic_id::{Asking, Told, TopicId};
+use super::native::{Asking, Told, TopicId};
 use crate::respond::kafka::Ending;
 
 /// Who asked so long ago, and heard of the topic that was known, may commit what was read since. The client waits for
@@ -31,6 +31,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// Topics of one question, beside those of which something is to be committed.
 pub const TOPICS_MAX: usize = 100;
+
+/// Topics that are known, beside those that are read.
+const KNOWN_MAX: usize = 1000;
 
 /// A topic that has another id than the one that is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,9 +188,12 @@ impl Identities {
         waited
     }
 
-    /// Of topics that are not read any more, nothing is kept.
-    pub fn forget_gone(&mut self, is_read: impl Fn(&str) -> bool) {
-        self.known.retain(|topic, _| is_read(topic));
+    /// Topics that are not read any more stay known as long as there is room: should they come back, the client goes on
+    /// with what it knew of them.
+    pub fn make_room(&mut self, is_read: impl Fn(&str) -> bool) {
+        if self.known.len() > KNOWN_MAX {
+            self.known.retain(|topic, _| is_read(topic));
+        }
     }
 }
 

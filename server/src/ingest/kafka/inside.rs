@@ -7,9 +7,9 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::identity::note;
+use super::native::{TopicId, leader_epoch, set_leader_epoch};
 use super::partition::{Begin, Leaving, Partition, Reset};
 use super::places::{Place, Places, Source};
-use super::topic_id::TopicId;
 use super::work::{Answer, Judged, Mark, Taken};
 use crate::clock::Clock;
 
@@ -122,7 +122,12 @@ impl Inside {
         let taken = Taken::copy(message, mark, self.places.source(place), self.value_max);
         self.in_flight.start(&place, taken.bytes, self.clock.now());
         if let Some(partition) = self.partitions.get_mut(&place) {
-            partition.push(mark.offset, taken.bytes, taken.read_bytes());
+            partition.push(
+                mark.offset,
+                leader_epoch(message),
+                taken.bytes,
+                taken.read_bytes(),
+            );
         }
         Ok(Some(taken))
     }
@@ -152,18 +157,26 @@ impl Inside {
             .collect()
     }
 
-    /// The position that a partition has begun at, or the last that is remembered of it, is `from`; it is one of its
-    /// topic, or of one before it that was `remade`.
-    pub fn vouch(&mut self, place: Place, from: Option<i64>, remade: bool) {
+    /// Whether that is known of a partition.
+    pub fn is_vouched(&self, place: Place) -> bool {
+        self.partitions.get(&place).is_none_or(|one| one.vouched)
+    }
+
+    /// The position that a partition has begun at, or the last that is remembered of it, is `from`, after a record of this
+    /// leader; it is one of its topic, or of one before it that was `remade`.
+    pub fn vouch(&mut self, place: Place, from: Option<i64>, leader_epoch: Option<i32>, remade: bool) {
         let Some(partition) = self.partitions.get_mut(&place) else {
             return;
         };
         partition.vouched = true;
-        if remade {
-            self.resets.insert(place, Reset::Remade { from });
-        } else if let Some((from, to)) = from.zip(partition.first).filter(|(from, to)| to < from) {
-            self.resets.insert(place, Reset::WentBack { from, to });
-        }
+        let other_leader = leader_epoch.is_some() && partition.first_leader > leader_epoch;
+        let reset = match from.zip(partition.first) {
+            _ if remade => Reset::Remade { from },
+            Some((from, to)) if to < from => Reset::WentBack { from, to },
+            _ if other_leader => Reset::Unsure,
+            _ => return,
+        };
+        self.resets.insert(place, reset);
     }
 
     /// Whether a position has gone back that is not settled.
@@ -245,6 +258,8 @@ impl Inside {
             if let Some(id) = id(&source.topic) {
                 element.set_metadata(note(id));
             }
+            let partition = self.partitions.get(&position.place);
+            set_leader_epoch(&mut list, partition.and_then(|one| one.left_leader));
         }
         list
     }
@@ -262,11 +277,6 @@ impl Inside {
     /// The same, to be changed.
     pub fn partition_mut(&mut self, place: Place) -> Option<&mut Partition> {
         self.partitions.get_mut(&place)
-    }
-
-    /// Records of a partition that are inside.
-    pub fn open(&self, place: Place) -> usize {
-        self.partitions.get(&place).map_or(0, Partition::open)
     }
 
     /// True when nothing of these partitions is inside.

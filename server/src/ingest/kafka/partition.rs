@@ -47,6 +47,9 @@ pub enum Reset {
         /// The position before, where it is known.
         from: Option<i64>,
     },
+    /// Perhaps none has: records of another leader come after it, and whether the log still has the one before it is
+    /// told to who seeks there.
+    Unsure,
 }
 
 /// A partition of this consumer.
@@ -62,6 +65,10 @@ pub struct Partition {
     pub beyond: u32,
     /// The first record that was read under it: where reading begins anew when nothing was ever committed.
     pub first: Option<i64>,
+    /// The epoch of the leader that wrote it.
+    pub first_leader: Option<i32>,
+    /// The same of the last record that has left.
+    pub left_leader: Option<i32>,
     /// What was committed under it.
     pub committed: Option<i64>,
     /// What has left since then.
@@ -79,6 +86,7 @@ struct Slot {
     bytes: usize,
     /// Of key and value.
     read_bytes: usize,
+    leader_epoch: Option<i32>,
     answer: Option<Answer>,
 }
 
@@ -102,6 +110,8 @@ impl Partition {
             fetched: false,
             beyond: 0,
             first: None,
+            first_leader: None,
+            left_leader: None,
             committed: None,
             left: Left::default(),
             lag,
@@ -131,7 +141,7 @@ impl Partition {
             position.map_or(Begin::Anywhere, Begin::At)
         };
         match (reset, sought) {
-            (None, sought) => sought,
+            (None | Some(Reset::Unsure), sought) => sought,
             (Some(Reset::Remade { .. }), _) | (Some(_), Begin::Remade) => Begin::Remade,
             (Some(Reset::WentBack { to, .. }), Begin::At(sought) | Begin::Back(sought)) => {
                 Begin::Back(position_after_going_back(to, sought))
@@ -146,12 +156,16 @@ impl Partition {
     }
 
     /// A record that was read. Its offset is above all before it.
-    pub fn push(&mut self, offset: i64, bytes: usize, read_bytes: usize) {
-        self.first.get_or_insert(offset);
+    pub fn push(&mut self, offset: i64, leader_epoch: Option<i32>, bytes: usize, read_bytes: usize) {
+        if self.first.is_none() {
+            self.first = Some(offset);
+            self.first_leader = leader_epoch;
+        }
         self.slots.push_back(Slot {
             offset,
             bytes,
             read_bytes,
+            leader_epoch,
             answer: None,
         });
     }
@@ -181,6 +195,7 @@ impl Partition {
             Fate::Tombstone => self.left.tombstones += 1,
             Fate::Dead(reason) => self.left.dead[reason as usize] += 1,
         }
+        self.left_leader = first.leader_epoch;
         self.left.bytes_read += first.read_bytes as u64;
         self.left.bytes_written += answer.record.bytes() as u64;
         Some(Leaving {
@@ -188,11 +203,6 @@ impl Partition {
             bytes: first.bytes,
             answer,
         })
-    }
-
-    /// Records inside.
-    pub fn open(&self) -> usize {
-        self.slots.len()
     }
 
     /// True when nothing is inside.
@@ -212,7 +222,7 @@ mod tests {
         let topic = Metrics::new(Clock::start()).topic("t", None);
         let epoch = penstock_core::Assignment::new(1).begin(0);
         let mut partition = Partition::new(epoch, begin, topic.lag(0));
-        partition.push(40, 1, 1);
+        partition.push(40, Some(1), 1, 1);
         partition
     }
 
@@ -228,6 +238,7 @@ mod tests {
         assert_eq!(partition.again_at(Some(80), WENT_BACK), Begin::Back(60));
         assert_eq!(partition.again_at(None, WENT_BACK), Begin::Back(40));
         assert_eq!(partition.again_at(Some(50), REMADE), Begin::Remade);
+        assert_eq!(partition.again_at(Some(50), Some(Reset::Unsure)), Begin::At(50));
     }
 
     #[test]

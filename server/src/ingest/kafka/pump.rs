@@ -48,6 +48,8 @@ pub struct Pump {
     pub(super) remembered: Arc<Remembered>,
     /// The last topic that was asked for.
     pub(super) asked_last: String,
+    /// When it is looked next at where partitions have begun.
+    pub(super) vouch_at: Instant,
     pub(super) consumer: Reader,
     pub(super) writer: Writer,
     pub(super) inside: Inside,

@@ -1,12 +1,14 @@
 //! Partitions that come and go. The group waits while what is inside of those that go is finished.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
 use super::events::Change;
+use super::native::{beside, set_leader_epoch};
 use super::partition::Begin;
 use super::places::Place;
 use super::pump::Pump;
@@ -78,13 +80,12 @@ impl Pump {
             Err(other) => Err(other),
         };
         for place in places {
-            self.forget(*place);
             self.inside.end(*place);
             self.refusals.forget(*place);
         }
         self.behind.forget_gone(&self.inside);
         self.identities
-            .forget_gone(|topic| self.inside.places.has_topic(topic));
+            .make_room(|topic| self.inside.places.has_topic(topic));
         if self.inside.assigned().is_empty() {
             // What they could not have is for their next owner to say: nothing here would ever end it.
             self.held.forget(&self.route.name);
@@ -121,27 +122,35 @@ impl Pump {
             .consumer
             .committed_offsets(self.inside.places.list(places.iter().copied()), ASK_MAX)
             .map_err(failed)?;
+        let beside = beside(&committed);
+        let mut found = BTreeMap::new();
+        for (element, beside) in committed.elements().iter().zip(beside) {
+            // To begin too early would be to write again what is written.
+            element.error().map_err(failed)?;
+            let place = self.inside.places.find(element.topic(), element.partition());
+            if let (Some(place), Offset::Offset(position)) = (place, element.offset()) {
+                found.insert(place, (position, beside.leader_epoch));
+            }
+        }
         let mut targets = TopicPartitionList::new();
         for place in places {
             let Some(partition) = self.inside.partition(*place) else {
                 continue;
             };
-            let source = self.inside.places.source(*place);
-            let found = match committed.find_partition(&source.topic, source.partition) {
-                Some(element) => {
-                    // To begin too early would be to write again what is written.
-                    element.error().map_err(failed)?;
-                    element.offset().to_raw().filter(|offset| *offset >= 0)
-                }
-                None => None,
-            };
+            let found = found.get(place).copied();
             let reset = self.inside.reset(*place);
-            let begin = partition.again_at(found, reset);
+            let begin = partition.again_at(found.map(|(position, _)| position), reset);
             // Where nothing was read there is nothing to seek back from.
             let seeks = partition.first.is_some() || reset.is_some();
             if let Some(target) = begin.offset().filter(|_| seeks) {
+                let source = self.inside.places.source(*place);
                 // It fails for offsets below zero alone.
                 let _ = targets.add_partition_offset(&source.topic, source.partition, target);
+                let is_found = |(position, _): &(i64, _)| target == Offset::Offset(*position);
+                set_leader_epoch(
+                    &mut targets,
+                    found.filter(is_found).and_then(|(_, leader)| leader),
+                );
                 if let Some(reset) = reset {
                     self.tell_reset(*place, reset, target);
                     self.refusals.forget(*place);
@@ -163,7 +172,7 @@ impl Pump {
 
 /// For the log: `reviews[0,1,2]`.
 fn names(partitions: &TopicPartitionList) -> String {
-    let mut topics: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    let mut topics: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for element in partitions.elements() {
         let numbers = topics.entry(element.topic().to_owned()).or_default();
         numbers.push(element.partition().to_string());

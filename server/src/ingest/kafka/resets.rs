@@ -11,10 +11,10 @@ use tracing::warn;
 
 use super::identity::{Remade, TOPICS_MAX, noted};
 use super::inside::Position;
+use super::native::{TopicId, beside};
 use super::partition::Reset;
 use super::places::Place;
 use super::pump::Pump;
-use super::topic_id::{TopicId, notes};
 use crate::metrics::ResetReason;
 use crate::respond::kafka::Trouble;
 
@@ -24,6 +24,9 @@ const ASK_MAX: Duration = Duration::from_secs(10);
 /// How long an answer is waited for before something is decided that hangs on it, and one look for it.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(2);
+
+/// Between two looks at partitions that have begun.
+const VOUCH_AGAIN: Duration = Duration::from_millis(100);
 
 /// Partitions that are remembered from clients to clients.
 const REMEMBERED_MAX: usize = 1 << 16;
@@ -68,12 +71,6 @@ impl Pump {
         }
     }
 
-    /// Partitions that went in good order are somebody else's to remember.
-    pub(super) fn forget(&self, place: Place) {
-        let source = self.inside.places.source(place);
-        self.remembered.take(&source.topic, source.partition);
-    }
-
     /// Hears which topics it is that are read, asks again when it is time, and holds what is committed against it.
     pub(super) fn identify(&mut self) -> Result<(), Trouble> {
         self.hear()?;
@@ -81,7 +78,12 @@ impl Pump {
         if self.identities.is_due(self.writer.is_open(), now) {
             self.ask(now);
         }
-        self.vouch()
+        // Partitions that come together begin one after the other.
+        if now >= self.vouch_at {
+            self.vouch_at = now + VOUCH_AGAIN;
+            self.vouch()?;
+        }
+        Ok(())
     }
 
     fn hear(&mut self) -> Result<(), Trouble> {
@@ -90,7 +92,8 @@ impl Pump {
         // partitions, its first offset.
         heard.map_err(|Remade { topic, was, is }| {
             Trouble::Restart(format!(
-                "input topic {topic} was deleted and made anew (its id was {was} and is {is}): it is read from its beginning"
+                "input topic {topic} was deleted and made anew (its id was {was} and is {is}): it is read from its beginning, and \
+                 what was read of the old one and not committed is gone with it"
             ))
         })
     }
@@ -128,7 +131,11 @@ impl Pump {
     pub(super) fn may_commit(&mut self) -> bool {
         let positions = self.inside.uncommitted();
         let topic = |position: &Position| self.inside.places.source(position.place).topic.as_str();
-        self.identities.vouch(positions.iter().map(topic), Instant::now())
+        let fresh = self.identities.vouch(positions.iter().map(topic), Instant::now());
+        fresh
+            && positions
+                .iter()
+                .all(|position| self.inside.is_vouched(position.place))
     }
 
     /// Commits what is to be committed now or never.
@@ -157,7 +164,7 @@ impl Pump {
             .consumer
             .committed_offsets(self.inside.places.list(unsure.iter().copied()), ASK_MAX)
             .map_err(failed)?;
-        for (element, note) in committed.elements().iter().zip(notes(&committed)) {
+        for (element, beside) in committed.elements().iter().zip(beside(&committed)) {
             element.error().map_err(failed)?;
             let (topic, partition) = (element.topic(), element.partition());
             let Some(place) = self.inside.places.find(topic, partition) else {
@@ -166,12 +173,12 @@ impl Pump {
             let before = self.remembered.take(topic, partition);
             // Of a position without a note nobody knows more than that somebody has set it.
             let (was, from) = match element.offset() {
-                Offset::Offset(position) => (note.as_deref().and_then(noted), Some(position)),
+                Offset::Offset(position) => (beside.note.as_deref().and_then(noted), Some(position)),
                 _ => (before.map(|read| read.id), before.and_then(|read| read.committed)),
             };
             let is = self.identities.id(topic);
             let remade = was.is_some_and(|was| is.is_some_and(|is| is != was));
-            self.inside.vouch(place, from, remade);
+            self.inside.vouch(place, from, beside.leader_epoch, remade);
         }
         Ok(())
     }
@@ -202,6 +209,7 @@ impl Pump {
         let (reason, from) = match reset {
             Reset::WentBack { from, .. } => (ResetReason::WentBack, Some(from)),
             Reset::Remade { from } => (ResetReason::Remade, from),
+            Reset::Unsure => return,
         };
         source.metrics.reset(reason);
         let shown = |position: Option<i64>| position.map_or_else(|| "none".into(), |at| at.to_string());
@@ -216,7 +224,6 @@ impl Pump {
             from = shown(from),
             to,
             reason = reason.name(),
-            given_up = self.inside.open(place),
             "the position has gone back: what comes are other records, and they are read"
         );
     }

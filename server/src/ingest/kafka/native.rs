@@ -1,5 +1,6 @@
-//! A topic's id, which a topic of the same name that is made anew does not have. The client's crate wraps no call that
-//! tells it, so this file makes librdkafka's own: it and the kernels are the only ones with `unsafe`.
+//! What the client's crate does not wrap: a topic's id, which a topic of the same name that is made anew does not have,
+//! and the epoch of the leader that wrote a record, which tells whether a log still has it. This file calls librdkafka
+//! itself: it and the kernels are the only ones with `unsafe`.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
@@ -12,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rdkafka::bindings as c;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
@@ -183,23 +185,59 @@ unsafe fn told(topic: *const c::rd_kafka_TopicDescription_t) -> (String, Told) {
     }
 }
 
-/// What was committed beside each position of a list, in its order. The crate's own look at it panics on what is not
+/// The epoch of the leader that wrote a record, where the broker tells it.
+pub fn leader_epoch(message: &BorrowedMessage<'_>) -> Option<i32> {
+    // SAFETY: the message lives while it is borrowed, and is one that a consumer was given.
+    let epoch = unsafe { c::rd_kafka_message_leader_epoch(message.ptr()) };
+    (epoch >= 0).then_some(epoch)
+}
+
+/// What is committed beside a position.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// Whatever the one who committed it noted.
+    pub note: Option<String>,
+    /// The epoch of the record before it.
+    pub leader_epoch: Option<i32>,
+}
+
+/// What is committed beside each position of a list, in its order. The crate's own look at a note panics on what is not
 /// UTF-8, which another program may have committed.
-pub fn notes(list: &TopicPartitionList) -> Vec<Option<String>> {
+pub fn beside(list: &TopicPartitionList) -> Vec<Beside> {
     // SAFETY: the list lives while it is borrowed, and nobody changes it meanwhile. Its elements lie one after the
     // other, `cnt` of them, and a note that is not null has so many bytes as it says.
     unsafe {
         let raw = &*list.ptr();
         let count = usize::try_from(raw.cnt).unwrap_or(0);
-        let note = |at| {
-            let element = &*raw.elems.add(at);
-            if element.metadata.is_null() {
-                return None;
+        let one = |at| {
+            let element = raw.elems.add(at);
+            let epoch = c::rd_kafka_topic_partition_get_leader_epoch(element);
+            let (note, size) = ((*element).metadata, (*element).metadata_size);
+            let note = (!note.is_null()).then(|| std::slice::from_raw_parts(note.cast::<u8>(), size));
+            Beside {
+                note: note.and_then(|note| std::str::from_utf8(note).ok().map(str::to_owned)),
+                leader_epoch: (epoch >= 0).then_some(epoch),
             }
-            let bytes = std::slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size);
-            std::str::from_utf8(bytes).ok().map(str::to_owned)
         };
-        (0..count).map(note).collect()
+        (0..count).map(one).collect()
+    }
+}
+
+/// Sets the epoch of the record before the last position of a list: who seeks to it is told whether the log still has
+/// that record, and who commits it leaves that to whoever comes after.
+pub fn set_leader_epoch(list: &mut TopicPartitionList, leader_epoch: Option<i32>) {
+    let Some(epoch) = leader_epoch else {
+        return;
+    };
+    // SAFETY: the list is borrowed alone, and lives as long. The element is its last one, of those that it says it has.
+    unsafe {
+        let raw = &*list.ptr();
+        let last = usize::try_from(raw.cnt)
+            .ok()
+            .and_then(|count| count.checked_sub(1));
+        if let Some(last) = last {
+            c::rd_kafka_topic_partition_set_leader_epoch(raw.elems.add(last), epoch);
+        }
     }
 }
 
@@ -219,11 +257,19 @@ mod tests {
     }
 
     #[test]
-    fn notes_are_told_whatever_they_are() {
+    fn what_stands_beside_a_position_is_told_whatever_it_is() {
         let mut list = TopicPartitionList::new();
         list.add_partition("t", 0).set_metadata("a note");
+        set_leader_epoch(&mut list, Some(7));
         list.add_partition("t", 1);
-        assert_eq!(notes(&list), [Some("a note".to_owned()), None]);
-        assert_eq!(notes(&TopicPartitionList::new()), []);
+        set_leader_epoch(&mut list, None);
+        let noted = |note: Option<&str>, leader_epoch| Beside {
+            note: note.map(str::to_owned),
+            leader_epoch,
+        };
+        assert_eq!(beside(&list), [noted(Some("a note"), Some(7)), noted(None, None)]);
+        let mut none = TopicPartitionList::new();
+        set_leader_epoch(&mut none, Some(7));
+        assert_eq!(beside(&none), []);
     }
 }
