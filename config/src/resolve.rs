@@ -18,9 +18,6 @@ use penstock_engine::settings::Batching;
 use penstock_telemetry::logging;
 use penstock_telemetry::logging::LogFormat;
 
-/// Tokens of a batch. Two cores are saturated from about 500 on; more costs latency and no throughput
-/// there, and a larger machine needs more.
-const QUEUE_TOKENS_MAX: usize = 1 << 20;
 /// Batches in flight beyond which no device gains; each holds its tokens.
 const PREFETCH_MAX: usize = 8;
 /// Executors beyond which no GPU gains; each has activations and 32 MiB of workspace of its own.
@@ -149,16 +146,17 @@ fn at_most(count: usize, most: usize, section: &'static str, key: &'static str) 
 fn bounds(limits: &raw::Limits) -> Result<Limits, Problem> {
     let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
     let size = |given: Option<Size>, default| given.map_or(default, |size| size.0);
-    let queue_texts_max = count(limits.queue_texts_max, 16_384);
+    let default = Limits::default();
+    let queue_texts_max = count(limits.queue_texts_max, default.queue_texts_max);
     Ok(Limits {
-        max_request_texts: count(limits.max_request_texts, 8192),
-        max_request_bytes: size(limits.max_request_bytes, 64 << 20),
-        stream_in_flight_max: count(limits.stream_in_flight_max, 256),
+        max_request_texts: count(limits.max_request_texts, default.max_request_texts),
+        max_request_bytes: size(limits.max_request_bytes, default.max_request_bytes),
+        stream_in_flight_max: count(limits.stream_in_flight_max, default.stream_in_flight_max),
         queue_texts_max: at_most(queue_texts_max, QUEUE_TEXTS_MAX, "limits", "queue_texts_max")?,
-        queue_tokens_max: count(limits.queue_tokens_max, QUEUE_TOKENS_MAX),
-        queue_bytes_max: size(limits.queue_bytes_max, 256 << 20),
-        connections_max: count(limits.connections_max, 1024),
-        streams_max: count(limits.streams_max, 100),
+        queue_tokens_max: count(limits.queue_tokens_max, default.queue_tokens_max),
+        queue_bytes_max: size(limits.queue_bytes_max, default.queue_bytes_max),
+        connections_max: count(limits.connections_max, default.connections_max),
+        streams_max: count(limits.streams_max, default.streams_max),
     })
 }
 

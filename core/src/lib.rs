@@ -24,12 +24,9 @@ pub use batching::policy::{BatchPolicy, PolicyError};
 pub use batching::reply::{Outcome, Rejection, Reply, Responder, Retry, Sink, Stages};
 pub use batching::request::{Class, Request, TokenIds};
 pub use lifecycle::{Load, LoadId, ModelLifecycle, ServerState, TransitionError, VersionState};
-pub use stream::assignment::{Assignment, Epoch};
+pub use stream::assignment::{Assignment, Epoch, position_after_going_back};
 pub use stream::in_flight::{BoundsError, Flow, InFlight, InFlightBounds};
 pub use stream::offsets::{OffsetError, OffsetTracker};
 pub use stream::read_ahead::ReadAhead;
 pub use stream::throughput::{self, Throughput};
 pub use time::Nanos;
-
-use stream::offsets;
-use time as request;

@@ -124,7 +124,7 @@ impl Replicas {
     pub fn of(loaded: Vec<(Loaded, DeviceSlot)>, device: Device) -> Option<Replicas> {
         let (mut what, mut models, mut urgent) = (None, Vec::new(), None);
         for (loaded, seat) in loaded {
-            let each = std::iter::once(loaded.model).chain(loaded.twins);
+            let each = std::iter::once(loaded.model).chain(loaded.replicas);
             models.extend(each.map(|model| (model, seat.clone())));
             urgent = urgent.or(loaded.urgent.map(|model| (model, seat)));
             what = what.or(Some((loaded.spec, loaded.tokenizer)));
@@ -194,8 +194,8 @@ impl ServedModel {
         let on_device = models.iter_mut().any(|(model, _)| model.pipelined().is_some());
         let prefetch = prefetch.unwrap_or(usize::from(on_device));
         let held_max = prefetch + 1;
-        let looks = urgent.as_ref().map_or(0, |(model, _)| model.looks());
-        // WhenFull for a report of each batch that an executor may hold, and for its last.
+        let looks = urgent.as_ref().map_or(0, |(model, _)| model.preemption_points());
+        // Room for a report of each batch that an executor may hold, and for its last.
         let (reports, reports_out) = bounded((held_max + 1) * (models.len() + 1));
         let (mut batches, mut executors) = (Vec::new(), Vec::new());
         for (number, (kind, (model, seat))) in named(models, urgent).enumerate() {
@@ -218,8 +218,7 @@ impl ServedModel {
         drop(reports);
         let guard = AliveGuard(Arc::clone(&alive));
         let gone = Arc::clone(&metrics);
-        let batcher =
-            Batcher::new(policy.clone(), CostModel::default(), prefetch).with_preemption_points(looks);
+        let batcher = Batcher::new(policy.clone(), CostModel::new(), prefetch).with_preemption_points(looks);
         let publish = queue_gauges(Arc::clone(&admission), Arc::clone(&metrics), policy.tokens_max());
         let wires = Wires {
             requests: requests_out,

@@ -42,6 +42,21 @@ pub struct Limits {
     pub streams_max: usize,
 }
 
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_request_texts: 8192,
+            max_request_bytes: 64 << 20,
+            stream_in_flight_max: 256,
+            queue_texts_max: 16_384,
+            queue_tokens_max: 1 << 20,
+            queue_bytes_max: 256 << 20,
+            connections_max: 1024,
+            streams_max: 100,
+        }
+    }
+}
+
 impl Limits {
     /// Bytes of memory that a request may take beyond its own length once it is decoded: as many short texts as
     /// a request may hold, with their ids, or a mebibyte.

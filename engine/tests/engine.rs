@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use penstock::app::Engine;
-use penstock_config::{self as config, Settings};
 use penstock_core::{Class, Rejection};
+use penstock_engine::engine::Engine;
 use penstock_engine::placement;
-use penstock_engine::placement::choice::DeviceChoice;
+use penstock_engine::placement::choice::{DeviceChoice, DtypeChoice};
 use penstock_engine::repository::ModelState;
 use penstock_engine::served_model::WhenFull;
 use penstock_engine::service::{InferenceRequest, InferenceService};
+use penstock_engine::settings::{Batching, EngineSettings, Limits, ModelConfig};
 use penstock_telemetry::metrics::Source;
 
 /// A model repository in Triton's form with one model `m`.
@@ -45,14 +45,24 @@ impl Models {
     }
 
     async fn serve(&self) -> Engine {
-        let file = self.0.path().join("penstock.toml");
-        let path = self.0.path().join("m");
-        let text = format!("[[model]]\nname = \"m\"\npath = '{}'\n", path.display());
-        std::fs::write(&file, text).expect("written");
-        let config = config::load(Some(&file), Settings::default()).expect("a valid configuration");
+        let settings = EngineSettings {
+            threads: 1,
+            pin_threads: false,
+            tokenizer_threads: 1,
+            cuda_graphs: false,
+            limits: Limits::default(),
+            models: vec![ModelConfig {
+                name: "m".into(),
+                source: self.0.path().join("m").display().to_string(),
+                task: None,
+                max_length: None,
+                batching: Batching::default(),
+                check_parity: true,
+            }],
+        };
         let placement =
-            placement::place(&DeviceChoice::Cpu, config.dtype, penstock_models::probe).expect("a cpu");
-        Engine::start(&config, &placement)
+            placement::place(&DeviceChoice::Cpu, DtypeChoice::Auto, penstock_models::probe).expect("a cpu");
+        Engine::start(&settings, &placement)
             .await
             .expect("a model that loads")
     }

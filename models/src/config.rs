@@ -1,4 +1,4 @@
-//! `config.json` of a Hugging Face model, checked: what the encoder and its head are made of.
+//! `config.json` of a Hugging Face model, checked: sizes and settings of the encoder and its head.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use serde::de::DeserializeOwned;
 
 use crate::{Family, ModelError, Problem, Task};
 
-/// The largest size that any dimension of a real encoder has; beyond it a file is broken, and sizes
-/// multiplied with each other would overflow.
+/// Bound of every dimension. No real encoder exceeds it: a file that does is broken, and products of its
+/// sizes would overflow.
 const DIMENSION_MAX: usize = 1 << 24;
 
-/// What these families add to a variance where the file does not say.
+/// Default of `layer_norm_eps`, which is added to a variance.
 const EPS: f32 = 1e-12;
 
-/// The file as it stands. `DistilBERT` has its own words for the same things.
+/// The file as it stands. `DistilBERT` has other keys for the same settings.
 #[derive(Deserialize)]
 struct Raw {
     model_type: Option<String>,
@@ -45,10 +45,10 @@ struct Raw {
     problem_type: Option<String>,
 }
 
-/// What `config.json` says, with every value known to be usable.
+/// The settings of `config.json`, all of them checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// Where it was read.
+    /// The file itself, for messages.
     pub file: PathBuf,
     pub family: Family,
     pub hidden: usize,
@@ -66,7 +66,7 @@ pub(crate) struct Config {
     pub padding: Option<u32>,
     /// Rows of the relative attention bias.
     pub buckets: usize,
-    /// What `architectures` says the model does; `None` where it says nothing that is supported.
+    /// The task that `architectures` names; `None` where it names none that is supported.
     pub task: Option<Task>,
     /// `architectures`, for messages.
     pub architecture: String,
@@ -85,7 +85,7 @@ impl Config {
         check(file, raw)
     }
 
-    /// The longest text that the position table holds, special tokens included.
+    /// Length of the longest text that the position table holds, special tokens included.
     pub fn window(&self) -> usize {
         self.positions - self.padding.map_or(0, |p| p as usize + 1)
     }
@@ -144,7 +144,7 @@ fn check(file: PathBuf, raw: Raw) -> Result<Config, ModelError> {
         eps: raw.layer_norm_eps.unwrap_or(EPS),
         padding,
         buckets: buckets(&file, raw.relative_attention_num_buckets)?,
-        task: task(&architecture),
+        task: Task::of_architecture(&architecture),
         architecture,
         problem: problem(&file, raw.problem_type.as_deref(), labels.len())?,
         labels,
@@ -181,7 +181,7 @@ fn buckets(file: &Path, buckets: Option<usize>) -> Result<usize, ModelError> {
     }
 }
 
-/// What would compute something else than this encoder does.
+/// Refuses settings with which the original would compute something else than this encoder.
 fn refuse_unsupported(file: &Path, raw: &Raw) -> Result<(), ModelError> {
     let positions = raw.position_embedding_type.as_deref().unwrap_or("absolute");
     if positions != "absolute" {
@@ -226,19 +226,7 @@ fn activation(file: &Path, name: &str) -> Result<Activation, ModelError> {
     }
 }
 
-/// A folder without `architectures` holds a bare encoder.
-fn task(architecture: &str) -> Option<Task> {
-    let ends = |with: &str| architecture.ends_with(with);
-    if ends("ForSequenceClassification") {
-        Some(Task::SequenceClassification)
-    } else if architecture.is_empty() || ends("Model") || ends("ForMaskedLM") || ends("ForPreTraining") {
-        Some(Task::Embedding)
-    } else {
-        None
-    }
-}
-
-/// The labels in the order of the logits. As in transformers, a file that names none means two.
+/// The labels in the order of the logits. As in transformers, a file without labels has two.
 fn labels(
     file: &Path,
     id2label: Option<BTreeMap<String, String>>,
@@ -258,7 +246,7 @@ fn labels(
         .collect()
 }
 
-/// As transformers' text classification pipeline reads it: one unnamed score is a sigmoid.
+/// The problem as transformers' text classification pipeline reads it: one unnamed score is a sigmoid.
 fn problem(file: &Path, problem_type: Option<&str>, labels: usize) -> Result<Problem, ModelError> {
     match problem_type {
         Some("regression") => Ok(Problem::Regression),
@@ -272,14 +260,14 @@ fn problem(file: &Path, problem_type: Option<&str>, labels: usize) -> Result<Pro
     }
 }
 
-/// The JSON in `file`, `None` where the file does not exist.
+/// The JSON in `file`; `None` where the file does not exist.
 pub(crate) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, ModelError> {
     let bytes = match std::fs::read(file) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(ModelError::io(file, e)),
     };
-    // Some tools write a byte order mark, which JSON does not know.
+    // Some tools write a byte order mark, which JSON does not allow.
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     serde_json::from_slice(text)
         .map(Some)

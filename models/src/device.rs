@@ -1,4 +1,4 @@
-//! Where a model computes and in which format: the caller's choice, made before a weight is read.
+//! Device and number format of a model: the caller's choice, made before a weight is read.
 
 use std::fmt;
 
@@ -7,24 +7,24 @@ use penstock_kernels::{Format, Precision, Threads};
 
 use crate::ModelError;
 
-/// Where a model computes.
+/// The device on which a model computes.
 #[derive(Clone, Debug)]
 pub enum Device {
     /// This machine's processor.
     Cpu {
-        /// Compute threads that models share; without them, a team for this model alone with a thread for
-        /// each core.
+        /// Compute threads that models share. `None`: a team for this model alone, with a thread for each
+        /// core.
         threads: Option<Threads>,
-        /// What the linear layers compute in; the rest is f32.
+        /// Number format of the linear layers; everything else is f32.
         precision: Precision,
     },
     /// A GPU that [`crate::probe`] found usable.
     Cuda {
-        /// Its number.
+        /// Number of the GPU.
         ordinal: usize,
-        /// What weights and activations are kept in; sums are f32.
+        /// Number format of weights and activations; sums are f32.
         dtype: Dtype,
-        /// Whether the launches of small batches are recorded and started by one call.
+        /// True where the launches of small batches are recorded and replayed by one call.
         graphs: bool,
     },
 }
@@ -48,7 +48,7 @@ impl fmt::Display for Device {
 }
 
 impl Device {
-    /// How near a model must come to its reference outputs.
+    /// Accuracy that a model must reach against its reference outputs.
     pub(crate) fn fidelity(&self) -> Fidelity {
         match self {
             Device::Cpu { precision, .. } => match precision.format() {
@@ -64,16 +64,16 @@ impl Device {
     }
 }
 
-/// How near outputs must come to those of the original, which computed in f32.
+/// Accuracy against the outputs of the original, which computed in f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fidelity {
-    /// Every value within the tolerance that the reference names.
+    /// Every value is within the tolerance that the reference names.
     Exact,
     /// Weights or activations are rounded on the way.
     Rounded {
-        /// The least mean, over the texts, of the cosine between outputs and the reference's.
+        /// Least mean cosine, over the texts, between outputs and the reference's.
         cosine_min: f32,
-        /// The least share of texts whose largest logit is the reference's.
+        /// Least share of texts whose largest logit is that of the reference.
         labels_min: f32,
     },
 }
@@ -88,7 +88,7 @@ const BYTES: Fidelity = Fidelity::Rounded {
     labels_min: 0.99,
 };
 
-/// The team of a CPU that was given none.
+/// The given compute threads, or a team with a thread for each core.
 pub(crate) fn team(threads: Option<&Threads>) -> Result<Threads, ModelError> {
     if let Some(threads) = threads {
         return Ok(threads.clone());

@@ -23,14 +23,14 @@ pub(crate) struct Encoder<O: Ops> {
     /// Shared by all executors of a device.
     stack: Arc<Stack<O>>,
     hidden: usize,
-    /// One for the whole batch, or one for each of its parts.
-    rooms: Vec<Room<O>>,
+    /// One workspace for the whole batch, or one for each of its parts.
+    workspaces: Vec<Workspace<O>>,
     /// The rows of all parts, in the order of the batch.
     joined: O::Buffer,
     rows: Vec<f32>,
 }
 
-/// What all parts of a batch go through.
+/// Weights, which all parts of a batch share.
 struct Stack<O: Ops> {
     embeddings: Embeddings<O>,
     layers: Vec<Layer<O>>,
@@ -38,8 +38,8 @@ struct Stack<O: Ops> {
     heads: usize,
 }
 
-/// What one part of a batch is computed in.
-struct Room<O: Ops> {
+/// Buffers in which one part of a batch is computed.
+struct Workspace<O: Ops> {
     positions: Vec<u32>,
     hidden: O::Buffer,
     pooled: O::Buffer,
@@ -50,7 +50,7 @@ impl<O: Ops> Encoder<O> {
     /// Reads and packs the encoder that `config` describes.
     pub fn load(config: &Config, weights: &Weights, ops: &O) -> Result<Encoder<O>, ModelError> {
         let stack = Stack {
-            // First: the word table is the largest tensor, mapped and packed while little else is in memory.
+            // The word table comes first: it is the largest tensor, so little else is in memory yet.
             embeddings: Embeddings::load(config, weights, ops)?,
             layers: (0..config.layers)
                 .map(|i| Layer::load(config, weights, ops, i))
@@ -65,18 +65,18 @@ impl<O: Ops> Encoder<O> {
         Encoder {
             stack,
             hidden,
-            rooms: vec![Room::new(ops)],
+            workspaces: vec![Workspace::new(ops)],
             joined: ops.buffer(),
             rows: Vec::new(),
         }
     }
 
-    /// The same layers with buffers of their own.
-    pub fn twin(&self, ops: &O) -> Encoder<O> {
+    /// An encoder that shares the layers and has buffers of its own.
+    pub fn replica(&self, ops: &O) -> Encoder<O> {
         Encoder::with(Arc::clone(&self.stack), self.hidden, ops)
     }
 
-    /// One row for each text of `batch`, which has been checked against the window and the vocabulary.
+    /// One row for each text of `batch`, which must have been checked against window and vocabulary.
     pub fn pooled(
         &mut self,
         ops: &mut O,
@@ -85,26 +85,26 @@ impl<O: Ops> Encoder<O> {
     ) -> Result<&O::Buffer, KernelError> {
         let parts = cut(batch, ops.seats(), self.hidden);
         if parts.is_empty() {
-            self.stack.run(ops, batch, pooling, &mut self.rooms[0])?;
-            return Ok(&self.rooms[0].pooled);
+            self.stack.run(ops, batch, pooling, &mut self.workspaces[0])?;
+            return Ok(&self.workspaces[0].pooled);
         }
-        while self.rooms.len() < parts.len() {
-            self.rooms.push(Room::new(ops));
+        while self.workspaces.len() < parts.len() {
+            self.workspaces.push(Workspace::new(ops));
         }
         let stack = &self.stack;
-        let mut work: Vec<_> = parts.iter().zip(&mut self.rooms).collect();
-        ops.side_by_side(&mut work, |ops, (part, room)| {
-            stack.run(ops, &part.tokens, pooling, room)
+        let mut work: Vec<_> = parts.iter().zip(&mut self.workspaces).collect();
+        ops.side_by_side(&mut work, |ops, (part, workspace)| {
+            stack.run(ops, &part.tokens, pooling, workspace)
         })?;
         self.join(ops, &parts, batch.sequences())
     }
 
-    /// Puts the rows of all parts where their texts stand in the batch.
+    /// Joins the rows of all parts in the order of the batch.
     fn join(&mut self, ops: &mut O, parts: &[Part], texts: usize) -> Result<&O::Buffer, KernelError> {
         let width = self.hidden;
         let mut joined = vec![0.0; texts * width];
-        for (part, room) in parts.iter().zip(&self.rooms) {
-            ops.send(&room.pooled)?;
+        for (part, workspace) in parts.iter().zip(&self.workspaces) {
+            ops.send(&workspace.pooled)?;
             ops.receive(&mut self.rows)?;
             for (&text, row) in part.texts.iter().zip(self.rows.chunks_exact(width)) {
                 joined[text * width..(text + 1) * width].copy_from_slice(row);
@@ -115,9 +115,9 @@ impl<O: Ops> Encoder<O> {
     }
 }
 
-impl<O: Ops> Room<O> {
-    fn new(ops: &O) -> Room<O> {
-        Room {
+impl<O: Ops> Workspace<O> {
+    fn new(ops: &O) -> Workspace<O> {
+        Workspace {
             positions: Vec::new(),
             hidden: ops.buffer(),
             pooled: ops.buffer(),
@@ -127,28 +127,28 @@ impl<O: Ops> Room<O> {
 }
 
 impl<O: Ops> Stack<O> {
-    /// Leaves one row for each text of `batch` in `room.pooled`.
+    /// Writes one row for each text of `batch` to `workspace.pooled`.
     fn run(
         &self,
         ops: &mut O,
         batch: &PackedTokens,
         pooling: Pooling,
-        room: &mut Room<O>,
+        workspace: &mut Workspace<O>,
     ) -> Result<(), KernelError> {
-        let Room {
+        let Workspace {
             positions,
             hidden,
             pooled,
             scratch,
-        } = room;
+        } = workspace;
         let (relative_bias, ends) = (self.relative_bias.as_ref(), &batch.cu_seqlens);
         self.embeddings.forward(ops, batch, positions, hidden)?;
         let last = self.layers.len() - 1;
         for (i, layer) in self.layers.iter().enumerate() {
             layer.attend(ops, ends, self.heads, relative_bias, hidden, scratch)?;
             if i == last && pooling == Pooling::Cls {
-                // Behind the last attention no token looks at another, so only the first of each text
-                // goes on: most of the last layer's work is saved.
+                // After the last attention each token is computed on its own, so only the first of each text
+                // is kept. This saves most of the last layer's work.
                 scratch.keep_first(ops, ends)?;
                 ops.pool(hidden, ends, Pooling::Cls, pooled)?;
                 return layer.finish(ops, Kept::First, pooled, scratch);

@@ -1,26 +1,26 @@
-//! Why a model cannot be served: closed, each with the file, the thing, the value and what would be right.
+//! Reasons why a model cannot be served. Each names the file, the setting, its value and the right value.
 
 use std::path::{Path, PathBuf};
 
-/// What can be wrong with a model folder, or with a batch given to its model.
+/// Error of a model folder, or of a batch that is given to its model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// Neither a folder nor something that reads as a Hugging Face id.
+    /// The reference is neither a folder nor a Hugging Face id.
     #[error("{reference}: not a folder, and not a Hugging Face id of the form ORG/NAME or ORG/NAME@REVISION")]
     NotFound {
-        /// What was given.
+        /// The reference as given.
         reference: String,
     },
-    /// A Hugging Face id that is neither cached nor could be downloaded.
+    /// The Hugging Face id is not cached and could not be downloaded.
     #[error("{id}: {file} is not in the cache {cache} and could not be downloaded: {reason}")]
     Download {
         /// The id, with its revision.
         id: String,
-        /// The file that was asked for.
+        /// The requested file.
         file: String,
-        /// The cache that was looked in.
+        /// The searched cache.
         cache: PathBuf,
-        /// Why the download failed.
+        /// Reason of the failed download.
         reason: String,
     },
     /// The folder lacks a file.
@@ -28,23 +28,23 @@ pub enum ModelError {
     MissingFile {
         /// The model folder.
         folder: PathBuf,
-        /// What was looked for.
+        /// The missing file.
         missing: String,
     },
-    /// A file that cannot be read.
+    /// The file cannot be read.
     #[error("{file}: {source}")]
     Io {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file whose content is not what its name says: bad JSON, a cut safetensors file.
+    /// The content of a file does not fit its name: bad JSON, a truncated safetensors file.
     #[error("{file}: {reason}")]
     Malformed {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// `model_type` names a family without a packed encoder.
@@ -52,12 +52,12 @@ pub enum ModelError {
     UnsupportedFamily {
         /// The file.
         file: PathBuf,
-        /// What it names.
+        /// The family it names.
         family: String,
         /// All supported families.
         supported: String,
     },
-    /// A setting of a known family that is not supported.
+    /// A known family has a setting that is not supported.
     #[error("{file}: {key} is {value}; supported: {supported}")]
     Unsupported {
         /// The file.
@@ -66,10 +66,10 @@ pub enum ModelError {
         key: String,
         /// Its value.
         value: String,
-        /// What would work.
+        /// The supported values.
         supported: String,
     },
-    /// The weights lack a tensor that the configuration promises.
+    /// The weights lack a tensor that the configuration implies.
     #[error("{file}: tensor {tensor} is missing; {family} needs it with shape {shape:?}")]
     MissingTensor {
         /// The weights file.
@@ -81,7 +81,7 @@ pub enum ModelError {
         /// The shape it should have.
         shape: Vec<usize>,
     },
-    /// A tensor of another shape than the configuration promises.
+    /// A tensor has another shape than the configuration implies.
     #[error("{file}: tensor {tensor} has shape {found:?}; config.json makes it {expected:?}")]
     Shape {
         /// The weights file.
@@ -93,19 +93,19 @@ pub enum ModelError {
         /// The shape that the configuration implies.
         expected: Vec<usize>,
     },
-    /// As many labels as the classifier has rows, or it is refused.
+    /// The number of labels differs from the rows of the classifier.
     #[error("{file}: config.json names {labels} labels, but {tensor} has {rows} rows")]
     LabelCount {
         /// The weights file.
         file: PathBuf,
         /// The classifier's weight.
         tensor: String,
-        /// How many labels are named.
+        /// Number of labels in the configuration.
         labels: usize,
-        /// How many rows the classifier has.
+        /// Rows of the classifier.
         rows: usize,
     },
-    /// The tokenizer can make ids for which the embedding table has no row.
+    /// The tokenizer can produce ids for which the embedding table has no row.
     #[error("{file}: token \"{token}\" has id {id}, but the embedding table has {rows} rows")]
     Vocabulary {
         /// The tokenizer's file.
@@ -124,32 +124,32 @@ pub enum ModelError {
         file: PathBuf,
         /// Index of the case.
         case: usize,
-        /// What differs, by how much, and what is allowed.
+        /// The difference, and the tolerance.
         difference: String,
     },
-    /// The loaded model's outputs point elsewhere than those of `parity.json`.
+    /// The outputs of the loaded model differ in direction from those of `parity.json`.
     #[error("{file}: the mean cosine with the outputs is {mean}, at least {mean_min} is needed")]
     Cosine {
         /// The parity file.
         file: PathBuf,
-        /// Over all its texts.
+        /// Mean cosine over all texts.
         mean: f32,
-        /// What it must be.
+        /// The least mean that is accepted.
         mean_min: f32,
     },
-    /// The loaded model names other labels than `parity.json` for too many texts.
+    /// The loaded model gives too many texts another label than `parity.json`.
     #[error("{file}: {others} of {cases} texts get another label, at least {share_min} must get the same")]
     Labels {
         /// The parity file.
         file: PathBuf,
         /// Texts with another label.
         others: usize,
-        /// Texts in all.
+        /// Number of all texts.
         cases: usize,
         /// The share of texts whose label must be the same.
         share_min: f32,
     },
-    /// A batch that the model cannot run: an id beyond the vocabulary, a text beyond the window.
+    /// The model cannot run the batch: an id is beyond the vocabulary, or a text beyond the window.
     #[error("{0}")]
     Batch(String),
     /// A packed operation refused its operands.

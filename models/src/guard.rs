@@ -1,4 +1,4 @@
-//! Other crates' readers of files, kept from ending the thread: what they panic on becomes an error.
+//! A guard around file readers of other crates: their panic becomes an error.
 
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::ModelError;
 
-/// Runs a reader of `file` that indexes and unwraps what a broken or hostile file need not have. Its panic, which
-/// the process's hook reports with its place, is then `malformed: reason`.
+/// Runs a reader of `file` that may panic on a broken or hostile file. The process's hook reports the panic with
+/// its place, and the caller gets a malformed file with `reason`.
 pub(crate) fn guard<T, E: Display>(
     file: &Path,
     reason: &str,

@@ -1,7 +1,7 @@
-//! From a model folder to a packed encoder: weights, tokenizer, encoder, pooling, head.
+//! Models: from a folder to a packed encoder with its tokenizer, pooling and head.
 //!
-//! [`locate`] finds the folder, [`inspect`] says what is in it, [`load`] makes it ready to run. Nothing
-//! here knows a request, a socket or a metric.
+//! [`locate`] finds the folder, [`inspect`] describes it, [`load`] makes it ready to run. The crate knows no
+//! request, socket or metric.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -19,26 +19,25 @@ mod tokenizer;
 mod weights;
 
 mod encoder;
-mod head;
-mod pooling;
+mod families;
+mod heads;
 
 mod load;
 mod model;
 mod parity;
-mod registry;
 
 pub mod testing;
 
 pub use device::Device;
 pub use error::ModelError;
+pub use families::Family;
+pub use heads::{Problem, Task, normalize};
 pub use load::{LoadOptions, Loaded, inspect, load, load_on};
 pub use locate::locate;
 pub use model::{Model, Pipelined};
 pub use penstock_kernels::cuda::nvidia::probe;
 pub use penstock_kernels::cuda::{Dtype, Unavailable};
 pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Sharing, Threads};
-pub use pooling::normalize;
-pub use registry::Family;
-pub use spec::{ModelSpec, Problem, Task};
+pub use spec::ModelSpec;
 pub use tokenizer::{TextTokenizer, TokenizeError};
 pub use versions::versions;

@@ -1,4 +1,4 @@
-//! A folder to a model that is ready to run: read, checked, packed, and held against its parity file.
+//! Loading of a model folder: read, check, pack, compare with its parity file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use crate::tokenizer::{Limits, length_limit};
 use crate::weights::Weights;
 use crate::{Model, ModelError, ModelSpec, Task, TextTokenizer};
 
-/// What the caller decides about a model.
+/// The caller's choices for a model.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Where it computes, and in which format.
+    /// Device and number format.
     pub device: Device,
-    /// Another task than the folder suggests.
+    /// Task to use instead of the one that the folder suggests.
     pub task: Option<Task>,
-    /// Another maximum of tokens than the folder says, up to the model's window.
+    /// Maximum of tokens to use instead of the folder's, up to the model's window.
     pub max_length: Option<usize>,
-    /// Hold the loaded model against `parity.json`.
+    /// Compare the loaded model with `parity.json`.
     pub check_parity: bool,
-    /// Executors that will run it side by side; at least one.
+    /// Executors that will run the model side by side; at least one.
     pub executors: usize,
-    /// One more, for urgent batches alone, where the device lets them into others.
+    /// Load one more replica for urgent batches, where the device can preempt others for them.
     pub urgent: bool,
 }
 
@@ -47,15 +47,15 @@ impl Default for LoadOptions {
 
 /// A model that is ready to run.
 pub struct Loaded {
-    /// What it is.
+    /// Description of the model.
     pub spec: Arc<ModelSpec>,
-    /// Makes its token ids; to be shared by any number of threads.
+    /// Tokenizer, which any number of threads may share.
     pub tokenizer: TextTokenizer,
-    /// Runs them; belongs to one executor.
+    /// The model of the first executor.
     pub model: Box<dyn Model>,
-    /// The same for each further executor. All share their weights.
-    pub twins: Vec<Box<dyn Model>>,
-    /// The same for urgent batches.
+    /// Replicas for the other executors. All share their weights.
+    pub replicas: Vec<Box<dyn Model>>,
+    /// Replica for urgent batches.
     pub urgent: Option<Box<dyn Model>>,
 }
 
@@ -79,8 +79,8 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Loaded, ModelError> 
     }
 }
 
-/// The same on operations that the caller opens, once for each executor; `options.device` says no more than how
-/// near the model must come to its reference.
+/// Loads the model in `folder` on operations that `open` opens, once for each executor. Here `options.device` only
+/// sets the accuracy that the model must reach.
 pub fn load_on<O: Ops + 'static>(
     folder: &Path,
     options: &LoadOptions,
@@ -104,26 +104,26 @@ pub fn load_on<O: Ops + 'static>(
     if let (true, Some(parity)) = (options.check_parity, parity) {
         parity.check(&spec, &tokenizer, &mut model, options.device.fidelity())?;
     }
-    let mut twin = || Ok(Box::new(model.twin(open()?)) as Box<dyn Model>);
-    let twins = (1..options.executors).map(|_| twin());
-    let twins = twins.collect::<Result<_, KernelError>>()?;
-    let lets_in = options.urgent && O::looks(spec.layers) > 0;
-    let urgent = lets_in.then(twin).transpose()?;
+    let mut replica = || Ok(Box::new(model.replica(open()?)) as Box<dyn Model>);
+    let replicas = (1..options.executors).map(|_| replica());
+    let replicas = replicas.collect::<Result<_, KernelError>>()?;
+    let preemptible = options.urgent && O::looks(spec.layers) > 0;
+    let urgent = preemptible.then(replica).transpose()?;
     Ok(Loaded {
         spec,
         tokenizer,
         model: Box::new(model),
-        twins,
+        replicas,
         urgent,
     })
 }
 
-/// What is in `folder`, without reading its weights.
+/// Description of the model in `folder`, without reading its weights.
 pub fn inspect(folder: &Path) -> Result<ModelSpec, ModelError> {
     Ok(Folder::read(folder, &LoadOptions::default())?.spec)
 }
 
-/// The files of a model, read and held against each other; the weights opened, not read.
+/// The files of a model, read and compared with each other; the weights are opened, not read.
 struct Folder {
     config: Config,
     sentence: Sentence,
@@ -139,7 +139,7 @@ impl Folder {
         let weights = Weights::open(folder, config.family)?;
         let task = task(&config, &sentence, options.task)?;
         let max_length = max_length(folder, &config, &sentence, options.max_length)?;
-        // Made for another task than the caller wants, the file says nothing about it.
+        // A file for another task than the one the caller wants does not apply.
         let parity = Parity::read(folder)?.filter(|p| options.task.is_none() || p.is_for(task));
         let dtypes = weights.dtypes();
         let spec = ModelSpec {
@@ -173,8 +173,8 @@ impl Folder {
     }
 }
 
-/// A folder that pools is an embedding model, whatever its encoder was before; otherwise the
-/// architecture decides.
+/// The task of a model. A folder with pooling is an embedding model, whatever its encoder was before;
+/// otherwise the architecture decides.
 fn task(config: &Config, sentence: &Sentence, wanted: Option<Task>) -> Result<Task, ModelError> {
     let found = if sentence.pooling.is_some() {
         Some(Task::Embedding)
@@ -182,12 +182,12 @@ fn task(config: &Config, sentence: &Sentence, wanted: Option<Task>) -> Result<Ta
         config.task
     };
     wanted.or(found).ok_or_else(|| {
-        let supported = "…ForSequenceClassification, …Model, …ForMaskedLM, …ForPreTraining";
-        ModelError::unsupported(&config.file, "architectures", &config.architecture, supported)
+        let supported = Task::all_architectures();
+        ModelError::unsupported(&config.file, "architectures", &config.architecture, &supported)
     })
 }
 
-/// The least of what the position table, sentence-transformers and the tokenizer allow.
+/// The least of the limits of position table, sentence-transformers and tokenizer.
 fn max_length(
     folder: &Path,
     config: &Config,

@@ -1,4 +1,4 @@
-//! From what the user wrote to a folder: the folder itself, or a Hugging Face id in the local cache.
+//! Location of a model folder: a path, or a Hugging Face id in the local cache.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use crate::ModelError;
 
-/// Files that a model may have and that are read where they exist.
+/// Optional files of a model, read where they exist.
 const OPTIONAL: [&str; 13] = [
     "tokenizer.json",
     "vocab.txt",
@@ -34,9 +34,9 @@ pub(crate) const WEIGHTS: [&str; 4] = [
 
 /// The folder behind `reference`: a folder as it is, or a Hugging Face id `ORG/NAME[@REVISION]`.
 ///
-/// A cached id is not asked for again: what `HF_HUB_CACHE`, `HF_HOME` or the default cache holds is
-/// used as it is, so a start without network works. What is missing is downloaded unless
-/// `HF_HUB_OFFLINE` says no. `HF_ENDPOINT` and `HF_TOKEN` are honoured.
+/// A cached id is used as it is, from `HF_HUB_CACHE`, `HF_HOME` or the default cache, so a start without
+/// network works. Missing files are downloaded unless `HF_HUB_OFFLINE` is set. `HF_ENDPOINT` and `HF_TOKEN`
+/// are honoured.
 pub fn locate(reference: &str) -> Result<PathBuf, ModelError> {
     let hub = Hub {
         cache: cache_folder(&|name| std::env::var(name).ok()),
@@ -47,12 +47,12 @@ pub fn locate(reference: &str) -> Result<PathBuf, ModelError> {
     hub.locate(reference)
 }
 
-/// As `huggingface_hub` reads its switches.
+/// True for a switch that `huggingface_hub` reads as on.
 fn is_on(value: Option<&str>) -> bool {
     value.is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
 }
 
-/// Where `huggingface_hub` keeps models, by the same variables in the same order.
+/// The cache of `huggingface_hub`, from the same variables in the same order.
 fn cache_folder(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     if let Some(cache) = env("HF_HUB_CACHE") {
         return PathBuf::from(cache);
@@ -95,7 +95,7 @@ impl Hub {
         self.download(id, revision)
     }
 
-    /// The snapshot of `id` at `revision` (a branch, a tag or a commit), where it is complete enough to
+    /// The snapshot of `id` at `revision` (a branch, a tag or a commit); `None` where it is too incomplete to
     /// be loaded.
     fn cached(&self, id: &str, revision: &str) -> Option<PathBuf> {
         let repo = self.cache.join(format!("models--{}", id.replace('/', "--")));
@@ -103,7 +103,7 @@ impl Hub {
         let commit = commit.map_or_else(|_| revision.to_owned(), |c| c.trim().to_owned());
         let folder = repo.join("snapshots").join(commit);
         let has = |name: &str| folder.join(name).exists();
-        // A download that broke off may have left an index without its shards.
+        // An interrupted download may have left an index without its shards.
         let whole = |weights: &&str| {
             has(weights)
                 && (!weights.ends_with(".index.json")
@@ -163,7 +163,7 @@ impl Hub {
     }
 }
 
-/// `NAME` or `ORG/NAME` of the characters that the hub allows; so no path is mistaken for an id.
+/// True for `NAME` or `ORG/NAME` in the characters that the hub allows, so that no path passes for an id.
 fn is_hub_id(id: &str) -> bool {
     let part = |p: &str| {
         !p.is_empty()
@@ -176,7 +176,7 @@ fn is_hub_id(id: &str) -> bool {
     parts.len() <= 2 && parts.iter().all(|p| part(p))
 }
 
-/// A branch, a tag or a commit; nothing that climbs out of the cache.
+/// True for a branch, a tag or a commit that cannot lead out of the cache.
 fn is_revision(revision: &str) -> bool {
     !revision.is_empty()
         && !revision.starts_with('/')

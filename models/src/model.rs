@@ -1,49 +1,49 @@
-//! What an executor runs: packed texts in, one reply for each text out.
+//! A model as an executor runs it: packed texts in, one reply for each text out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use penstock_core::{PackedTokens, Reply};
-use penstock_kernels::{Ops, Pooling, Priority, Sharing};
+use penstock_kernels::{Ops, Priority, Sharing};
 
 use crate::config::Config;
 use crate::encoder::Encoder;
-use crate::head::{Classifier, probabilities};
+use crate::heads::{self, Head};
 use crate::weights::Weights;
-use crate::{ModelError, ModelSpec, Task};
+use crate::{ModelError, ModelSpec};
 
-/// A model on a device. It belongs to one thread at a time: its buffers are reused.
+/// A model on a device. It belongs to one thread at a time, because its buffers are reused.
 pub trait Model: Send {
-    /// One reply for each text, in batch order. A text whose values are not finite comes back as it is
-    /// ([`Reply::is_finite`]) and does not touch its neighbours.
+    /// One reply for each text, in batch order. A text whose values are not finite is returned as it is
+    /// ([`Reply::is_finite`]) and does not affect the others.
     fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError>;
 
-    /// The same for a batch that may be late: it lets urgent forwards on its device run between its products, where
-    /// the device can do that ([`Model::looks`]).
+    /// Like [`Model::forward`], for a batch that may be late: urgent forwards on the same device may run between its
+    /// products, where the device supports it ([`Model::preemption_points`]).
     fn forward_preemptible(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
         self.forward(batch)
     }
 
-    /// How often a preemptible forward looks whether an urgent one waits; 0 where it never does.
-    fn looks(&self) -> usize {
+    /// Points at which an urgent forward can preempt a preemptible one; 0 where it cannot.
+    fn preemption_points(&self) -> usize {
         0
     }
 
-    /// How the last forward shared its device with others.
+    /// Record of how the last forward shared its device with others.
     fn sharing(&self) -> Sharing {
         Sharing::default()
     }
 
-    /// The longest text in tokens that it can run.
+    /// Length of the longest text in tokens.
     fn window(&self) -> usize;
 
-    /// Called once by the thread that is to run it, which a device may keep on a CPU of its own.
+    /// Prepares the calling thread, which will run the model: a device may bind it to a CPU. Called once.
     fn settle(&self) -> Result<(), ModelError> {
         Ok(())
     }
 
-    /// The same model for a caller that prepares a batch while another runs; none where the caller's thread
-    /// computes itself. Between the two ways nothing may be on its way.
+    /// The same model for a caller that prepares a batch while another runs. `None` where the calling thread itself
+    /// computes. No batch may be in flight when a caller changes between the two ways.
     fn pipelined(&mut self) -> Option<&mut dyn Pipelined> {
         None
     }
@@ -51,18 +51,18 @@ pub trait Model: Send {
 
 /// A model whose device computes while its host does something else.
 pub trait Pipelined {
-    /// Batches that may be on their way at once.
+    /// Most batches in flight.
     fn in_flight_max(&self) -> usize;
 
-    /// Packs a batch of at least one text, has it copied and its work started, and returns without waiting for
-    /// either. After an error none of it is on its way.
+    /// Packs a batch of at least one text and starts its copy and its computation, without waiting for either. After
+    /// an error the batch is not in flight.
     fn submit(&mut self, batch: &PackedTokens) -> Result<(), ModelError>;
 
     /// True where [`Pipelined::receive`] would not wait.
     fn is_ready(&self) -> bool;
 
-    /// Waits for the oldest batch that is on its way, and answers as [`Model::forward`] does. Whatever the
-    /// outcome, that batch is on its way no longer.
+    /// Waits for the oldest batch in flight and returns its replies, as [`Model::forward`] does. The batch leaves
+    /// flight in any case.
     fn receive(&mut self) -> Result<Vec<Reply>, ModelError>;
 }
 
@@ -71,21 +71,16 @@ pub(crate) struct PackedModel<O: Ops> {
     spec: Arc<ModelSpec>,
     ops: O,
     encoder: Encoder<O>,
-    head: Head<O>,
+    head: Box<dyn Head<O>>,
     window: usize,
     layers: usize,
-    /// Texts of each batch that is on its way, the oldest first.
+    /// Number of texts of each batch in flight, the oldest first.
     sent: VecDeque<usize>,
-    /// What came back from the device, reused.
+    /// Buffer for rows from the device, reused.
     rows: Vec<f32>,
 }
 
-enum Head<O: Ops> {
-    Embedding(Pooling),
-    Classifier(Classifier<O>),
-}
-
-impl<O: Ops> PackedModel<O> {
+impl<O: Ops + 'static> PackedModel<O> {
     /// Packs the weights for `ops`.
     pub fn load(
         spec: Arc<ModelSpec>,
@@ -93,10 +88,7 @@ impl<O: Ops> PackedModel<O> {
         weights: &Weights,
         ops: O,
     ) -> Result<Self, ModelError> {
-        let head = match spec.task {
-            Task::Embedding => Head::Embedding(spec.pooling.unwrap_or(Pooling::Mean)),
-            Task::SequenceClassification => Head::Classifier(Classifier::load(config, weights, &ops)?),
-        };
+        let head = heads::load(&spec, config, weights, &ops)?;
         let encoder = Encoder::load(config, weights, &ops)?;
         Ok(PackedModel {
             spec,
@@ -110,17 +102,13 @@ impl<O: Ops> PackedModel<O> {
         })
     }
 
-    /// The same model for another executor: its weights are shared, everything else is its own.
-    pub fn twin(&self, ops: O) -> Self {
-        let head = match &self.head {
-            Head::Embedding(pooling) => Head::Embedding(*pooling),
-            Head::Classifier(classifier) => Head::Classifier(classifier.twin(&ops)),
-        };
+    /// A replica for another executor: it shares the weights and nothing else.
+    pub fn replica(&self, ops: O) -> Self {
         PackedModel {
             spec: Arc::clone(&self.spec),
-            encoder: self.encoder.twin(&ops),
+            encoder: self.encoder.replica(&ops),
+            head: self.head.replica(&ops),
             ops,
-            head,
             window: self.window,
             layers: self.layers,
             sent: VecDeque::new(),
@@ -128,7 +116,7 @@ impl<O: Ops> PackedModel<O> {
         }
     }
 
-    /// The packed form is trusted by the kernels, so it is checked here, once for each batch.
+    /// Checks the packed form once for each batch, because the kernels trust it.
     fn check(&self, batch: &PackedTokens) -> Result<(), ModelError> {
         let ends = &batch.cu_seqlens;
         if ends.first() != Some(&0) || ends.last().is_none_or(|&end| end as usize != batch.ids.len()) {
@@ -155,24 +143,10 @@ impl<O: Ops> PackedModel<O> {
         }
     }
 
-    fn reply(&self, row: &[f32]) -> Reply {
-        match self.head {
-            Head::Embedding(_) => Reply::Embedding(row.to_vec()),
-            Head::Classifier(_) => Reply::Classes {
-                logits: row.to_vec(),
-                probabilities: probabilities(self.spec.problem, row),
-            },
-        }
-    }
-}
-
-impl<O: Ops> PackedModel<O> {
     fn run(&mut self, batch: &PackedTokens, priority: Priority) -> Result<Vec<Reply>, ModelError> {
         if !self.sent.is_empty() {
             let sent = self.sent.len();
-            return Err(ModelError::Batch(format!(
-                "{sent} batches are still on their way"
-            )));
+            return Err(ModelError::Batch(format!("{sent} batches are still in flight")));
         }
         if batch.sequences() == 0 {
             self.check(batch)?;
@@ -187,23 +161,17 @@ impl<O: Ops> PackedModel<O> {
         let PackedModel {
             ops, encoder, head, ..
         } = self;
-        ops.forward(&batch.cu_seqlens, priority, |ops| match head {
-            Head::Embedding(pooling) => {
-                let pooled = encoder.pooled(ops, batch, *pooling)?;
-                ops.send(pooled)
-            }
-            Head::Classifier(classifier) => {
-                let first = encoder.pooled(ops, batch, Pooling::Cls)?;
-                let logits = classifier.forward(ops, first)?;
-                ops.send(logits)
-            }
+        ops.forward(&batch.cu_seqlens, priority, |ops| {
+            let pooled = encoder.pooled(ops, batch, head.pooling())?;
+            let rows = head.forward(ops, pooled)?;
+            ops.send(rows)
         })?;
         self.sent.push_back(batch.sequences());
         Ok(())
     }
 }
 
-impl<O: Ops> Model for PackedModel<O> {
+impl<O: Ops + 'static> Model for PackedModel<O> {
     fn forward(&mut self, batch: &PackedTokens) -> Result<Vec<Reply>, ModelError> {
         self.run(batch, Priority::Urgent)
     }
@@ -212,7 +180,7 @@ impl<O: Ops> Model for PackedModel<O> {
         self.run(batch, Priority::Preemptible)
     }
 
-    fn looks(&self) -> usize {
+    fn preemption_points(&self) -> usize {
         O::looks(self.layers)
     }
 
@@ -233,7 +201,7 @@ impl<O: Ops> Model for PackedModel<O> {
     }
 }
 
-impl<O: Ops> Pipelined for PackedModel<O> {
+impl<O: Ops + 'static> Pipelined for PackedModel<O> {
     fn in_flight_max(&self) -> usize {
         O::IN_FLIGHT
     }
@@ -248,10 +216,14 @@ impl<O: Ops> Pipelined for PackedModel<O> {
 
     fn receive(&mut self) -> Result<Vec<Reply>, ModelError> {
         let Some(texts) = self.sent.pop_front() else {
-            return Err(ModelError::Batch("no batch is on its way".into()));
+            return Err(ModelError::Batch("no batch is in flight".into()));
         };
         self.ops.receive(&mut self.rows)?;
         let width = self.rows.len() / texts;
-        Ok(self.rows.chunks_exact(width).map(|row| self.reply(row)).collect())
+        Ok(self
+            .rows
+            .chunks_exact(width)
+            .map(|row| self.head.reply(row))
+            .collect())
     }
 }

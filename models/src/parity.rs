@@ -1,4 +1,4 @@
-//! `parity.json`: texts with the outputs of the original implementation, held against the loaded model.
+//! `parity.json`: texts with the outputs of the original implementation, compared with the loaded model.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use crate::config::read_json;
 use crate::device::Fidelity;
 use crate::{Model, ModelError, ModelSpec, Problem, Task, TextTokenizer, normalize};
 
-/// Tokens run at once: enough to keep the device busy, little enough to need no memory to speak of.
+/// Tokens of a batch: enough to keep the device busy, few enough to need little memory.
 const BATCH_TOKENS: usize = 4096;
 
-/// The file, without what only a reader wants to know.
+/// The file, without the keys that are for human readers.
 #[derive(Deserialize)]
 struct Raw {
     format: u32,
@@ -22,7 +22,7 @@ struct Raw {
     cases: Vec<Case>,
 }
 
-/// One text with what the original made of it.
+/// One text with the ids and outputs of the original.
 #[derive(Deserialize)]
 struct Case {
     text: String,
@@ -62,7 +62,7 @@ impl Parity {
         Ok(Some(Parity { file, raw }))
     }
 
-    /// How many texts it holds.
+    /// Number of texts.
     pub fn cases(&self) -> usize {
         self.raw.cases.len()
     }
@@ -134,7 +134,7 @@ impl Parity {
         } = fidelity
         {
             self.near(cosines, cosine_min)?;
-            // Where a text has one label of several; elsewhere the values are all there is.
+            // Labels exist where each text has one of several; elsewhere only values can be compared.
             if spec.task == Task::SequenceClassification && spec.problem == Problem::SingleLabel {
                 self.agree(other_labels, labels_min)?;
             }
@@ -158,10 +158,10 @@ impl Parity {
         Ok(())
     }
 
-    /// The mean over all texts: two logits of almost nothing, a text between two labels, may turn by any angle.
+    /// Checks the mean cosine over all texts. A single text proves little: two logits near zero may turn by any angle.
     fn near(&self, cosines: f64, cosine_min: f32) -> Result<(), ModelError> {
         let mean = (cosines / self.cases().max(1) as f64) as f32;
-        // Written so that what is not a number is refused.
+        // The condition is written so that NaN is refused.
         if mean >= cosine_min {
             return Ok(());
         }
@@ -172,8 +172,8 @@ impl Parity {
         })
     }
 
-    /// Not asked in f32: there the values themselves are held to a tolerance that is smaller than any doubt
-    /// about a label that matters.
+    /// Checks the share of equal labels. In f32 this is not needed: the tolerance of the values is smaller than any
+    /// doubt about a label that matters.
     fn agree(&self, others: usize, labels_min: f32) -> Result<(), ModelError> {
         let cases = self.cases();
         let share = 1.0 - others as f32 / cases.max(1) as f32;
@@ -197,7 +197,7 @@ impl Parity {
     }
 }
 
-/// The largest difference. A value that is not a number is as far away as can be.
+/// The largest difference; infinite where a value is not finite.
 fn furthest(found: &[f32], expected: &[f32]) -> f32 {
     let distance = |(f, e): (&f32, &f32)| {
         if f.is_finite() {
@@ -220,7 +220,7 @@ fn largest(values: &[f32]) -> Option<usize> {
     (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b]))
 }
 
-/// The values that the original calls its output.
+/// The values that the original returns as its output.
 fn output(reply: Reply, normalized: bool) -> Vec<f32> {
     match reply {
         Reply::Classes { logits, .. } => logits,

@@ -1,4 +1,4 @@
-//! What sentence-transformers adds beside `config.json`: modules, pooling, the longest text.
+//! Files that sentence-transformers adds to `config.json`: modules, pooling, the longest text.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ struct Module {
     kind: String,
 }
 
-/// `sentence_bert_config.json`, which older releases named after the model.
+/// Content of `sentence_bert_config.json`, which older releases named after the model.
 #[derive(Default, Deserialize)]
 struct Limits {
     max_seq_length: Option<usize>,
@@ -34,21 +34,21 @@ const LIMIT_FILES: [&str; 5] = [
     "sentence_xlm-roberta_config.json",
 ];
 
-/// The settings of a sentence-transformers folder; all absent in a plain transformers folder.
+/// Settings of a sentence-transformers folder; a plain transformers folder has none.
 #[derive(Debug, Default)]
 pub(crate) struct Sentence {
-    /// How tokens become one vector; `None` where the folder does not pool.
+    /// Pooling of tokens to one vector; `None` where the folder has no pooling.
     pub pooling: Option<Pooling>,
-    /// The vector is scaled to length one.
+    /// True where the vector is scaled to length one.
     pub normalize: bool,
-    /// The longest text in tokens.
+    /// Length of the longest text in tokens.
     pub max_length: Option<usize>,
-    /// Texts are lowered before they reach the tokenizer.
+    /// True where texts are converted to lower case before they reach the tokenizer.
     pub lowercase: bool,
 }
 
 impl Sentence {
-    /// Reads what there is in `folder`.
+    /// Reads the files that `folder` has.
     pub fn read(folder: &Path) -> Result<Sentence, ModelError> {
         let mut sentence = Sentence::default();
         for name in LIMIT_FILES {
@@ -64,7 +64,7 @@ impl Sentence {
             return Ok(sentence);
         };
         for module in modules {
-            // The module's path inside the package has moved between releases, its class name has not.
+            // The path of the module has changed between releases, its class name has not.
             match module.kind.rsplit('.').next().unwrap_or_default() {
                 "Transformer" | "Dropout" => {}
                 "Pooling" => {
@@ -88,7 +88,7 @@ fn pooling_file(folder: &Path, path: &str) -> PathBuf {
         .join("config.json")
 }
 
-/// The pooling mode in `file`: newer releases name it, older ones have a switch for each.
+/// The pooling mode in `file`. Newer releases name it, older ones have a switch for each mode.
 fn pooling(file: &Path) -> Result<Option<Pooling>, ModelError> {
     let Some(config) = read_json::<Map<String, Value>>(file)? else {
         return Ok(None);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_say_whether_to_normalise() {
+    fn modules_decide_about_normalisation() {
         let modules = r#"[{"idx":0,"name":"0","path":"","type":"sentence_transformers.models.Transformer"},
             {"idx":1,"name":"1","path":"1_Pooling","type":"sentence_transformers.sentence_transformer.modules.pooling.Pooling"},
             {"idx":2,"name":"2","path":"2_Normalize","type":"sentence_transformers.models.Normalize"}]"#;
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_is_not_known_is_refused_by_name() {
+    fn an_unknown_module_is_refused_by_name() {
         let modules = r#"[{"type":"sentence_transformers.models.Dense","path":"2_Dense"}]"#;
         check(
             &[("modules.json", modules)],

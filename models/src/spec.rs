@@ -1,67 +1,23 @@
-//! What a model is: family, task, labels, sizes. Known from its folder before any weight is packed.
+//! Description of a model: family, task, labels, sizes. It is known before any weight is packed.
 
 use std::collections::BTreeMap;
 
 use penstock_kernels::Pooling;
 
-use crate::registry::Family;
+use crate::{Family, Problem, Task};
 
-/// What a model does with a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// One label, or one score a label, for the whole text.
-    SequenceClassification,
-    /// One vector for the whole text.
-    Embedding,
-}
-
-impl Task {
-    /// Every task.
-    pub const ALL: [Task; 2] = [Task::SequenceClassification, Task::Embedding];
-
-    /// The name in configuration, metadata and `parity.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Task::SequenceClassification => "sequence-classification",
-            Task::Embedding => "embedding",
-        }
-    }
-}
-
-/// How a classifier's logits become probabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// Exactly one label is right: softmax.
-    SingleLabel,
-    /// Each label is right or not on its own: sigmoid. Also a single unnamed score, as transformers does.
-    MultiLabel,
-    /// The logits are the answer.
-    Regression,
-}
-
-impl Problem {
-    /// The name in configuration and metadata, as transformers' `problem_type` spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Problem::SingleLabel => "single_label_classification",
-            Problem::MultiLabel => "multi_label_classification",
-            Problem::Regression => "regression",
-        }
-    }
-}
-
-/// What a model folder holds.
+/// Description of a model folder.
 #[derive(Clone, Debug)]
 pub struct ModelSpec {
     /// The encoder's family, from `model_type`.
     pub family: Family,
-    /// What it does with a text.
+    /// The task.
     pub task: Task,
     /// The labels in the order of the logits; empty for an embedding model.
     pub labels: Vec<String>,
-    /// How logits become probabilities; of no meaning for an embedding model.
+    /// Rule that turns logits into probabilities; it does not apply to an embedding model.
     pub problem: Problem,
-    /// Width of a hidden state, and so the dimension of an embedding.
+    /// Width of a hidden state, and thus the dimension of an embedding.
     pub hidden: usize,
     /// Encoder layers.
     pub layers: usize,
@@ -69,19 +25,19 @@ pub struct ModelSpec {
     pub heads: usize,
     /// Rows of the word embedding table.
     pub vocabulary: usize,
-    /// The longest text in tokens, its special tokens included.
+    /// Length of the longest text in tokens, special tokens included.
     pub max_length: usize,
-    /// How token vectors become one; `None` for a classifier, whose head takes the first token.
+    /// Pooling of token vectors to one; `None` for a classifier, whose head takes the first token.
     pub pooling: Option<Pooling>,
-    /// True where no file says so and [`ModelSpec::pooling`] is sentence-transformers' default, the mean: as meant, or
-    /// because a cached snapshot was downloaded without `modules.json` and `1_Pooling/config.json`.
+    /// True where no file names the pooling and [`ModelSpec::pooling`] is the default of sentence-transformers, the
+    /// mean. That may be intended, or a cached snapshot lacks `modules.json` and `1_Pooling/config.json`.
     pub pooling_assumed: bool,
-    /// True where `modules.json` ends in a Normalize module. [`crate::Model::forward`] does not apply it:
-    /// a request may ask for the raw vector, so whoever answers applies [`crate::normalize`].
+    /// True where `modules.json` ends in a Normalize module. [`crate::Model::forward`] does not apply it, because a
+    /// request may ask for the raw vector: the caller applies [`crate::normalize`].
     pub normalize: bool,
-    /// Weights of all tensors in the file.
+    /// Number of weights of all tensors in the file.
     pub parameters: u64,
-    /// The same, by stored type (`F32`, `F16`, `BF16`, …).
+    /// Number of weights by stored type (`F32`, `F16`, `BF16`, …).
     pub dtypes: BTreeMap<String, u64>,
     /// Cases of `parity.json`, checked at load; 0 where there is none.
     pub parity_cases: usize,

@@ -7,7 +7,7 @@ use crate::{Family, ModelSpec, Problem, Task};
 /// A model that says no more than a test needs.
 pub fn spec(task: Task, labels: &[&str]) -> ModelSpec {
     ModelSpec {
-        family: Family::Bert,
+        family: Family::ALL[0],
         task,
         labels: labels.iter().map(|&l| l.to_owned()).collect(),
         problem: Problem::SingleLabel,

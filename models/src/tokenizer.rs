@@ -1,4 +1,4 @@
-//! Text to token ids: the file's own tokenizer, its special tokens, truncated to the model's longest text.
+//! Text to token ids: the model's own tokenizer and special tokens, truncated to its longest text.
 
 mod prefix;
 mod read;
@@ -11,15 +11,15 @@ use tokenizers::Tokenizer;
 
 use crate::ModelError;
 
-/// Why a text has no token ids.
+/// Reason why a text has no token ids.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenizeError {
-    /// The text is longer than the model's maximum, and truncation was not asked for.
+    /// The text is longer than the model's maximum, and truncation is not allowed.
     #[error(
         "text of at least {tokens} tokens is longer than the model's {max}; shorten it or allow truncation"
     )]
     TooLong {
-        /// Tokens counted when the limit was passed, special tokens included.
+        /// Tokens counted until the limit was passed, special tokens included.
         tokens: usize,
         /// The model's maximum.
         max: usize,
@@ -29,12 +29,12 @@ pub enum TokenizeError {
         "text of {bytes} bytes holds few tokens in its first {bytes_max}; shorten it or allow truncation"
     )]
     TooLarge {
-        /// The text.
+        /// Size of the text.
         bytes: usize,
-        /// How much of it was read.
+        /// Bytes that were read.
         bytes_max: usize,
     },
-    /// A tokenizer without special tokens makes nothing of this text.
+    /// The tokenizer has no special tokens and produces no token for this text.
     #[error("the text has no tokens")]
     NoTokens,
     /// The tokenizer failed.
@@ -48,31 +48,31 @@ pub struct TextTokenizer(Arc<Inner>);
 
 struct Inner {
     tokenizer: Tokenizer,
-    /// Special tokens in front of a text.
+    /// Special tokens before a text.
     before: Vec<u32>,
-    /// Special tokens behind a text.
+    /// Special tokens after a text.
     after: Vec<u32>,
     max_length: usize,
-    /// Most tokens that one byte of text can become; `None` where that is not known.
+    /// Most tokens that one byte of text can become; `None` where unknown.
     tokens_per_byte: Option<usize>,
-    /// Texts are lowered first, whatever the tokenizer does.
+    /// True where texts are converted to lower case first, whatever the tokenizer does.
     lowercase: bool,
-    /// How near to a cut in the text a token may change because of it, in bytes.
+    /// Distance from a cut in the text, in bytes, within which the cut may change a token.
     margin: usize,
-    /// For messages about ids: the file, and the token with the largest id.
+    /// File, for messages about ids.
     file: std::path::PathBuf,
+    /// Token with the largest id.
     largest: (String, u32),
 }
 
 impl TextTokenizer {
-    /// Token ids of `text` with its special tokens. A text beyond the maximum is cut as transformers
-    /// cuts it, special tokens kept, if `truncate` allows that; of a huge text only as much is read as
-    /// the maximum needs.
+    /// Token ids of `text` with its special tokens. With `truncate`, a text beyond the maximum is cut as in
+    /// transformers, special tokens kept. A huge text is read only as far as the maximum needs.
     pub fn encode(&self, text: &str, truncate: bool) -> Result<TokenIds, TokenizeError> {
         self.encode_to(text, truncate, self.0.max_length)
     }
 
-    /// The same with a maximum of its own: `parity.json` was made with one.
+    /// Like [`TextTokenizer::encode`], with the given maximum: `parity.json` has its own.
     pub(crate) fn encode_to(
         &self,
         text: &str,
@@ -102,17 +102,17 @@ impl TextTokenizer {
         TokenIds::new(ids).ok_or(TokenizeError::NoTokens)
     }
 
-    /// Most tokens that a text of `text_bytes` can become, special tokens included. Never too small.
+    /// Upper bound of the tokens of a text of `text_bytes` bytes, special tokens included.
     pub fn tokens_bound(&self, text_bytes: usize) -> usize {
         let inner = &*self.0;
-        // One more: some tokenizers put a blank in front of the text.
+        // One token is added because some tokenizers put a blank before the text.
         let bound = inner
             .tokens_per_byte
             .map(|n| text_bytes.saturating_mul(n).saturating_add(1 + self.specials()));
         bound.unwrap_or(usize::MAX).min(inner.max_length)
     }
 
-    /// The longest text in tokens, special tokens included.
+    /// Length of the longest text in tokens, special tokens included.
     pub fn max_length(&self) -> usize {
         self.0.max_length
     }
@@ -121,7 +121,7 @@ impl TextTokenizer {
         self.0.before.len() + self.0.after.len()
     }
 
-    /// Refuses a tokenizer that can make an id for which the embedding table has no row.
+    /// Refuses a tokenizer that can produce an id for which the embedding table has no row.
     pub(crate) fn fits(&self, rows: usize) -> Result<(), ModelError> {
         let (token, id) = &self.0.largest;
         if (*id as usize) < rows {
@@ -136,12 +136,12 @@ impl TextTokenizer {
     }
 }
 
-/// What limits a text, besides the position table.
+/// Settings of a text, besides those of the tokenizer itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// The longest text in tokens.
+    /// Length of the longest text in tokens.
     pub max_length: usize,
-    /// Lower texts first.
+    /// Convert texts to lower case first.
     pub lowercase: bool,
 }
 

@@ -1,10 +1,10 @@
-//! Triton's repository form: `NAME/VERSION/…` with integer versions.
+//! Model repositories in the form of Triton: `NAME/VERSION/…` with integer versions.
 
 use std::path::{Path, PathBuf};
 
-/// The version folders of `folder`, lowest first; empty where `folder` is a plain model folder or does
-/// not exist. Only folders named by an integer without leading zeros count, as Triton reads them, and
-/// only where `config.json` lies inside: a half-copied version is not offered.
+/// The version folders of `folder`, lowest first; empty where `folder` is a plain model folder or does not
+/// exist. As in Triton, only folders named by an integer without leading zeros count. They must hold a
+/// `config.json`, so a half-copied version is not offered.
 pub fn versions(folder: &Path) -> Vec<(u64, PathBuf)> {
     if folder.join("config.json").exists() {
         return Vec::new();
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_finished_integer_folder_is_ignored() {
+    fn unfinished_and_misnamed_folders_are_ignored() {
         check(
             &[
                 "01/config.json",

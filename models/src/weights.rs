@@ -1,8 +1,8 @@
 //! Tensors by name, from safetensors or `PyTorch`'s pickle, as f32 in the shape that the caller expects.
 //!
-//! A tensor is mapped when it is asked for and let go when it is packed: a model is never in memory twice, and
-//! nothing of its file is held while it serves. A file that got shorter since it was opened ends in an error, not
-//! in a fault, except in the moments in which a tensor is being packed.
+//! A tensor is mapped when it is read and unmapped when it is packed. So a model is never in memory twice, and
+//! its file is not held while it serves. A file that has been shortened since it was opened gives an error; only
+//! while a tensor is being packed does it end in a fault.
 
 mod pickle;
 mod safetensors;
@@ -20,20 +20,20 @@ use crate::config::read_json;
 use crate::locate::WEIGHTS;
 use crate::{Family, ModelError};
 
-/// Every encoder of these families has this table; what stands before it is the prefix of all others.
+/// Table that every encoder of these families has; the part before its name is the prefix of all tensors.
 const ANCHOR: &str = "embeddings.word_embeddings.weight";
 
 /// The tensors of a model folder.
 pub(crate) struct Weights {
     family: Family,
-    /// The file that messages name: the weights, or their index.
+    /// File for messages: the weights, or their index.
     file: PathBuf,
     files: Vec<Storage>,
-    /// Which file holds a tensor.
+    /// Index of the file that holds each tensor.
     tensors: HashMap<String, usize>,
-    /// In front of every tensor of the encoder: `bert.`, nothing, or what another program put there.
+    /// Prefix of every tensor of the encoder: `bert.`, nothing, or the prefix of another program.
     encoder: String,
-    /// In front of every tensor beside the encoder.
+    /// Prefix of every tensor outside the encoder.
     outer: String,
 }
 
@@ -43,19 +43,19 @@ enum Storage {
     Pickle(PickleFile),
 }
 
-/// What a file says about a tensor without reading it.
+/// Description of a tensor, known without reading it.
 pub(crate) struct Info {
-    /// The stored type, as safetensors names it.
+    /// Stored type, as safetensors names it.
     pub dtype: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// False for indices and masks, which are no weights.
+    /// False for indices and masks, which are not weights.
     pub floating: bool,
 }
 
 /// The values of a tensor, row-major.
 pub(crate) enum Values {
-    /// Where they lie in the file.
+    /// Mapped from the file.
     Mapped(MappedSingles),
     /// Converted from another form.
     Owned(Vec<f32>),
@@ -105,7 +105,7 @@ impl Storage {
 }
 
 impl Weights {
-    /// Opens the weights in `folder`: the first form that is there, its shards where it is an index.
+    /// Opens the weights in `folder`, in the first known form; an index is followed to its shards.
     pub fn open(folder: &Path, family: Family) -> Result<Weights, ModelError> {
         let file = WEIGHTS.iter().map(|w| folder.join(w)).find(|f| f.exists());
         let file = file.ok_or_else(|| ModelError::MissingFile {
@@ -135,7 +135,7 @@ impl Weights {
         })
     }
 
-    /// The file that a message about the weights should name.
+    /// File for messages about the weights.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -157,12 +157,12 @@ impl Weights {
         format!("{}{name}", self.encoder)
     }
 
-    /// The full name of a tensor beside the encoder.
+    /// The full name of a tensor outside the encoder.
     pub fn outer(&self, name: &str) -> String {
         format!("{}{name}", self.outer)
     }
 
-    /// The shape of `name`, where it is there.
+    /// The shape of `name`, where it exists.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         let (at, name) = self.find(name)?;
         self.files[at].info(&name).map(|i| i.shape)
@@ -190,7 +190,7 @@ impl Weights {
         self.files[at].read(&stored)
     }
 
-    /// Where `name` lies, also under the names that TensorFlow gave to the two halves of a norm.
+    /// File and stored name of `name`, also under the names that TensorFlow gave to the two halves of a norm.
     fn find(&self, name: &str) -> Option<(usize, String)> {
         let old = name
             .strip_suffix("LayerNorm.weight")
@@ -206,10 +206,10 @@ impl Weights {
     }
 }
 
-/// The prefix of the encoder and the prefix of what stands beside it.
+/// The prefixes of the tensors of the encoder and of those outside it.
 fn prefixes<'a>(names: impl Iterator<Item = &'a String>, family: Family) -> (String, String) {
     let own = family.names().prefix;
-    // More than one anchor: a file with two encoders. The one named after the family is meant.
+    // A file with two encoders has more than one anchor. The one named after the family is meant.
     let encoder = names
         .filter_map(|name| name.strip_suffix(ANCHOR))
         .min_by_key(|prefix| (!prefix.ends_with(own), prefix.len()))

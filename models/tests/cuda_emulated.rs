@@ -1,11 +1,11 @@
-//! Whole models through the CUDA operations, with their kernels run on the processor: no GPU is needed, a C++
-//! compiler is.
+//! Whole models through the CUDA operations, with kernels that run on the processor. A C++ compiler is needed, a
+//! GPU is not.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on has failed"
+    reason = "a test that cannot continue has failed"
 )]
 
 #[path = "../../kernels/tests/support/emulated.rs"]
@@ -23,7 +23,7 @@ use rand::{Rng, SeedableRng};
 use support::broken::Copy;
 use support::{cosine, difference};
 
-/// A copy of a family folder whose heads are twice as wide: the kernels know none of sixteen columns.
+/// A copy of a family folder with heads twice as wide, because the kernels support none of sixteen columns.
 fn folder(family: &str) -> Copy {
     let copy = Copy::of(family);
     let key = if family == "distilbert" {
@@ -43,7 +43,7 @@ fn options(executors: usize) -> LoadOptions {
     }
 }
 
-/// The model of `folder` on an emulated GPU, for so many executors.
+/// The model of `folder` on an emulated GPU, for `executors` executors.
 fn on_gpu(folder: &Path, dtype: Dtype, executors: usize) -> Loaded {
     let device = Emulated::new(dtype);
     load_on(folder, &options(executors), || {
@@ -52,7 +52,7 @@ fn on_gpu(folder: &Path, dtype: Dtype, executors: usize) -> Loaded {
     .unwrap()
 }
 
-/// Texts of these lengths, every token drawn at random.
+/// Texts of these lengths with random tokens.
 fn batch(seed: u64, vocabulary: usize, lengths: &[usize]) -> PackedTokens {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut id = || rng.random_range(0..vocabulary as u32);
@@ -70,7 +70,7 @@ fn values(reply: &Reply) -> &[f32] {
     }
 }
 
-/// Within `tolerance` in f32; by direction where activations are rounded.
+/// Compares values in f32 within a tolerance, and the direction where activations are rounded.
 #[track_caller]
 fn check_same(what: &str, dtype: Dtype, found: &[Reply], expected: &[Reply]) {
     assert_eq!(found.len(), expected.len(), "{what}");
@@ -87,7 +87,7 @@ fn check_same(what: &str, dtype: Dtype, found: &[Reply], expected: &[Reply]) {
 }
 
 #[test]
-fn models_are_the_processors() {
+fn models_on_a_gpu_equal_those_on_the_processor() {
     for family in ["bert", "bert-embedding-mean", "distilbert", "roberta"] {
         let folder = folder(family);
         let mut cpu = load(folder.path(), &options(1)).unwrap();
@@ -102,12 +102,12 @@ fn models_are_the_processors() {
 }
 
 #[test]
-fn batches_on_their_way_come_back_in_their_order() {
+fn batches_in_flight_return_in_order() {
     let folder = folder("bert-embedding-mean");
     let mut cpu = load(folder.path(), &options(1)).unwrap();
     assert!(cpu.model.pipelined().is_none(), "the caller's thread computes");
     let mut gpu = on_gpu(folder.path(), Dtype::F32, 1);
-    // Other batches than before, larger and smaller, so that buffers grow while one is on its way.
+    // Batches of varying size, so that buffers grow while one is in flight.
     let batches: Vec<PackedTokens> = [[5, 3], [30, 40], [1, 1], [60, 9], [9, 60]]
         .iter()
         .enumerate()
@@ -124,15 +124,15 @@ fn batches_on_their_way_come_back_in_their_order() {
         pipeline.submit(packed).unwrap();
     }
     found.extend((0..depth).map(|_| pipeline.receive().unwrap()));
-    assert!(pipeline.receive().is_err(), "nothing is on its way");
+    assert!(pipeline.receive().is_err(), "no batch is in flight");
     for (packed, found) in batches.iter().zip(&found) {
         let expected = cpu.model.forward(packed).unwrap();
-        check_same("in its turn", Dtype::F32, found, &expected);
+        check_same("in order", Dtype::F32, found, &expected);
     }
 }
 
 #[test]
-fn a_batch_that_is_refused_leaves_the_one_before_it_alone() {
+fn a_refused_batch_leaves_the_one_before_it_alone() {
     let folder = folder("bert-embedding-mean");
     let mut gpu = on_gpu(folder.path(), Dtype::F32, 1);
     let vocabulary = gpu.spec.vocabulary;
@@ -142,29 +142,26 @@ fn a_batch_that_is_refused_leaves_the_one_before_it_alone() {
     pipeline.submit(&good).unwrap();
     assert!(pipeline.submit(&wrong).is_err());
     check_same(
-        "beside a wrong one",
+        "after a wrong batch",
         Dtype::F32,
         &pipeline.receive().unwrap(),
         &alone,
     );
     pipeline.submit(&good).unwrap();
-    assert!(
-        gpu.model.forward(&good).is_err(),
-        "nobody could say whose rows are whose"
-    );
+    assert!(gpu.model.forward(&good).is_err(), "a batch is still in flight");
 }
 
 #[test]
-fn twins_share_weights_and_nothing_else() {
+fn replicas_share_weights_and_nothing_else() {
     for family in ["bert", "bert-embedding-mean"] {
         let folder = folder(family);
         let Loaded {
             spec,
             mut model,
-            twins,
+            replicas,
             ..
         } = on_gpu(folder.path(), Dtype::F32, 3);
-        assert_eq!(twins.len(), 2);
+        assert_eq!(replicas.len(), 2);
         let batches: Vec<PackedTokens> = (0..3)
             .map(|seed| batch(seed, spec.vocabulary, &[4, 30, 11]))
             .collect();
@@ -172,11 +169,11 @@ fn twins_share_weights_and_nothing_else() {
             .iter()
             .map(|packed| model.forward(packed).unwrap())
             .collect();
-        let mut all: Vec<Box<dyn Model>> = std::iter::once(model).chain(twins).collect();
+        let mut all: Vec<Box<dyn Model>> = std::iter::once(model).chain(replicas).collect();
         for (model, packed) in all.iter_mut().zip(&batches) {
             model.pipelined().unwrap().submit(packed).unwrap();
         }
-        // The weights stay as long as anybody uses them.
+        // The weights stay as long as any replica uses them.
         for (mut model, alone) in all.into_iter().zip(&alone) {
             let found = model.pipelined().unwrap().receive().unwrap();
             check_same(family, Dtype::F32, &found, alone);
@@ -184,16 +181,16 @@ fn twins_share_weights_and_nothing_else() {
     }
 }
 
-/// Rows as they are, to the last bit.
+/// The exact bits of all rows.
 fn bits(replies: &[Reply]) -> Vec<Vec<u32>> {
     let row = |reply| values(reply).iter().map(|v| v.to_bits()).collect();
     replies.iter().map(row).collect()
 }
 
-/// Small batches in their turn, two on their way at once, and large ones between them, bit by bit those of a device
-/// without graphs.
+/// Small batches, two in flight at once and large ones between them, give the same bits as on a device without
+/// graphs.
 #[test]
-fn a_model_makes_the_same_of_small_batches_through_graphs() {
+fn small_batches_give_the_same_bits_through_graphs() {
     for family in ["bert", "bert-embedding-mean"] {
         let folder = folder(family);
         let dtype = Dtype::F16;
@@ -245,7 +242,11 @@ fn a_device_that_cannot_record_serves_launch_by_launch() {
         assert_eq!(bits(&gpu.model.forward(&packed).unwrap()), bits(&first));
     }
     let tally = *tally.lock().unwrap();
-    assert_eq!((tally.recorded, tally.replayed), (1, 0), "asked once");
+    assert_eq!(
+        (tally.recorded, tally.replayed),
+        (1, 0),
+        "recording is tried once"
+    );
 }
 
 #[test]
@@ -257,7 +258,7 @@ fn executors_have_graphs_of_their_own() {
     let Loaded {
         spec,
         mut model,
-        mut twins,
+        mut replicas,
         ..
     } = load_on(folder.path(), &options(2), || {
         Ok(Cuda::new(device.beside(), dtype).recording())
@@ -267,7 +268,7 @@ fn executors_have_graphs_of_their_own() {
         let packed = batch(turn, spec.vocabulary, &[7, 3]);
         let (one, other) = (
             model.forward(&packed).unwrap(),
-            twins[0].forward(&packed).unwrap(),
+            replicas[0].forward(&packed).unwrap(),
         );
         assert_eq!(bits(&one), bits(&other));
     }

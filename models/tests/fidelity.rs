@@ -1,5 +1,5 @@
-//! Every family and both default models against the original implementations, and against themselves in
-//! other batches.
+//! Every family and both default models, compared with the original implementations and with themselves in other
+//! batches.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use support::{
     Reference, cosine, difference, family_folders, here, largest, load_in, minilm, reference, run,
 };
 
-/// Ids equal, outputs within the reference's tolerance, labels the same. Returns the largest difference.
+/// Compares ids, labels and outputs with the reference, within its tolerance. Returns the largest difference.
 fn check(folder: &Path, reference: &Reference) -> f32 {
     let mut loaded = load_in(Precision::F32, folder, reference.max_length);
     assert_eq!(loaded.spec.task.name(), reference.task, "{}", folder.display());
@@ -80,18 +80,18 @@ fn check(folder: &Path, reference: &Reference) -> f32 {
     most
 }
 
-/// bf16 where this processor has it, and int8.
+/// Rounded precisions: int8, and bf16 where the processor has it.
 fn rounded() -> Vec<Precision> {
     let bf16 = Precision::bf16().inspect_err(|error| {
-        // Written past the capture of a passing test's output: a skip is said aloud.
+        // The capture of test output is bypassed, so that a skip is always visible.
         let _ = writeln!(std::io::stderr(), "SKIPPED: {error}");
     });
     bf16.into_iter().chain([Precision::int8()]).collect()
 }
 
-/// The mean cosine with the outputs of the original, and the labels that agree, within what the precision is held to.
+/// Checks the mean cosine with the outputs of the original, and the share of equal labels.
 ///
-/// Labels are those of a `trained` model: random weights decide nothing about texts whose logits are almost equal.
+/// Labels are compared for a `trained` model alone: with random weights the logits of many texts are almost equal.
 fn check_rounded(folder: &Path, reference: &Reference, trained: bool) {
     for precision in rounded() {
         let (cosine_min, labels_min) = match precision.format() {
@@ -118,7 +118,7 @@ fn check_rounded(folder: &Path, reference: &Reference, trained: bool) {
     }
 }
 
-/// The same texts, shuffled and cut into batches of random sizes, give the same outputs.
+/// Checks that the texts give the same outputs when shuffled and cut into batches of random sizes.
 fn check_repacked(folder: &Path, reference: &Reference, rounds: u64) {
     check_repacked_in(Precision::F32, folder, reference, rounds, 1e-5);
     for precision in rounded() {
@@ -162,7 +162,7 @@ fn check_repacked_in(
 }
 
 #[test]
-fn every_family_computes_what_the_original_computes() {
+fn every_family_equals_the_original() {
     let folders = family_folders();
     for folder in &folders {
         check(folder, &reference(&folder.join("parity.json")));
@@ -180,7 +180,7 @@ fn every_family_computes_what_the_original_computes() {
 }
 
 #[test]
-fn every_family_stays_near_the_original_in_bf16_and_int8() {
+fn every_family_is_near_the_original_in_bf16_and_int8() {
     for folder in family_folders() {
         check_rounded(&folder, &reference(&folder.join("parity.json")), false);
     }
@@ -194,7 +194,7 @@ fn every_family_gives_the_same_in_any_batch() {
 }
 
 #[test]
-fn the_sentiment_model_computes_what_transformers_computes() {
+fn the_sentiment_model_equals_transformers() {
     let vectors = reference(&here("tests/vectors/sentiment.json"));
     check(&here("sentiment"), &vectors);
     check_rounded(&here("sentiment"), &vectors, true);
@@ -202,7 +202,7 @@ fn the_sentiment_model_computes_what_transformers_computes() {
 }
 
 #[test]
-fn minilm_computes_what_sentence_transformers_computes() {
+fn minilm_equals_sentence_transformers() {
     let Some(folder) = minilm() else { return };
     let vectors = reference(&here("tests/vectors/all-MiniLM-L6-v2.json"));
     check(&folder, &vectors);

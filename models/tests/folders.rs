@@ -1,4 +1,4 @@
-//! Folders that cannot be served, each with the error that says so; and folders that are only unusual.
+//! Folders that cannot be served, each with its error, and folders that are only unusual.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,7 @@ mod support;
 use std::path::Path;
 
 use penstock_core::{PackedTokens, Reply};
-use penstock_models::{Device, Family, LoadOptions, Precision, Task, Threads};
+use penstock_models::{Device, LoadOptions, Precision, Task, Threads};
 use safetensors::tensor::Dtype;
 use support::broken::{Copy, Tensor};
 use support::{difference, load, reference, run};
@@ -29,7 +29,7 @@ fn options() -> LoadOptions {
     }
 }
 
-/// Loading `folder` fails with a message that has every part.
+/// Expects that loading `folder` fails with a message that contains every part.
 fn refused(folder: &Path, parts: &[&str]) {
     refused_with(folder, &options(), parts);
 }
@@ -44,7 +44,7 @@ fn refused_with(folder: &Path, options: &LoadOptions, parts: &[&str]) {
     }
 }
 
-/// Breaks a copy of the BERT classifier and expects the message.
+/// Breaks a copy of the BERT classifier and expects a message with every part.
 fn broken(change: impl FnOnce(&Copy), parts: &[&str]) {
     let copy = Copy::of("bert");
     change(&copy);
@@ -87,7 +87,7 @@ fn bad_json_is_named_with_its_place() {
 }
 
 #[test]
-fn an_unsupported_model_is_told_what_is_supported() {
+fn an_unsupported_model_is_refused_with_the_supported_ones() {
     let supported = "supported are bert, distilbert, roberta, xlm-roberta, camembert, mpnet";
     broken(
         |c| c.json("config.json", r#"{"model_type":"gpt2"}"#),
@@ -108,7 +108,7 @@ fn an_unsupported_model_is_told_what_is_supported() {
 }
 
 #[test]
-fn truncated_weights_are_refused_wherever_they_end() {
+fn truncated_weights_are_refused_at_any_length() {
     let whole = std::fs::metadata(Copy::of("bert").file("model.safetensors"))
         .unwrap()
         .len() as usize;
@@ -134,7 +134,7 @@ fn truncated_weights_are_refused_wherever_they_end() {
 }
 
 #[test]
-fn a_broken_pickle_is_an_error_and_no_panic() {
+fn a_broken_pickle_is_an_error_without_a_panic() {
     let whole = std::fs::metadata(Copy::of("bert-pickle").file("pytorch_model.bin"))
         .unwrap()
         .len() as usize;
@@ -193,7 +193,7 @@ fn a_label_count_that_does_not_fit_is_refused_with_both_counts() {
 
 #[test]
 fn a_tokenizer_whose_reader_panics_is_refused() {
-    // Found by fuzzing: the tokenizers crate unwraps a decoder that breaks off.
+    // Found by fuzzing: the tokenizers crate unwraps a truncated decoder.
     broken(
         |c| {
             let text = std::fs::read_to_string(c.file("tokenizer.json")).unwrap();
@@ -218,7 +218,7 @@ fn a_tokenizer_with_more_ids_than_the_table_has_rows_is_refused() {
 }
 
 #[test]
-fn a_stored_type_that_is_not_read_is_named() {
+fn an_unsupported_stored_type_is_named() {
     let integers = |t: &mut std::collections::BTreeMap<String, Tensor>| {
         let bias = t.get_mut("classifier.bias").unwrap();
         bias.dtype = Dtype::I32;
@@ -230,7 +230,7 @@ fn a_stored_type_that_is_not_read_is_named() {
 }
 
 #[test]
-fn a_shard_index_that_leads_astray_is_refused() {
+fn a_shard_index_with_missing_or_foreign_files_is_refused() {
     let copy = Copy::of("bert-sharded");
     copy.remove("model-00002-of-00005.safetensors");
     refused(copy.path(), &["model-00002-of-00005.safetensors"]);
@@ -259,7 +259,7 @@ fn a_maximum_beyond_the_window_is_refused() {
 }
 
 #[test]
-fn a_model_that_misses_its_parity_is_not_served() {
+fn a_model_that_fails_its_parity_check_is_not_served() {
     let checked = LoadOptions {
         check_parity: true,
         ..options()
@@ -318,7 +318,7 @@ fn a_model_that_misses_its_parity_is_not_served() {
     refused_with(copy.path(), &checked, &["tolerance is 0"]);
 }
 
-/// The outputs of `copy` are those of the untouched folder, within `tolerance`.
+/// Expects the outputs of the unchanged folder from `copy`, within `tolerance`.
 fn same_outputs(copy: &Copy, tolerance: f32) {
     let reference = reference(&copy.file("parity.json"));
     let mut loaded = load(copy.path(), reference.max_length);
@@ -330,7 +330,7 @@ fn same_outputs(copy: &Copy, tolerance: f32) {
 }
 
 #[test]
-fn names_of_other_programs_are_understood() {
+fn tensor_names_of_other_programs_are_read() {
     let copy = Copy::of("bert");
     copy.tensors(|t| {
         let old = |name: String| {
@@ -382,10 +382,10 @@ fn half_precision_is_read_and_counted() {
 }
 
 #[test]
-fn inspect_tells_what_load_makes_of_a_folder() {
+fn inspect_describes_a_folder_as_load_does() {
     let copy = Copy::of("mpnet-embedding-mean");
     let spec = penstock_models::inspect(copy.path()).unwrap();
-    assert_eq!((spec.family, spec.task), (Family::Mpnet, Task::Embedding));
+    assert_eq!((spec.family.name(), spec.task), ("mpnet", Task::Embedding));
     assert_eq!(
         (spec.hidden, spec.layers, spec.heads, spec.parity_cases),
         (64, 2, 4, 220)
@@ -398,7 +398,7 @@ fn inspect_tells_what_load_makes_of_a_folder() {
 }
 
 #[test]
-fn pooling_that_no_file_describes_is_told_as_assumed() {
+fn pooling_without_a_file_is_reported_as_assumed() {
     let copy = Copy::of("mpnet-embedding-mean");
     copy.remove("modules.json");
     copy.remove("1_Pooling/config.json");
@@ -407,7 +407,7 @@ fn pooling_that_no_file_describes_is_told_as_assumed() {
 }
 
 #[test]
-fn a_classifier_can_be_asked_for_embeddings_instead() {
+fn a_classifier_can_serve_embeddings_instead() {
     let embed = LoadOptions {
         task: Some(Task::Embedding),
         check_parity: true,
@@ -424,7 +424,7 @@ fn a_classifier_can_be_asked_for_embeddings_instead() {
 }
 
 #[test]
-fn a_value_that_is_not_finite_stays_with_its_text() {
+fn a_value_that_is_not_finite_affects_only_its_text() {
     let copy = Copy::of("bert");
     let before = load(copy.path(), 64);
     let bad = before.tokenizer.encode("good", true).unwrap().as_slice()[1];
@@ -452,7 +452,7 @@ fn a_value_that_is_not_finite_stays_with_its_text() {
 }
 
 #[test]
-fn a_batch_that_cannot_be_run_is_refused_and_the_next_one_runs() {
+fn a_batch_that_cannot_run_is_refused_and_the_next_one_runs() {
     let mut loaded = load(Copy::of("bert").path(), 64);
     let window = loaded.model.window();
     let mut check = |ids: Vec<u32>, cu_seqlens: Vec<u32>, part: &str| {

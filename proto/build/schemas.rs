@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet, MessageOptions};
 
 /// Bytes of a value in the decoded struct, by type; all others are `SCALAR`.
 const STRING: usize = 24;
@@ -69,7 +69,7 @@ fn reach(messages: &Messages<'_>, name: &str, reached: &mut Vec<String>) {
 fn define(source: &mut String, messages: &Messages<'_>, name: &str) -> std::fmt::Result {
     let message = messages[name];
     let size = size(messages, message);
-    let map_entry = message.options.as_ref().is_some_and(|o| o.map_entry());
+    let map_entry = is_map_entry(message);
     writeln!(source, "static {}: Schema = Schema {{", ident(name))?;
     writeln!(source, "    name: {:?},", &name[1..])?;
     writeln!(
@@ -86,7 +86,8 @@ fn define(source: &mut String, messages: &Messages<'_>, name: &str) -> std::fmt:
             Type::Bool => "Kind::Varint(1)".to_owned(),
             Type::Int32 | Type::Uint32 | Type::Sint32 | Type::Enum => "Kind::Varint(4)".to_owned(),
             Type::Int64 | Type::Uint64 | Type::Sint64 => "Kind::Varint(8)".to_owned(),
-            Type::Group => panic!("{name}: proto3 has no groups"),
+            // Groups ended with proto2.
+            Type::Group => continue,
         };
         writeln!(
             source,
@@ -97,6 +98,10 @@ fn define(source: &mut String, messages: &Messages<'_>, name: &str) -> std::fmt:
         )?;
     }
     writeln!(source, "    ],\n}};")
+}
+
+fn is_map_entry(message: &DescriptorProto) -> bool {
+    message.options.as_ref().is_some_and(MessageOptions::map_entry)
 }
 
 /// Upper bound of the decoded struct's size. The members of a `oneof` count as if all were there.
@@ -114,7 +119,7 @@ fn field_size(messages: &Messages<'_>, field: &FieldDescriptorProto) -> usize {
         _ => None,
     };
     if field.label() == Label::Repeated {
-        let map = inner.is_some_and(|m| m.options.as_ref().is_some_and(|o| o.map_entry()));
+        let map = inner.is_some_and(is_map_entry);
         return if map { MAP } else { REPEATED };
     }
     match (field.r#type(), inner) {

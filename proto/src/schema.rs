@@ -105,7 +105,7 @@ impl Schema {
     }
 }
 
-/// What was measured so far.
+/// The memory measured so far.
 struct Walk {
     taken: usize,
     bytes_max: usize,

@@ -1,5 +1,7 @@
 //! The memory that decoding takes, by a counting allocator: at most three times the message and a mebibyte.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::hint::black_box;
 
 use bytes::Bytes;

@@ -27,7 +27,7 @@ use topics::Topics;
 
 pub use device::BusyMeter;
 pub use kafka::{Counted, KafkaMetrics, Left};
-pub use labels::{DeadReason, OutcomeLabel, Source};
+pub use labels::{DeadReason, OutcomeLabel, ResetReason, Source};
 pub use model::{ModelMetrics, Statistics, Tally};
 pub use topics::{Drain, Lag, TopicMetrics};
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from .instance import Instance
 from .members import scale, storm
 from .outages import broker_away, broker_restarted, disk_full, no_output_topic, not_writable, one_of_three_brokers
+from .remade import log_truncated, topic_remade_longer, topic_remade_shorter
 from .stage import Outcome, Stage, filled, leave, outcome, paired, points, strike, struck
 from .stream import Stream
 from .topics import until
@@ -130,5 +131,8 @@ CASES: dict[str, Callable[[Stage], Outcome]] = {
     "not-writable": not_writable,
     "broker-away": broker_away,
     "disk-full": disk_full,
+    "topic-remade-shorter": topic_remade_shorter,
+    "topic-remade-longer": topic_remade_longer,
+    "log-truncated": log_truncated,
     "at-least-once": at_least_once,
 }

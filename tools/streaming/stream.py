@@ -33,6 +33,8 @@ class Stream:
         self.route = route
         self.models = {MODEL: TINY}
         self.sent: list[Sent] = []
+        # Of those, how many have come out and lie in the input no more: their topic is gone, or its log was cut off.
+        self.gone = 0
         self.instances: list[Instance] = []
         for topic in [self.input, self.dead] + [self.output] * output:
             self.topics.make(topic, PARTITIONS)
@@ -46,6 +48,13 @@ class Stream:
 
     def feed(self, sent: list[Sent] | None = None) -> None:
         records.produce(self.topics.bootstrap, self.input, self.sent if sent is None else sent)
+
+    def remake(self, partitions: int = PARTITIONS) -> None:
+        """The input, deleted and made anew, with nothing in it."""
+        self.topics.remove(self.input)
+        self.topics.make(self.input, partitions)
+        self.group.close()
+        self.group = Group(self.topics, self.name, self.input)
 
     # Who serves it.
 
@@ -110,7 +119,7 @@ class Stream:
     def wait_end(self, patience: float = PATIENCE) -> None:
         """Until all are done with. Patience is for standing still, not for being slow."""
         while left := self.left():
-            self.wait_committed(len(self.sent) - left + 1, patience)
+            self.wait_committed(len(self.sent) - self.gone - left + 1, patience)
 
     def keep_up(self) -> None:
         """Starts again who ended by itself."""
@@ -121,7 +130,12 @@ class Stream:
         """Records that are not done with."""
         # A total of nothing is an answer too.
         (total,) = until(lambda: (self.group.total(),), f"what {self.name} has committed")
-        return len(self.sent) - total
+        return len(self.sent) - self.gone - total
+
+    def came_out(self, sent: list[Sent]) -> list[Sent]:
+        """Those of them that have an output."""
+        out = {verify.number(record) for record in self.topics.read(self.output)}
+        return [one for one in sent if one.id in out]
 
     # What came of it.
 

@@ -206,7 +206,15 @@ class Group:
         self.wanted = [TopicPartition(name, partition) for partition in topics.partitions(name)]
 
     def committed(self) -> dict[int, int]:
-        return {one.partition: max(one.offset, 0) for one in self.consumer.committed(self.wanted, timeout=10)}
+        return {one.partition: max(one.offset, 0) for one in self.positions()}
+
+    def positions(self) -> list[TopicPartition]:
+        """With whatever stands beside them."""
+        return self.consumer.committed(self.wanted, timeout=10)
+
+    def commit(self, positions: list[TopicPartition]) -> None:
+        """Of a group that nobody is in."""
+        self.consumer.commit(offsets=positions, asynchronous=False)
 
     def total(self) -> int:
         return sum(self.committed().values())

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Every fault in the tree, one line each, `file:line: what is wrong`.
+/// Every fault in the tree, one line each: `file:line: fault`.
 pub fn check(root: &Path) -> Result<Vec<String>> {
     let files = files(root)?;
     let mut faults = layers::check(root)?;

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use penstock::app;
 use penstock::cli::{Cli, Command};
-use penstock::{app, config, device, logging};
+use penstock_config as config;
 use penstock_core::{PackedTokens, Reply};
+use penstock_engine::placement;
 use penstock_models::{Model, ModelError};
+use penstock_telemetry::logging;
 
 /// Runs its model on the first batch alone, and then gives every text the first reply of that.
 struct Instantly {
@@ -37,7 +40,7 @@ fn main() -> Result<()> {
     };
     let config = config::load(args.config.as_deref(), args.settings)?;
     logging::init(&config.log, config.log_format);
-    let placement = device::place(&config.device, config.dtype, penstock_models::probe)?;
+    let placement = placement::place(&config.device, config.dtype, penstock_models::probe)?;
     let wrap = Arc::new(|model| Box::new(Instantly { model, reply: None }) as Box<dyn Model>);
     app::serve_with(config, &placement, Some(wrap))?;
     Ok(())

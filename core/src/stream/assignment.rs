@@ -1,13 +1,14 @@
 //! The partitions of one consumer: an offset tracker for each, and an epoch for each time that it was
 //! assigned. What finishes under an earlier epoch changes nothing: after a rebalance, or an aborted
-//! transaction, its record is read again by whoever has the partition then.
+//! transaction, its record is read again by whoever has the partition then. A log that goes back, because it
+//! was cut off or made anew, begins an epoch as well: an offset then names another record.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use crate::offsets::{OffsetError, OffsetTracker};
+use super::offsets::{OffsetError, OffsetTracker};
 
 /// One assignment of one partition. No two are equal within a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,8 +28,15 @@ struct Partition {
     tracker: OffsetTracker,
     /// Everything before it has finished.
     safe: Option<i64>,
-    /// What the broker knows.
+    /// Position that the broker knows.
     committed: Option<i64>,
+}
+
+/// Where reading begins again when the log has gone back to `offset` and an abort would have sought back to `sought`:
+/// what the broker has, or where the epoch began under which nothing is committed yet. What was read between the two is
+/// there still, and is read again; the rest of what was read is gone.
+pub fn position_after_going_back(offset: i64, sought: i64) -> i64 {
+    sought.min(offset)
 }
 
 impl<P: Ord + Clone> Assignment<P> {
@@ -41,15 +49,35 @@ impl<P: Ord + Clone> Assignment<P> {
         }
     }
 
-    /// Begins a new epoch of a partition with nothing open, whether it had one or not: it is assigned, or
-    /// was sought back to what is committed.
+    /// Begins a new epoch of a partition with nothing open, whether it had one or not: it is assigned, and
+    /// read from wherever the broker says.
     pub fn begin(&mut self, partition: P) -> Epoch {
+        self.replace(partition, OffsetTracker::new(self.open_max), None)
+    }
+
+    /// The same, of a partition that is read from a known position on: it was sought back to what is committed.
+    pub fn begin_at(&mut self, partition: P, position: i64) -> Epoch {
+        self.replace(
+            partition,
+            OffsetTracker::starting_at(self.open_max, position),
+            None,
+        )
+    }
+
+    /// The same, after the log has gone back: the position is lower than what the broker knows, so it is to be
+    /// committed before any record is.
+    pub fn begin_back_at(&mut self, partition: P, position: i64) -> Epoch {
+        let tracker = OffsetTracker::starting_at(self.open_max, position);
+        self.replace(partition, tracker, Some(position))
+    }
+
+    fn replace(&mut self, partition: P, tracker: OffsetTracker, safe: Option<i64>) -> Epoch {
         self.epochs += 1;
         let epoch = Epoch(self.epochs);
         let fresh = Partition {
             epoch,
-            tracker: OffsetTracker::new(self.open_max),
-            safe: None,
+            tracker,
+            safe,
             committed: None,
         };
         self.partitions.insert(partition, fresh);

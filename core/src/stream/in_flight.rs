@@ -1,9 +1,9 @@
-//! How much of a stream may be inside at once, and what a consumer does about it.
+//! Bounds on the records in flight, and the pauses that keep them.
 //!
-//! Pausing a partition throws away what the client has prefetched of it, so the first answer to a full
-//! house is to not ask for more. That must not last: a consumer that stops asking is thrown out of its
-//! group, and one partition that is stuck would hold up the others. So what stays full for longer than
-//! `stall_max` without finishing half of its bound is paused until half of it is free, and asking goes on.
+//! Pausing a partition discards the records that the client has prefetched, so at a full bound the consumer
+//! first stops polling. That must not last: a consumer that stops polling is removed from its group, and one
+//! stuck partition would hold up the others. A bound that stays full for `stall_max`, without half of it
+//! finishing, pauses its partitions until half of it is free, and polling goes on.
 
 #[cfg(test)]
 mod tests;
@@ -11,20 +11,20 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::request::Nanos;
+use crate::time::Nanos;
 
-/// What may be inside.
+/// Bounds on the records in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlightBounds {
     /// Records of all partitions.
     pub records_max: usize,
-    /// Bytes of all partitions. The record that fills it may pass it.
+    /// Bytes of all partitions. The record that fills the bound may exceed it.
     pub bytes_max: usize,
     /// Records of one partition.
     pub partition_records_max: usize,
-    /// Bytes of one partition. The record that fills it may pass it.
+    /// Bytes of one partition. The record that fills the bound may exceed it.
     pub partition_bytes_max: usize,
-    /// How long a bound may be full, without half of it finishing, before partitions are paused.
+    /// Time that a bound may be full, without half of it finishing, before partitions are paused.
     pub stall_max: Duration,
 }
 
@@ -34,7 +34,7 @@ pub enum BoundsError {
     /// Nothing could ever be read.
     #[error("{0} is 0: nothing could be read")]
     Zero(&'static str),
-    /// A partition's bound that is never reached.
+    /// The bound of a partition could never be reached.
     #[error("a partition's {partition} {unit} in flight are more than the {whole} of all partitions")]
     PartitionBeyondWhole {
         /// Records or bytes.
@@ -46,19 +46,19 @@ pub enum BoundsError {
     },
 }
 
-/// What a consumer has read and not finished.
+/// Records that a consumer has read and not finished.
 #[derive(Debug)]
 pub struct InFlight<P> {
     bounds: InFlightBounds,
     whole: Account,
     partitions: BTreeMap<P, Assigned>,
-    /// Partitions that are full and not paused: each keeps the consumer from asking.
+    /// Partitions that are full and not paused: each keeps the consumer from polling.
     blocking: usize,
-    /// A partition was assigned while everything is paused, and is not paused yet.
+    /// True where a partition was assigned while all are paused, and is not paused yet.
     unsettled: bool,
 }
 
-/// What to change, and at once: the answer to [`InFlight::may_poll`] counts on it.
+/// Changes to apply at once, because [`InFlight::may_poll`] assumes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow<P> {
     /// Partitions to pause, in order.
@@ -77,7 +77,7 @@ struct Assigned {
 #[derive(Debug, Default)]
 struct Account {
     inside: Amount,
-    /// Since it was full, and not half free since.
+    /// Set while the account has been full and not half free since.
     mark: Option<Mark>,
     stalled: bool,
 }
@@ -88,7 +88,7 @@ struct Amount {
     bytes: usize,
 }
 
-/// When half of the bound had last finished, and what has since.
+/// Time at which half of the bound had last finished, and the amount since.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Nanos,
@@ -103,7 +103,7 @@ impl Amount {
         }
     }
 
-    /// Whether either figure is as large as the bound's.
+    /// True where either figure is as large as the bound's.
     fn reaches(self, bound: Amount) -> bool {
         self.records >= bound.records || self.bytes >= bound.bytes
     }
@@ -120,7 +120,7 @@ impl Account {
         self.watch(bound, now);
     }
 
-    /// A full account has a mark, whether a record filled it or its bound fell.
+    /// Marks a full account, whether a record filled it or its bound fell.
     fn watch(&mut self, bound: Amount, now: Nanos) {
         if self.is_full(bound) && self.mark.is_none() {
             let finished = Amount::default();
@@ -154,7 +154,7 @@ impl Account {
 }
 
 impl<P: Ord + Clone> InFlight<P> {
-    /// Nothing inside.
+    /// No record in flight.
     pub fn new(bounds: InFlightBounds) -> Result<InFlight<P>, BoundsError> {
         let InFlightBounds {
             records_max,
@@ -193,19 +193,19 @@ impl<P: Ord + Clone> InFlight<P> {
         })
     }
 
-    /// From now on no more records than this are to be inside.
+    /// Sets the most records in flight from now on.
     pub fn limit(&mut self, records_max: usize) {
         self.bounds.records_max = records_max.max(1);
     }
 
-    /// A partition is assigned, unpaused, with nothing inside. What it had inside before is given up.
+    /// Adds a partition that is assigned, unpaused, without records in flight. Earlier ones of it are dropped.
     pub fn begin(&mut self, partition: P, now: Nanos) {
         self.end(&partition, now);
         self.partitions.insert(partition, Assigned::default());
         self.unsettled |= self.whole.stalled;
     }
 
-    /// A partition is revoked: what it has inside is given up.
+    /// Removes a partition that is revoked; its records in flight are dropped.
     pub fn end(&mut self, partition: &P, now: Nanos) {
         let (bound, whole) = (self.partition_bound(), self.whole_bound());
         if let Some(assigned) = self.partitions.remove(partition) {
@@ -214,11 +214,11 @@ impl<P: Ord + Clone> InFlight<P> {
         }
     }
 
-    /// A record was read. Every record that was read counts, wanted or not.
+    /// Counts a record that was read, whether it is wanted or not.
     ///
     /// # Panics
     ///
-    /// Where the partition is not assigned: its bytes could never be given back.
+    /// Where the partition is not assigned: its bytes could never be returned.
     pub fn start(&mut self, partition: &P, bytes: usize, now: Nanos) {
         let (bound, whole) = (self.partition_bound(), self.whole_bound());
         let assigned = self.partitions.get_mut(partition);
@@ -234,12 +234,11 @@ impl<P: Ord + Clone> InFlight<P> {
         }
     }
 
-    /// A record that [`InFlight::start`] counted, with the same bytes and in the same assignment, holds
-    /// memory no more.
+    /// Releases a record that [`InFlight::start`] counted, with the same bytes and in the same assignment.
     ///
     /// # Panics
     ///
-    /// Where less than that is inside: the bounds would hold no more.
+    /// Where less than that is in flight: the bounds would not hold any more.
     pub fn finish(&mut self, partition: &P, bytes: usize, now: Nanos) {
         let (bound, whole) = (self.partition_bound(), self.whole_bound());
         let record = Amount { records: 1, bytes };
@@ -256,14 +255,14 @@ impl<P: Ord + Clone> InFlight<P> {
         }
     }
 
-    /// Whether to ask for a record. True as well where everything is paused: then none comes, and asking
-    /// keeps the consumer in its group.
+    /// True where the consumer may poll for a record. That includes the case that all partitions are paused: no
+    /// record comes then, and polling keeps the consumer in its group.
     pub fn may_poll(&self) -> bool {
         let room = !self.whole.is_full(self.whole_bound()) || self.whole.stalled;
         room && self.blocking == 0 && !self.unsettled
     }
 
-    /// Partitions to pause and to resume now. To be called in every round of the consumer's loop.
+    /// Partitions to pause and to resume now. Call it in every round of the consumer's loop.
     pub fn flow(&mut self, now: Nanos) -> Flow<P> {
         let (bound, whole) = (self.partition_bound(), self.whole_bound());
         let stall_max = self.bounds.stall_max;
@@ -287,17 +286,17 @@ impl<P: Ord + Clone> InFlight<P> {
         flow
     }
 
-    /// Records inside.
+    /// Records in flight.
     pub fn records(&self) -> usize {
         self.whole.inside.records
     }
 
-    /// Bytes inside.
+    /// Bytes in flight.
     pub fn bytes(&self) -> usize {
         self.whole.inside.bytes
     }
 
-    /// Partitions that are paused.
+    /// Number of paused partitions.
     pub fn paused(&self) -> usize {
         self.partitions
             .values()

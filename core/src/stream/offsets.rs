@@ -12,12 +12,12 @@ use std::collections::VecDeque;
 /// Why a record cannot be tracked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OffsetError {
-    /// It came before, or another one after it did.
-    #[error("offset {offset} came after {last}: the records of a partition come in order, each once")]
-    OutOfOrder {
+    /// The records of a partition come in order, each once: the log has gone back.
+    #[error("offset {offset} came after {last}: the log has gone back")]
+    WentBack {
         /// The record's offset.
         offset: i64,
-        /// The last one that was started.
+        /// The last one that was started, or the one before the position that reading began at.
         last: i64,
     },
     /// No record has such an offset.
@@ -37,7 +37,7 @@ pub enum OffsetError {
 /// The open records of one partition, from one assignment to its end. After a seek a new one is made.
 #[derive(Debug)]
 pub struct OffsetTracker {
-    /// What was started and does not lie before the safe position, in order.
+    /// Records from the safe position on that were started, in order.
     open: VecDeque<Open>,
     open_max: usize,
     last: Option<i64>,
@@ -59,13 +59,21 @@ impl OffsetTracker {
         }
     }
 
+    /// The same, of a log that is read from `position` on: no record before it comes.
+    pub fn starting_at(open_max: usize, position: i64) -> OffsetTracker {
+        OffsetTracker {
+            last: Some(position.saturating_sub(1)),
+            ..OffsetTracker::new(open_max)
+        }
+    }
+
     /// Takes the next record of the partition. A refused one changes nothing.
     pub fn start(&mut self, offset: i64) -> Result<(), OffsetError> {
         if offset < 0 {
             return Err(OffsetError::Negative(offset));
         }
         if let Some(last) = self.last.filter(|last| *last >= offset) {
-            return Err(OffsetError::OutOfOrder { offset, last });
+            return Err(OffsetError::WentBack { offset, last });
         }
         if self.open.len() >= self.open_max {
             return Err(OffsetError::Full { bound: self.open_max });

@@ -94,7 +94,7 @@ impl Loader<'_> {
             copies.models = wrapped.collect();
             // What stands in for a model need not let others in.
             let urgent = copies.urgent.map(|(model, seat)| (wrap(model), seat));
-            copies.urgent = urgent.filter(|(model, _)| model.looks() > 0);
+            copies.urgent = urgent.filter(|(model, _)| model.preemption_points() > 0);
         }
         loaded();
         let tokens = devices.iter().map(tokens_max).max().unwrap_or_default();

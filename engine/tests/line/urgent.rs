@@ -50,7 +50,7 @@ impl Model for Letting {
         Ok(lengths(batch))
     }
 
-    fn looks(&self) -> usize {
+    fn preemption_points(&self) -> usize {
         1
     }
 

@@ -1,8 +1,8 @@
-//! What a `config.json` may say, and what is refused with which words.
+//! Settings of a `config.json` that are read, and those that are refused with their message.
 
 use super::*;
 
-/// A small config of `family` with `changes` laid over it.
+/// A small config of `family`, changed by `changes`.
 fn config(family: &str, changes: &str) -> Result<Config, ModelError> {
     let mut json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(
         r#"{"architectures":["XForSequenceClassification"],"hidden_size":8,"num_hidden_layers":2,
@@ -32,7 +32,7 @@ fn refused(family: &str, changes: &str, part: &str) {
 }
 
 #[test]
-fn distilbert_says_the_same_in_its_own_words() {
+fn the_keys_of_distilbert_are_read() {
     let own = r#"{"dim":8,"n_layers":3,"n_heads":4,"hidden_dim":24,"activation":"relu","hidden_size":null,
         "num_hidden_layers":null,"num_attention_heads":null,"intermediate_size":null}"#;
     let c = config("distilbert", own).unwrap();
@@ -44,7 +44,7 @@ fn distilbert_says_the_same_in_its_own_words() {
 }
 
 #[test]
-fn the_window_is_what_the_position_table_leaves() {
+fn the_window_follows_from_the_position_table() {
     assert_eq!(config("bert", "{}").unwrap().window(), 66);
     assert_eq!(config("roberta", "{}").unwrap().window(), 64);
     assert_eq!(
@@ -59,7 +59,7 @@ fn the_window_is_what_the_position_table_leaves() {
 }
 
 #[test]
-fn an_unknown_family_is_told_which_are_known() {
+fn an_unknown_family_is_refused_with_the_known_ones() {
     refused(
         "llama",
         "{}",
@@ -68,7 +68,7 @@ fn an_unknown_family_is_told_which_are_known() {
 }
 
 #[test]
-fn what_would_compute_something_else_is_refused_by_name() {
+fn unsupported_settings_are_refused_by_name() {
     refused(
         "bert",
         r#"{"position_embedding_type":"relative_key"}"#,
@@ -112,7 +112,7 @@ fn sizes_that_no_encoder_has_are_refused() {
 }
 
 #[test]
-fn labels_stand_in_the_order_of_their_numbers() {
+fn labels_are_ordered_by_their_numbers() {
     let many: Vec<String> = (0..12).map(|i| format!(r#""{i}":"l{i}""#)).collect();
     let c = config("bert", &format!(r#"{{"id2label":{{{}}}}}"#, many.join(","))).unwrap();
     assert_eq!(c.labels[10], "l10");
@@ -126,7 +126,7 @@ fn labels_stand_in_the_order_of_their_numbers() {
 }
 
 #[test]
-fn the_problem_is_what_transformers_pipeline_makes_of_it() {
+fn the_problem_is_read_as_by_transformers_pipeline() {
     let problem = |changes: &str| config("bert", changes).unwrap().problem;
     assert_eq!(problem("{}"), Problem::SingleLabel);
     assert_eq!(problem(r#"{"num_labels":1}"#), Problem::MultiLabel);

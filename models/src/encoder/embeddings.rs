@@ -1,4 +1,4 @@
-//! The first layer: word, position and token type rows, summed and normalised; and the relative bias.
+//! The first layer: rows for word, position and token type, summed and normalised. Also the relative bias.
 
 use penstock_core::PackedTokens;
 use penstock_kernels::{Embedding, KernelError, Norm, Ops, Tokens};
@@ -33,7 +33,7 @@ impl<O: Ops> Embeddings<O> {
         })
     }
 
-    /// `places` is the caller's to keep between batches.
+    /// `places` is a buffer that the caller keeps between batches.
     pub(super) fn forward(
         &self,
         ops: &mut O,
@@ -52,9 +52,9 @@ impl<O: Ops> Embeddings<O> {
     }
 }
 
-/// The row of the position table for each token. Where positions depend on the padding id they count
-/// the tokens that are not padding, and a padding token inside the text has the padding's own row: so
-/// does the original, for a text that spells its padding token out.
+/// Row of the position table for each token. Where positions depend on the padding id, only tokens other than
+/// padding are counted. A padding token inside a text, which the text spells out, has the row of padding. The
+/// original does the same.
 fn positions(batch: &PackedTokens, padding: Option<u32>, out: &mut Vec<u32>) {
     out.clear();
     for ends in batch.cu_seqlens.windows(2) {
@@ -92,7 +92,7 @@ pub(super) fn norm<O: Ops>(
     })
 }
 
-/// `MPNet`'s bias, spread over all distances in the window; `None` for the other families.
+/// The relative attention bias, spread over all distances in the window; `None` for families without one.
 pub(super) fn relative_bias<O: Ops>(
     config: &Config,
     weights: &Weights,
@@ -109,7 +109,7 @@ pub(super) fn relative_bias<O: Ops>(
     Ok(Some(ops.table(&spread, config.heads, 2 * window - 1)?))
 }
 
-/// T5's buckets, both directions: one for each small distance, then ever wider ones up to 128 tokens.
+/// Bucket of T5, for both directions: one for each small distance, then ever wider ones up to 128 tokens.
 /// `offset` is positive for a key behind its query.
 fn bucket(offset: isize, buckets: usize) -> usize {
     const DISTANCE_MAX: f32 = 128.0;
@@ -120,7 +120,7 @@ fn bucket(offset: isize, buckets: usize) -> usize {
     if distance < exact {
         return side + distance;
     }
-    // f32 throughout, as the original computes it: the edges of the buckets depend on the rounding.
+    // The original computes in f32 throughout, and the edges of the buckets depend on its rounding.
     let share = (distance as f32 / exact as f32).ln() / (DISTANCE_MAX / exact as f32).ln();
     let wide = exact + (share * (half - exact) as f32) as usize;
     side + wide.min(half - 1)
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_start_anew_with_every_text() {
+    fn positions_restart_with_every_text() {
         let batch = PackedTokens::from_texts([[5, 6, 7].as_slice(), &[8, 9]]);
         let mut out = vec![99];
         positions(&batch, None, &mut out);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_padding_token_in_the_text_has_the_paddings_row_and_is_not_counted() {
+    fn a_padding_token_in_a_text_has_the_row_of_padding_and_is_not_counted() {
         let batch = PackedTokens::from_texts([[5, 1, 7].as_slice()]);
         let mut out = Vec::new();
         positions(&batch, Some(1), &mut out);

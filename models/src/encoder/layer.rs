@@ -18,17 +18,17 @@ pub(super) struct Layer<O: Ops> {
     output_norm: Norm<O::Table>,
 }
 
-/// What a layer leaves behind for the next to overwrite.
+/// Buffers of a layer; the next layer overwrites them.
 pub(super) struct Scratch<O: Ops> {
     qkv: O::Buffer,
     attended: O::Buffer,
-    /// The first rows of `attended`, where only they go on. They do not take its place: a device that records what it
-    /// does wants to find each buffer where it was.
+    /// The first row of each text in `attended`, where only these are kept. It is a buffer of its own, because a
+    /// device that records its launches must find each buffer at its place.
     first: O::Buffer,
     wide: O::Buffer,
 }
 
-/// Which rows of a layer go on behind its attention.
+/// Rows that a layer keeps after its attention.
 #[derive(Clone, Copy)]
 pub(super) enum Kept {
     All,
@@ -45,7 +45,7 @@ impl<O: Ops> Scratch<O> {
         }
     }
 
-    /// Sets apart what the first token of each text attended to.
+    /// Copies the row of the first token of each text.
     pub(super) fn keep_first(&mut self, ops: &mut O, cu_seqlens: &[u32]) -> Result<(), KernelError> {
         ops.pool(&self.attended, cu_seqlens, Pooling::Cls, &mut self.first)
     }
@@ -85,7 +85,7 @@ impl<O: Ops> Layer<O> {
         })
     }
 
-    /// Every token looks at the tokens of its text.
+    /// Attention of every token over the tokens of its text.
     pub(super) fn attend(
         &self,
         ops: &mut O,
@@ -105,7 +105,7 @@ impl<O: Ops> Layer<O> {
         )
     }
 
-    /// What follows attention: each row of `hidden`, of which there are as many as `kept`, on its own.
+    /// The rest of the layer after attention, for each row of `hidden` on its own; `kept` says which rows.
     pub(super) fn finish(
         &self,
         ops: &mut O,
@@ -123,7 +123,7 @@ impl<O: Ops> Layer<O> {
     }
 }
 
-/// Weight `[out, inp]` and bias of the linear layer with the full name `name`.
+/// Weight `[out, inp]` and bias of the linear layer whose full name is `name`.
 pub(crate) fn linear(
     weights: &Weights,
     name: &str,

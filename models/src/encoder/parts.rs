@@ -1,35 +1,35 @@
-//! Cutting a batch into parts of about equal work, for a device that computes them side by side.
+//! Cuts a batch into parts of about equal work, for a device that computes them side by side.
 //!
-//! Threads that share every product of a batch hand its activations to each other forty times; threads with
-//! texts of their own hand over nothing. So a batch is cut wherever it has enough texts to be cut evenly.
+//! Threads that share every product of a batch exchange its activations forty times. Threads with texts of
+//! their own exchange nothing, so a batch is cut wherever it has enough texts for even parts.
 
 use penstock_core::PackedTokens;
 
-/// Tokens of a part from which on a larger one computes hardly more of them a second (docs/performance.md).
+/// Tokens of a part. A larger part hardly computes more tokens a second (docs/performance.md).
 const PART_TOKENS: usize = 512;
-/// With fewer a part is mostly the reading of weights, and all threads together are faster.
+/// Least tokens of a part. A smaller one mostly reads weights, and all threads together are faster.
 const PART_TOKENS_MIN: usize = 128;
-/// How much longer than the mean the longest part may take, as a quotient: beyond it threads wait.
+/// Bound of the longest part over the mean, as a quotient: beyond it too many threads wait.
 const UNEVEN_MAX: (usize, usize) = (9, 8);
 
-/// Some texts of a batch.
+/// A subset of the texts of a batch.
 pub(super) struct Part {
-    /// Which, by their numbers in the batch.
+    /// Numbers of the texts in the batch.
     pub(super) texts: Vec<usize>,
-    /// Theirs.
+    /// Tokens of these texts.
     pub(super) tokens: PackedTokens,
 }
 
-/// The parts of `batch` for `seats` threads and a model `hidden` wide; none where it is better left whole.
+/// The parts of `batch` for `seats` threads and a model `hidden` wide; empty where it is better left whole.
 pub(super) fn cut(batch: &PackedTokens, seats: usize, hidden: usize) -> Vec<Part> {
     if seats < 2 || batch.tokens() < seats * PART_TOKENS_MIN {
         return Vec::new();
     }
     let count = seats * batch.tokens().div_ceil(seats * PART_TOKENS);
-    // Products cost 24·hidden² operations a token, attention 4·hidden for each token that one looks at.
+    // Products cost 24·hidden² operations a token, attention 4·hidden for each pair of tokens.
     let cost = |len: usize| len * (6 * hidden + len);
     let mut texts: Vec<(usize, usize)> = batch.lengths().map(cost).enumerate().collect();
-    // The longest first, each to the part that has least.
+    // The longest text comes first; each goes to the part with the least work.
     texts.sort_by_key(|&(_, cost)| std::cmp::Reverse(cost));
     let mut parts = vec![(0, Vec::new()); count];
     for (text, cost) in texts {
@@ -54,7 +54,7 @@ pub(super) fn cut(batch: &PackedTokens, seats: usize, hidden: usize) -> Vec<Part
 mod tests {
     use super::*;
 
-    /// The tokens of each part of a batch of texts of these lengths.
+    /// Compares the tokens of each part for a batch of texts of these lengths.
     fn check(lengths: &[usize], seats: usize, expected: &[usize]) {
         let texts: Vec<Vec<u32>> = lengths
             .iter()

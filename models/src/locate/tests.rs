@@ -1,4 +1,4 @@
-//! Folders, cached ids and what happens without a network.
+//! Folders, cached ids and downloads, with and without a network.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 
 fn hub(cache: &Path, offline: bool) -> Hub {
-    // Port 9 (discard) refuses at once where nothing listens: the network that is not there.
+    // Port 9 (discard) refuses at once where no service listens, like a network that is down.
     Hub {
         cache: cache.to_path_buf(),
         endpoint: Some("http://127.0.0.1:9".to_owned()),
@@ -31,7 +31,7 @@ fn snapshot(cache: &Path, commit: &str, files: &[&str]) -> PathBuf {
 const COMPLETE: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
 
 #[test]
-fn a_folder_is_taken_as_it_is() {
+fn a_folder_is_used_as_it_is() {
     let cache = tempfile::tempdir().unwrap();
     let path = cache.path().to_str().unwrap();
     assert_eq!(hub(cache.path(), true).locate(path).unwrap(), cache.path());
@@ -95,7 +95,7 @@ fn without_network_the_error_names_id_and_cache() {
 }
 
 #[test]
-fn what_is_neither_a_folder_nor_an_id_is_refused() {
+fn a_reference_that_is_neither_folder_nor_id_is_refused() {
     let cache = tempfile::tempdir().unwrap();
     for reference in [
         "",
@@ -112,7 +112,7 @@ fn what_is_neither_a_folder_nor_an_id_is_refused() {
 }
 
 #[test]
-fn the_cache_lies_where_huggingface_hub_puts_it() {
+fn the_cache_is_that_of_huggingface_hub() {
     let check = |set: &[(&str, &str)], expected: &str| {
         let env = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
         assert_eq!(cache_folder(&env), Path::new(expected), "{set:?}");
@@ -126,7 +126,7 @@ fn the_cache_lies_where_huggingface_hub_puts_it() {
     check(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/x")], "/x");
 }
 
-/// A hub on the loopback with one model; returns its address and the files that were asked for.
+/// Starts a hub on the loopback with one model. Returns its address and the list of requested files.
 fn serve(files: &'static [(&'static str, &'static str)]) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -188,7 +188,7 @@ fn answer(stream: &TcpStream, files: &[(&str, &str)], log: &Mutex<Vec<String>>) 
 }
 
 #[test]
-fn a_download_fetches_what_a_model_needs_and_nothing_else() {
+fn a_download_fetches_only_the_files_that_a_model_needs() {
     let (endpoint, asked) = serve(&[
         ("config.json", "{}"),
         ("tokenizer.json", "{} "),

@@ -1,30 +1,30 @@
-//! Tokens of the start of a text, reading no more of it than they need.
+//! Tokens of the start of a text, read only as far as needed.
 //!
-//! A tokenizer splits its text into words and looks at each word alone, so a cut changes only the words
-//! near to it. A prefix is tokenized, the words at its end are thrown away, and the rest is what the
-//! whole text would have given. Where too few remain the prefix grows.
+//! A tokenizer splits its text into words and handles each word alone, so a cut changes only the words near it.
+//! A prefix is tokenized and the words at its end are dropped; the rest equals the tokens of the whole text.
+//! Where too few remain, the prefix grows.
 
 use super::{Inner, TokenizeError};
 
-/// Bytes of text read for each token wanted. English has about four, so the first prefix suffices.
+/// Bytes of text read for each wanted token. English has about four, so the first prefix suffices.
 const BYTES_PER_TOKEN: usize = 16;
 
 /// The shortest prefix worth cutting.
 const PREFIX_BYTES_MIN: usize = 4 << 10;
 
-/// The longest prefix. A text that holds fewer tokens in it than the model takes (one endless word, blanks
-/// without end) is judged by it alone, so that no text costs more than a bounded time.
+/// The longest prefix, so that no text costs more than a bounded time. A text with too few tokens in it, such
+/// as one endless word or endless blanks, is judged by this prefix alone.
 pub(super) const PREFIX_BYTES_MAX: usize = 256 << 10;
 
 /// Token ids of a text without its special tokens.
 pub(super) struct Body {
     pub ids: Vec<u32>,
-    /// Set where the text was read only up to so many bytes although more tokens were wanted.
+    /// Bytes that were read, where the text was not read to its end although more tokens were wanted.
     pub cut: Option<usize>,
 }
 
 impl Inner {
-    /// The first `wanted` ids of `text` or more, or all of them where it has fewer.
+    /// At least the first `wanted` ids of `text`, or all where it has fewer.
     pub(super) fn body(&self, text: &str, wanted: usize) -> Result<Body, TokenizeError> {
         let mut window = (wanted * BYTES_PER_TOKEN).clamp(PREFIX_BYTES_MIN, PREFIX_BYTES_MAX);
         // A prefix saves nothing where it is most of the text.
@@ -56,13 +56,13 @@ impl Inner {
         })
     }
 
-    /// The ids of `text`, which is cut off somewhere, and how many of them that cannot have changed.
+    /// The ids of `text`, which ends in a cut, and the number of them that the cut cannot have changed.
     pub(super) fn prefix(&self, text: &str) -> Result<PrefixIds, TokenizeError> {
         let text = self.lowered(text);
         let encoding = self.tokenizer.encode(&*text, false).map_err(|e| failed(&e))?;
         let limit = text.len().saturating_sub(self.margin);
         let words = encoding.get_word_ids();
-        // Words whose end is too near to the cut, and whatever word comes last.
+        // The cut may change words that end near it, and the last word.
         let near = encoding
             .get_offsets()
             .iter()
@@ -85,10 +85,10 @@ impl Inner {
     }
 }
 
-/// The ids of a text that goes on.
+/// The ids of a text that continues after a cut.
 pub(super) struct PrefixIds {
     pub all: Vec<u32>,
-    /// How many of them the rest of the text cannot change.
+    /// Number of ids that the rest of the text cannot change.
     pub settled: usize,
 }
 

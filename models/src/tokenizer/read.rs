@@ -1,4 +1,4 @@
-//! A tokenizer from its files: `tokenizer.json`, or `vocab.txt` with `tokenizer_config.json`.
+//! Reading a tokenizer: `tokenizer.json`, or `vocab.txt` with `tokenizer_config.json`.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use crate::config::read_json;
 use crate::guard::guard;
 use crate::{Family, ModelError};
 
-/// `tokenizer_config.json`, as far as it changes ids.
+/// The keys of `tokenizer_config.json` that affect ids.
 #[derive(Default, Deserialize)]
 struct Settings {
-    /// A float: "no limit" is written as 1e30.
+    /// A float, because "no limit" is written as 1e30.
     model_max_length: Option<f64>,
     truncation_side: Option<String>,
     do_lower_case: Option<bool>,
@@ -49,7 +49,7 @@ fn settings(folder: &Path) -> Result<Settings, ModelError> {
     Ok(read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default())
 }
 
-/// `model_max_length`, where it is one.
+/// `model_max_length`, where it is a real limit.
 pub(crate) fn length_limit(folder: &Path) -> Result<Option<usize>, ModelError> {
     let limit = settings(folder)?.model_max_length;
     Ok(limit.filter(|l| (1.0..1e9).contains(l)).map(|l| l as usize))
@@ -93,16 +93,16 @@ pub(super) fn read(folder: &Path, family: Family, limits: Limits) -> Result<Inne
     })
 }
 
-/// An id that no vocabulary has: marks where the text goes.
+/// Placeholder id for the text; no vocabulary has it.
 const TEXT: u32 = u32::MAX;
 
-/// Reads `tokenizer.json` and what its post-processor puts around a text.
+/// Reads `tokenizer.json`, and the special tokens that its post-processor puts around a text.
 fn from_json(file: &Path) -> Result<(Tokenizer, Vec<u32>, Vec<u32>), ModelError> {
     let bytes = std::fs::read(file).map_err(|e| ModelError::io(file, e))?;
     let reason = "not a tokenizer: it breaks off, or a part of it has no known form";
     let mut tokenizer = guard(file, reason, || Tokenizer::from_bytes(bytes))?;
-    // The file may carry the padding and truncation of whoever saved it: all-MiniLM-L6-v2 pads every
-    // text to 128 tokens. The model's own limit is applied by us, and nothing is ever padded.
+    // The file may hold the padding and truncation of the program that saved it: all-MiniLM-L6-v2 pads every
+    // text to 128 tokens. Penstock applies the model's own limit and never pads.
     tokenizer.with_padding(None);
     tokenizer
         .with_truncation(None)
@@ -131,21 +131,15 @@ fn from_vocabulary(
     family: Family,
     settings: &Settings,
 ) -> Result<(Tokenizer, u32, u32), ModelError> {
-    let [cls, sep, pad, mask] = match family {
-        Family::Mpnet => ["<s>", "</s>", "<pad>", "<mask>"],
-        Family::Bert | Family::DistilBert => ["[CLS]", "[SEP]", "[PAD]", "[MASK]"],
-        Family::Roberta | Family::XlmRoberta | Family::Camembert => {
-            return Err(ModelError::MissingFile {
-                folder: file.parent().unwrap_or(file).to_path_buf(),
-                missing: format!("tokenizer.json (vocab.txt is no tokenizer of {})", family.name()),
-            });
-        }
-    };
-    let cls = text_or(settings.cls_token.as_ref(), cls);
-    let sep = text_or(settings.sep_token.as_ref(), sep);
+    let list = family.word_list().ok_or_else(|| ModelError::MissingFile {
+        folder: file.parent().unwrap_or(file).to_path_buf(),
+        missing: format!("tokenizer.json (vocab.txt is no tokenizer of {})", family.name()),
+    })?;
+    let cls = text_or(settings.cls_token.as_ref(), list.cls);
+    let sep = text_or(settings.sep_token.as_ref(), list.sep);
     let unk = text_or(settings.unk_token.as_ref(), "[UNK]");
-    let pad = text_or(settings.pad_token.as_ref(), pad);
-    let mask = text_or(settings.mask_token.as_ref(), mask);
+    let pad = text_or(settings.pad_token.as_ref(), list.pad);
+    let mask = text_or(settings.mask_token.as_ref(), list.mask);
 
     let path = file
         .to_str()
@@ -158,12 +152,12 @@ fn from_vocabulary(
             .ok_or_else(|| ModelError::malformed(file, format!("token {token} is missing")))
     };
     let (cls_id, sep_id) = (id(cls)?, id(sep)?);
-    // An unknown word needs it.
+    // Unknown words need this token.
     id(unk)?;
     let specials: Vec<AddedToken> = [cls, sep, unk, pad]
         .iter()
         .map(|token| AddedToken::from(*token, true))
-        .chain([AddedToken::from(mask, true).lstrip(family == Family::Mpnet)])
+        .chain([AddedToken::from(mask, true).lstrip(list.mask_strips)])
         .filter(|token| words.token_to_id(&token.content).is_some())
         .collect();
 
@@ -183,10 +177,10 @@ fn from_vocabulary(
     Ok((tokenizer, cls_id, sep_id))
 }
 
-/// How many tokens one byte can become. `WordPiece` and Unigram make at most one token of a character,
-/// byte-level BPE one of a byte; but a normaliser may write one character as many first.
+/// Most tokens that one byte can become. `WordPiece` and Unigram make at most one token of a character,
+/// byte-level BPE one of a byte. A normaliser may turn one character into many before.
 fn tokens_per_byte(tokenizer: &Tokenizer, lowercase: bool) -> Option<usize> {
-    /// U+FDFA, three bytes, is a phrase of eighteen characters under NFKC: the most there is.
+    /// The maximum is U+FDFA: its three bytes become eighteen characters under NFKC.
     const COMPATIBILITY: usize = 6;
     let normalizer = serde_json::to_value(tokenizer.get_normalizer()).ok()?;
     let growth = growth(&normalizer)?.max(if lowercase { COMPATIBILITY } else { 1 });
@@ -199,8 +193,8 @@ fn tokens_per_byte(tokenizer: &Tokenizer, lowercase: bool) -> Option<usize> {
     .map(|n| if n == 1 { 1 } else { COMPATIBILITY })
 }
 
-/// 1 where a normaliser never makes more characters than the text had bytes, more where it may, `None`
-/// where it is not known.
+/// Bound of the characters that a normaliser makes of one byte: 1, or more where it may expand a character.
+/// `None` where the bound is unknown.
 fn growth(normalizer: &Value) -> Option<usize> {
     if normalizer.is_null() {
         return Some(1);
@@ -214,13 +208,13 @@ fn growth(normalizer: &Value) -> Option<usize> {
         }
         "BertNormalizer" | "Strip" | "StripAccents" | "Nmt" => Some(1),
         "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "Precompiled" => Some(6),
-        // One character for at least one; longer texts could multiply without end.
+        // One character replaces at least one; longer replacements could multiply without bound.
         "Replace" => (normalizer.get("content")?.as_str()?.chars().count() <= 1).then_some(1),
         _ => None,
     }
 }
 
-/// How near to a cut a token may change: half of a special token in the text reads as ordinary words.
+/// Distance from a cut within which a token may change: half of a special token reads as ordinary words.
 fn margin(tokenizer: &Tokenizer) -> usize {
     let added = tokenizer.get_added_tokens_decoder();
     added

@@ -1,4 +1,4 @@
-//! A prefix gives what the whole text gives; the bound on tokens holds for every character.
+//! A prefix gives the tokens of the whole text; the bound on tokens holds for every character.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -34,7 +34,7 @@ const FOLDERS: [&str; 6] = [
     "mpnet",
 ];
 
-/// Pieces that a cut could fall into: words, blanks, marks that combine, special tokens spelled out.
+/// Pieces in which a cut may fall: words, blanks, combining marks, special tokens spelled out.
 const PIECES: [&str; 22] = [
     "film",
     "unbelievably",
@@ -79,7 +79,7 @@ fn text(rng: &mut StdRng, bytes: usize) -> String {
 }
 
 #[test]
-fn what_is_settled_in_a_prefix_is_what_the_whole_text_gives() {
+fn settled_tokens_of_a_prefix_are_those_of_the_whole_text() {
     for folder in FOLDERS {
         let tokenizer = tokenizer(folder, 512);
         let inner = &*tokenizer.0;
@@ -101,7 +101,7 @@ fn what_is_settled_in_a_prefix_is_what_the_whole_text_gives() {
     }
 }
 
-/// Progress as well as safety: throwing everything away would be right and useless.
+/// Progress as well as safety: a prefix without settled tokens would be correct and useless.
 #[test]
 fn most_of_a_prefix_of_ordinary_text_is_settled() {
     let text = "The film was unbelievably good, 今天的电影很好看, and cost 2,000.50 dollars. ".repeat(10);
@@ -150,7 +150,7 @@ fn a_prefix_gives_the_tokens_of_the_whole() {
 }
 
 #[test]
-fn lowering_first_changes_nothing_about_that() {
+fn a_prefix_in_lower_case_gives_the_tokens_of_the_whole() {
     let shared = tokenizer("roberta", 512);
     let inner = Arc::into_inner(shared.0).unwrap();
     let inner = Inner {
@@ -164,7 +164,7 @@ fn lowering_first_changes_nothing_about_that() {
 }
 
 #[test]
-fn ten_megabytes_are_cut_like_any_other_text() {
+fn a_text_of_ten_megabytes_is_cut_like_any_other() {
     let text = "Streaming inference reads a text only as far as it must. ".repeat(180_000);
     for folder in FOLDERS {
         let tokenizer = tokenizer(folder, 64);
@@ -183,7 +183,7 @@ fn ten_megabytes_are_cut_like_any_other_text() {
 }
 
 #[test]
-fn a_word_without_end_is_read_to_a_bound() {
+fn an_endless_word_is_read_up_to_a_bound() {
     for (folder, word) in [
         ("bert", "a"),
         ("bert", " "),
@@ -200,7 +200,7 @@ fn a_word_without_end_is_read_to_a_bound() {
         );
         assert!(
             tokenizer.encode(&text, false).is_err(),
-            "{folder}: something was dropped without a word"
+            "{folder}: a part of the text was dropped without an error"
         );
     }
     let blanks = tokenizer("bert", 64).encode(&" ".repeat(10 << 20), false);
@@ -214,7 +214,7 @@ fn a_word_without_end_is_read_to_a_bound() {
 }
 
 #[test]
-fn truncation_is_refused_where_it_is_not_allowed() {
+fn a_long_text_is_refused_where_truncation_is_not_allowed() {
     let tokenizer = tokenizer("bert", 8);
     assert_eq!(tokenizer.encode("a b c d e f", false).unwrap().len(), 8);
     assert_eq!(
@@ -227,7 +227,7 @@ fn truncation_is_refused_where_it_is_not_allowed() {
     );
 }
 
-/// Every character of the planes that hold any, the private and empty ones left out.
+/// Every character of the planes in use, without the private and empty ones.
 fn assigned() -> impl Iterator<Item = char> {
     (0..0x32000).filter_map(char::from_u32)
 }
@@ -250,7 +250,7 @@ fn no_character_becomes_more_tokens_than_the_bound_allows() {
     }
 }
 
-/// The small tokenizers of the tests lack most characters, so what a normaliser makes is counted too.
+/// The output of normalisers is counted too, because the small tokenizers of the tests lack most characters.
 #[test]
 fn no_character_grows_more_than_the_bound_allows() {
     let bert = tokenizer("bert", 512);
@@ -278,12 +278,16 @@ fn no_character_grows_more_than_the_bound_allows() {
 }
 
 #[test]
-fn the_bound_is_never_more_than_the_maximum() {
+fn the_bound_never_exceeds_the_maximum() {
     for folder in FOLDERS {
         let tokenizer = tokenizer(folder, 40);
         assert_eq!(tokenizer.tokens_bound(usize::MAX), 40);
         assert!(tokenizer.tokens_bound(0) >= tokenizer.encode("", true).unwrap().len());
     }
+}
+
+fn bert() -> Family {
+    Family::named("bert").unwrap()
 }
 
 fn refused(files: &[(&str, &str)], part: &str) {
@@ -295,7 +299,7 @@ fn refused(files: &[(&str, &str)], part: &str) {
         max_length: 16,
         lowercase: false,
     };
-    let message = TextTokenizer::read(folder.path(), Family::Bert, limits)
+    let message = TextTokenizer::read(folder.path(), bert(), limits)
         .map(|_| ())
         .unwrap_err()
         .to_string();
@@ -303,7 +307,7 @@ fn refused(files: &[(&str, &str)], part: &str) {
 }
 
 #[test]
-fn a_tokenizer_that_cannot_be_is_refused_with_its_file() {
+fn a_broken_tokenizer_is_refused_with_its_file() {
     refused(&[], "tokenizer.json (or vocab.txt) is missing");
     refused(&[("tokenizer.json", "{")], "tokenizer.json: EOF");
     refused(&[("tokenizer.json", "{}")], "tokenizer.json: ");
@@ -325,7 +329,7 @@ fn a_maximum_without_room_for_text_is_refused() {
         max_length: 2,
         lowercase: false,
     };
-    let message = TextTokenizer::read(&folder, Family::Bert, limits)
+    let message = TextTokenizer::read(&folder, bert(), limits)
         .map(|_| ())
         .unwrap_err()
         .to_string();

@@ -1,4 +1,4 @@
-//! One `pytorch_model.bin`, through candle's pickle reader: it reads the data and executes nothing.
+//! One `pytorch_model.bin`, through candle's pickle reader, which reads the data and executes nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::{Info, Values};
 use crate::ModelError;
 use crate::guard::guard;
 
-/// What a panic of the reader means: it indexes a pickle's tuples without asking for their length.
+/// Message for a panic of the reader, which indexes a pickle's tuples without checking their length.
 const TOO_SHORT: &str = "not a PyTorch state dict: a record is too short";
 
 pub(super) struct PickleFile {

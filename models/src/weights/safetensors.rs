@@ -1,4 +1,4 @@
-//! One safetensors file: its header in memory, its tensors where they are.
+//! One safetensors file: the header is in memory, the tensors stay in the file.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use safetensors::tensor::Metadata;
 use super::{Info, Values};
 use crate::ModelError;
 
-/// What the format allows for a header. A length beyond it is the mark of a file of another kind.
+/// Largest header that the format allows. A greater length shows that the file is of another kind.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 pub(super) struct SafetensorsFile {
     path: PathBuf,
     data: std::fs::File,
     header: Metadata,
-    /// Where the data starts.
+    /// Offset of the data.
     start: u64,
 }
 

@@ -1,4 +1,4 @@
-//! A copy of a model folder, to be changed.
+//! A copy of a model folder, for changes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::{Map, Value};
 
-/// A tensor on its way into a file.
+/// A tensor to be written to a file.
 #[derive(Clone)]
 pub struct Tensor {
     pub dtype: Dtype,
@@ -15,7 +15,7 @@ pub struct Tensor {
     pub bytes: Vec<u8>,
 }
 
-/// A copy of a folder of `tests/families` that goes when it is dropped.
+/// A copy of a folder of `tests/families`, removed when dropped.
 pub struct Copy {
     folder: tempfile::TempDir,
 }
@@ -49,7 +49,7 @@ impl Copy {
         self.write(name, &whole[..bytes]);
     }
 
-    /// Lays `changes` over a JSON file; null removes a key.
+    /// Merges `changes` into a JSON file; null removes a key.
     pub fn json(&self, name: &str, changes: &str) {
         let text = std::fs::read(self.file(name)).expect(name);
         let mut json: Map<String, Value> = serde_json::from_slice(&text).expect(name);

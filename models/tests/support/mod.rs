@@ -1,4 +1,4 @@
-//! Reference vectors, and how a loaded model is held against them.
+//! Reference vectors, and their comparison with a loaded model.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -18,7 +18,7 @@ pub struct Reference {
     pub cases: Vec<Case>,
 }
 
-/// One text with what the original made of it.
+/// One text with the ids and outputs of the original.
 #[derive(Deserialize)]
 pub struct Case {
     pub text: String,
@@ -47,14 +47,14 @@ pub fn family_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The folder of all-MiniLM-L6-v2, or `None` with a line that says how to get it.
+/// The folder of all-MiniLM-L6-v2, or `None` after a line that says how to get it.
 pub fn minilm() -> Option<PathBuf> {
     let folder = std::env::var_os("PENSTOCK_MINILM")
         .map_or_else(|| here("../.cache/models/all-MiniLM-L6-v2"), PathBuf::from);
     if folder.join("model.safetensors").exists() {
         return Some(folder);
     }
-    // Written past the capture of a passing test's output: a skip is said aloud.
+    // The capture of test output is bypassed, so that a skip is always visible.
     let _ = writeln!(
         std::io::stderr(),
         "SKIPPED: {} has no model; models/fetch puts it there",
@@ -63,12 +63,12 @@ pub fn minilm() -> Option<PathBuf> {
     None
 }
 
-/// Loads in f32 without the check at load, at the length that the reference was made with.
+/// Loads in f32 without the parity check, with the maximum length of the reference.
 pub fn load(folder: &Path, max_length: usize) -> Loaded {
     load_in(Precision::F32, folder, max_length)
 }
 
-/// The same in another precision.
+/// Loads in the given precision.
 pub fn load_in(precision: Precision, folder: &Path, max_length: usize) -> Loaded {
     let options = LoadOptions {
         device: Device::Cpu {
@@ -82,7 +82,7 @@ pub fn load_in(precision: Precision, folder: &Path, max_length: usize) -> Loaded
     penstock_models::load(folder, &options).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Runs `texts` as one batch and returns what the original calls its output.
+/// Runs `texts` as one batch and returns the values that the original calls its output.
 pub fn run(loaded: &mut Loaded, texts: &[&[u32]]) -> Vec<Vec<f32>> {
     let batch = PackedTokens::from_texts(texts.iter().copied());
     let replies = loaded.model.forward(&batch).expect("a forward pass");

@@ -14,6 +14,10 @@ mod places;
 mod rebalance;
 mod refusals;
 
+mod identity;
+mod native;
+mod resets;
+
 mod answers;
 mod field;
 mod headers;
@@ -51,11 +55,13 @@ use behind::Behind;
 use cadence::Cadence;
 use client::Clients;
 use held::Held;
+use identity::Identities;
 use inside::Inside;
 use places::Places;
 use pump::Pump;
 use ready::{Down, Ready};
 use refusals::Refusals;
+use resets::Remembered;
 use scoring::Scorer;
 use still::Watched;
 use stop::Stop;
@@ -126,6 +132,7 @@ impl Routes {
                     route: Arc::clone(&route),
                     thread,
                     progress,
+                    remembered: Arc::default(),
                     clients_max,
                     service: Arc::clone(service),
                     runtime: runtime.clone(),
@@ -196,6 +203,7 @@ struct Seat {
     runtime: Handle,
     stop: Arc<Stop>,
     progress: Arc<Progress>,
+    remembered: Arc<Remembered>,
     /// Of the whole process: two for each consumer, and those that may be left.
     clients_max: usize,
 }
@@ -233,6 +241,7 @@ impl Seat {
                     if let Some(lasted) = pump.writer.open_for() {
                         pump.metrics.aborted(lasted);
                     }
+                    pump.remember();
                     unready.get_or_insert_with(down);
                     self.progress.press("letting the clients go");
                     let why = match ran {
@@ -323,6 +332,10 @@ impl Seat {
                 chunks_max,
             ),
             held: Held::default(),
+            identities: Identities::default(),
+            remembered: Arc::clone(&self.remembered),
+            asked_last: String::new(),
+            vouch_at: Instant::now(),
             // Of one transaction: as many as make one due, and those that leave at once.
             refusals: Refusals::new(route.commit_records_max + route.in_flight_records_max),
             ready: Ready::new(Arc::clone(&self.service), &route.name),

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use penstock::app::Engine;
 use penstock::ingest::kafka::Routes;
 use penstock_config::{self as config, Settings};
 use penstock_core::{PackedTokens, Reply};
+use penstock_engine::engine::Engine;
 use penstock_engine::placement;
 use penstock_engine::placement::choice::DeviceChoice;
 use penstock_engine::served_model::Wrap;
@@ -91,8 +91,8 @@ impl Rig {
         let placement =
             placement::place(&DeviceChoice::Cpu, config.dtype, penstock_models::probe).expect("a cpu");
         let engine = match wrap {
-            Some(wrap) => Engine::start_with(&config, &placement, wrap).await,
-            None => Engine::start(&config, &placement).await,
+            Some(wrap) => Engine::start_with(&config.engine(), &placement, wrap).await,
+            None => Engine::start(&config.engine(), &placement).await,
         };
         let engine = engine.expect("models that load");
         let runtime = tokio::runtime::Handle::current();

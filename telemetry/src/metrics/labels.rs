@@ -194,6 +194,28 @@ impl DeadReason {
     }
 }
 
+/// Why the position of a partition went back without a seek of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetReason {
+    /// The log ends, or was cut off, before it.
+    WentBack,
+    /// The topic is another one of the same name.
+    Remade,
+}
+
+impl ResetReason {
+    /// Every reason.
+    pub const ALL: [ResetReason; 2] = [ResetReason::WentBack, ResetReason::Remade];
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            ResetReason::WentBack => "log_went_back",
+            ResetReason::Remade => "topic_remade",
+        }
+    }
+}
+
 /// One `T` per source and class, made when it is first needed: a series exists once it was seen.
 pub(super) struct Cells<T> {
     cells: [[OnceLock<T>; Class::ALL.len()]; Source::ALL.len()],

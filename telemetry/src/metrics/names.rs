@@ -107,6 +107,8 @@ families! {
         "Bytes of keys and values of those records as they were read, and of what was written for them.";
     DEAD_LETTERS = Counter Count "penstock_dead_letters_total" ["topic", "reason"]
         "Records that could not be scored, by the reason.";
+    KAFKA_POSITION_RESETS = Counter Count "penstock_kafka_position_resets_total" ["topic", "reason"]
+        "Positions of partitions that went back by themselves, by the reason.";
     KAFKA_REBALANCES = Counter Count "penstock_kafka_rebalances_total" ["route", "kind"]
         "Changes of the partitions that a consumer has.";
     KAFKA_TRANSACTIONS = Counter Count "penstock_kafka_transactions_total" ["route", "outcome"]

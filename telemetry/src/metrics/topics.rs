@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use penstock_core::throughput::drain_seconds;
 
 use super::kafka::Left;
-use super::labels::DeadReason;
+use super::labels::{DeadReason, ResetReason};
 use super::level::Level;
 use super::names::{self, Family, Kind, OTHER_TOPICS};
 
@@ -64,6 +64,14 @@ impl Topics {
                 sample(
                     reason.name(),
                     &topic.dead[reason as usize].load(Ordering::Relaxed),
+                );
+            }
+        });
+        family(page, &names::KAFKA_POSITION_RESETS, &topics, |topic, sample| {
+            for reason in ResetReason::ALL {
+                sample(
+                    reason.name(),
+                    &topic.resets[reason as usize].load(Ordering::Relaxed),
                 );
             }
         });
@@ -124,6 +132,7 @@ pub struct TopicMetrics {
     scored: AtomicU64,
     tombstones: AtomicU64,
     dead: [AtomicU64; DeadReason::ALL.len()],
+    resets: [AtomicU64; ResetReason::ALL.len()],
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     lags: Mutex<BTreeMap<Option<i32>, Arc<AtomicU64>>>,
@@ -163,6 +172,11 @@ impl TopicMetrics {
         }
         add(&self.bytes_read, left.bytes_read);
         add(&self.bytes_written, left.bytes_written);
+    }
+
+    /// The position of a partition went back by itself.
+    pub fn reset(&self, reason: ResetReason) {
+        self.resets[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The lag of a partition, published until it is dropped.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Crates in which the rule holds. A crate whose comments have been rewritten gets a row.
-const CRATES: [&str; 2] = ["proto", "xtask"];
+const CRATES: [&str; 4] = ["core", "models", "proto", "xtask"];
 
 /// First words that hide the subject.
 const REFUSED: [&str; 9] = [

@@ -1,11 +1,11 @@
-//! Docs that are true: links lead somewhere, and every metric in the code is documented and vice versa.
+//! Docs: links lead to a file, and the metrics of code and docs are the same.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Adds a fault for every relative link of a Markdown file that leads nowhere.
+/// Adds a fault for every relative link of a Markdown file whose target does not exist.
 pub fn check_links(root: &Path, file: &Path, text: &str, faults: &mut Vec<String>) {
     for (number, line) in text.lines().enumerate() {
         for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -25,12 +25,12 @@ pub fn check_links(root: &Path, file: &Path, text: &str, faults: &mut Vec<String
     }
 }
 
-/// Adds a fault for every metric that is named in the code and not in docs/metrics.md, and the other way.
+/// Adds a fault for every metric that is missing in docs/metrics.md or in the code.
 pub fn check_metric_names(root: &Path, files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
     let mut code = BTreeSet::new();
     for file in files
         .iter()
-        .filter(|f| f.starts_with("server/src/metrics") && !f.ends_with("tests.rs"))
+        .filter(|f| f.starts_with("telemetry/src/metrics") && !f.ends_with("tests.rs"))
     {
         let text = std::fs::read_to_string(root.join(file)).with_context(|| file.display().to_string())?;
         let production = text.split("#[cfg(test)]").next().unwrap_or_default();
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_that_leads_nowhere_is_named_with_its_line() {
+    fn a_broken_link_is_named_with_its_line() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let text = "[here](tidy.rs#top) [there](https://example.org) [top](#top)\n[gone](gone.md#part)";
         let mut faults = Vec::new();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn metric_names_are_those_right_after_a_quote() {
+    fn a_metric_name_follows_a_quote() {
         let text = r#"name("penstock_a_total") "penstock_" + "x_penstock_b" "nv_inference_c{d}""#;
         let expected = ["nv_inference_c", "penstock_a_total"].map(String::from);
         assert_eq!(metric_names(text, '"'), BTreeSet::from(expected));

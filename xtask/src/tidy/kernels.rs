@@ -1,4 +1,4 @@
-//! Compiled kernels that match their sources: no compiler is needed to know, only the manifest.
+//! Compiled kernels match their sources. The check needs the manifest and no compiler.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 const FOLDER: &str = "kernels/cu";
 
-/// Adds a fault for every kernel whose source, headers, flags, compiler or compiled form is another than
-/// when `tools/nvcc build` wrote the manifest, and where that has not assembled them for every kind of GPU.
+/// Adds a fault for every kernel that differs from the manifest of `tools/nvcc build`: in source, headers,
+/// flags, compiler or compiled form. Kernels that were not assembled for every kind of GPU are faults too.
 pub fn check(root: &Path, files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
     let manifest = format!("{FOLDER}/out/manifest");
     let text = std::fs::read_to_string(root.join(&manifest)).with_context(|| manifest.clone())?;

@@ -1,4 +1,6 @@
-//! What an epoch is for.
+//! Epochs: results of an earlier one change nothing.
+
+mod logs;
 
 use super::*;
 
@@ -47,4 +49,37 @@ fn what_is_committed_is_not_committed_again() {
     assignment.finish(&0, epochs[0], 6);
     assert_eq!(assignment.uncommitted().count(), 2);
     assert_eq!(assignment.partitions().collect::<Vec<_>>(), [&0, &1]);
+}
+
+#[test]
+fn a_log_that_goes_back_is_told_by_its_first_record_and_read_again_under_a_new_epoch() {
+    let mut assignment = Assignment::new(10);
+    let before = assignment.begin("p");
+    for offset in 0..3 {
+        assignment.start(&"p", offset).unwrap();
+    }
+    assignment.finish(&"p", before, 0);
+    let back = OffsetError::WentBack { offset: 1, last: 2 };
+    assert_eq!(assignment.start(&"p", 1), Err(back));
+    let position = position_after_going_back(1, 1);
+    let after = assignment.begin_back_at("p", position);
+    assert_eq!(assignment.finish(&"p", before, 1), None, "it was another record");
+    // The broker may know a position that lies after it.
+    assert_eq!(assignment.uncommitted().collect::<Vec<_>>(), [(&"p", after, 1)]);
+    assert_eq!(assignment.start(&"p", 1), Ok(after));
+}
+
+#[test]
+fn what_is_there_still_and_not_committed_is_read_again_and_nothing_that_is_committed() {
+    assert_eq!(position_after_going_back(100, 40), 40);
+    assert_eq!(position_after_going_back(100, 150), 100);
+}
+
+#[test]
+fn a_log_that_ends_before_the_position_that_was_sought_has_gone_back() {
+    let mut assignment = Assignment::new(10);
+    assignment.begin_at(0, 150);
+    let back = OffsetError::WentBack { offset: 0, last: 149 };
+    assert_eq!(assignment.start(&0, 0), Err(back));
+    assert_eq!(assignment.uncommitted().count(), 0);
 }

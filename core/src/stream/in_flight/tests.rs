@@ -1,4 +1,4 @@
-//! Bounds, and when a partition is paused.
+//! Bounds hold, and partitions are paused and resumed in time.
 
 use proptest::prelude::*;
 
@@ -31,7 +31,7 @@ fn flow(pause: &[u8], resume: &[u8]) -> Flow<u8> {
 }
 
 #[test]
-fn bounds_that_cannot_work_are_refused() {
+fn unusable_bounds_are_refused() {
     assert_eq!(
         InFlight::<u8>::new(bounds(0, 1, 1)).unwrap_err(),
         BoundsError::Zero("records_max")
@@ -51,7 +51,7 @@ fn bounds_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn the_bytes_of_one_partition_are_bounded_by_themselves() {
+fn the_bytes_of_one_partition_have_their_own_bound() {
     let mut in_flight = two(InFlightBounds {
         partition_bytes_max: 250,
         ..bounds(100, 1000, 100)
@@ -59,9 +59,9 @@ fn the_bytes_of_one_partition_are_bounded_by_themselves() {
     in_flight.start(&0, 200, millis(0));
     assert!(in_flight.may_poll());
     in_flight.start(&0, 200, millis(0));
-    assert!(!in_flight.may_poll(), "it is full, the whole is not");
+    assert!(!in_flight.may_poll(), "the partition is full, the whole is not");
     assert_eq!(in_flight.flow(millis(1000)), flow(&[0], &[]));
-    assert!(in_flight.may_poll(), "the other goes on");
+    assert!(in_flight.may_poll(), "the other partition goes on");
     in_flight.start(&1, 200, millis(1000));
     in_flight.finish(&0, 200, millis(1001));
     in_flight.finish(&0, 200, millis(1001));
@@ -69,7 +69,7 @@ fn the_bytes_of_one_partition_are_bounded_by_themselves() {
 }
 
 #[test]
-fn a_lower_limit_is_felt_at_once() {
+fn a_lower_limit_applies_at_once() {
     let mut in_flight = two(bounds(4, 1000, 4));
     in_flight.start(&0, 1, millis(0));
     in_flight.start(&0, 1, millis(0));
@@ -78,13 +78,13 @@ fn a_lower_limit_is_felt_at_once() {
     assert!(!in_flight.may_poll());
     in_flight.limit(0);
     in_flight.finish(&0, 1, millis(0));
-    assert!(!in_flight.may_poll(), "one may always be inside");
+    assert!(!in_flight.may_poll(), "one record may always be in flight");
     in_flight.finish(&0, 1, millis(0));
     assert!(in_flight.may_poll());
 }
 
 #[test]
-fn a_limit_that_falls_below_what_is_inside_pauses_it_in_time() {
+fn a_limit_below_the_records_in_flight_pauses_in_time() {
     let mut in_flight = two(bounds(8, 1000, 8));
     for _ in 0..4 {
         in_flight.start(&0, 1, millis(0));
@@ -97,7 +97,7 @@ fn a_limit_that_falls_below_what_is_inside_pauses_it_in_time() {
 }
 
 #[test]
-fn full_means_not_asking_and_one_free_place_means_asking() {
+fn polling_stops_at_a_full_bound_and_goes_on_with_one_free_place() {
     let mut in_flight = two(bounds(4, 1000, 4));
     for _ in 0..2 {
         assert!(in_flight.may_poll());
@@ -118,7 +118,7 @@ fn full_means_not_asking_and_one_free_place_means_asking() {
 }
 
 #[test]
-fn a_house_that_stays_full_is_paused_until_half_of_it_is_free() {
+fn a_bound_that_stays_full_pauses_until_half_of_it_is_free() {
     let mut in_flight = two(bounds(4, 1000, 4));
     for at in 0..4 {
         in_flight.start(&0, 1, millis(at));
@@ -126,10 +126,10 @@ fn a_house_that_stays_full_is_paused_until_half_of_it_is_free() {
     assert_eq!(in_flight.flow(millis(1003)), flow(&[0, 1], &[]));
     assert!(
         in_flight.may_poll(),
-        "nothing comes, and the consumer stays in its group"
+        "no record comes, and the consumer stays in its group"
     );
     assert_eq!(in_flight.flow(millis(1004)), flow(&[], &[]), "once");
-    // A partition that comes meanwhile is paused before it is asked.
+    // A partition that is assigned meanwhile is paused before the next poll.
     in_flight.begin(2, millis(1005));
     assert!(!in_flight.may_poll());
     assert_eq!(in_flight.flow(millis(1005)), flow(&[2], &[]));
@@ -144,13 +144,13 @@ fn a_house_that_stays_full_is_paused_until_half_of_it_is_free() {
 }
 
 #[test]
-fn what_finishes_half_of_its_bound_in_time_is_never_paused() {
+fn a_bound_of_which_half_finishes_in_time_never_pauses() {
     let mut in_flight = two(bounds(10, 1000, 10));
     let mut now = 0;
     for _ in 0..10 {
         in_flight.start(&0, 1, millis(now));
     }
-    // Full all the time, and five records finish in each second.
+    // The bound is full all the time, and five records finish in each second.
     for _ in 0..100 {
         now += 199;
         in_flight.finish(&0, 1, millis(now));
@@ -172,12 +172,12 @@ fn what_finishes_half_of_its_bound_in_time_is_never_paused() {
     assert_eq!(
         in_flight.flow(millis(now + 200)),
         flow(&[0, 1], &[]),
-        "three in a second are few"
+        "three records in a second are too few"
     );
 }
 
 #[test]
-fn a_stuck_partition_holds_the_others_up_for_no_longer_than_the_bound() {
+fn a_stuck_partition_holds_the_others_up_no_longer_than_the_bound() {
     let mut in_flight = two(bounds(10, 1000, 2));
     in_flight.start(&0, 1, millis(0));
     in_flight.start(&0, 1, millis(0));
@@ -196,7 +196,7 @@ fn a_stuck_partition_holds_the_others_up_for_no_longer_than_the_bound() {
 }
 
 #[test]
-fn a_revoked_partition_gives_up_what_it_had_inside() {
+fn a_revoked_partition_drops_its_records_in_flight() {
     let mut in_flight = two(bounds(4, 1000, 2));
     in_flight.start(&0, 7, millis(0));
     in_flight.start(&0, 7, millis(0));
@@ -211,14 +211,14 @@ fn a_revoked_partition_gives_up_what_it_had_inside() {
 
 #[test]
 #[should_panic(expected = "finished of")]
-fn nothing_finishes_that_was_not_read() {
+fn a_record_that_was_not_read_cannot_finish() {
     let mut in_flight = two(bounds(4, 1000, 2));
     in_flight.start(&1, 7, millis(0));
     in_flight.finish(&0, 7, millis(0));
 }
 
-/// What happens next: milliseconds pass, and then a partition is asked, finishes something, comes or goes, or
-/// the limit changes.
+/// Random steps. In each, milliseconds pass; then a partition is polled, finishes a record, is assigned or
+/// revoked, or the limit changes.
 fn steps() -> impl Strategy<Value = Vec<(u64, u8, u8, usize)>> {
     prop::collection::vec((0_u64..400, 0_u8..11, 0_u8..4, 0_usize..40), 1..300)
 }
@@ -285,7 +285,7 @@ proptest! {
         let Flow { pause, resume } = in_flight.flow(millis(now));
         paused.extend(pause);
         paused.retain(|partition| !resume.contains(partition));
-        prop_assert!(in_flight.may_poll(), "what stays full must not end the asking");
+        prop_assert!(in_flight.may_poll(), "a bound that stays full must not end the polling");
         for (partition, list) in &mut inside {
             for bytes in list.drain(..) {
                 in_flight.finish(partition, bytes, millis(now));
@@ -298,7 +298,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_stays_full_is_asked_again_within_the_bound(
+    fn a_bound_that_stays_full_is_polled_again_in_time(
         fill in prop::collection::vec(0_u8..3, 1..40), partition_max in 1_usize..8,
     ) {
         let mut in_flight = InFlight::new(bounds(12, 1 << 20, partition_max)).unwrap();

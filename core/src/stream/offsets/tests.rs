@@ -31,17 +31,28 @@ fn nonsense_is_refused_and_changes_nothing() {
     tracker.start(7).unwrap();
     for offset in [7, 6] {
         let again = tracker.start(offset).unwrap_err();
-        assert_eq!(again, OffsetError::OutOfOrder { offset, last: 7 });
+        assert_eq!(again, OffsetError::WentBack { offset, last: 7 });
     }
     tracker.start(8).unwrap();
     assert_eq!(tracker.start(9), Err(OffsetError::Full { bound: 2 }));
     assert_eq!(tracker.finish(8), None);
-    // What has finished still stands behind the slowest record, and takes its room.
+    // A finished record behind the slowest one still takes its room.
     assert_eq!(tracker.start(9), Err(OffsetError::Full { bound: 2 }));
     assert_eq!(tracker.finish(7), Some(9));
     tracker.start(9).unwrap();
-    // What was finished long ago is still not started again.
+    // A record that finished long ago cannot be started again.
     assert!(tracker.start(8).is_err());
+}
+
+#[test]
+fn a_record_before_the_position_that_reading_begins_at_has_gone_back() {
+    let mut tracker = OffsetTracker::starting_at(2, 5);
+    assert_eq!(
+        tracker.start(4),
+        Err(OffsetError::WentBack { offset: 4, last: 4 })
+    );
+    tracker.start(5).unwrap();
+    OffsetTracker::starting_at(2, 0).start(0).unwrap();
 }
 
 #[test]

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use penstock_core::throughput::drain_seconds;
 use penstock_core::{Nanos, Throughput};
+use tracing::warn;
 
 use super::inside::Inside;
 use super::places::Source;
-use super::statistics::Statistics;
+use super::statistics::{Standing, Statistics};
 use penstock_telemetry::metrics::Drain;
 
 /// The topics of one consumer.
@@ -32,7 +33,12 @@ pub struct Outlook {
     pub lag: u64,
     /// How long the topic takes that is nearest to its end, of those that have records and are worked off.
     pub drain: Option<Duration>,
+    /// Whether a log ends before what was read of it.
+    pub beyond: bool,
 }
+
+/// A log that ends before what was read is believed at the second look: replicas of it may differ for a moment.
+const BELIEVED: u32 = 2;
 
 /// What is seen of a topic in one look.
 #[derive(Default)]
@@ -44,6 +50,7 @@ struct Look {
 impl Behind {
     /// Takes what the client has counted, and publishes it.
     pub fn look(&mut self, statistics: &Statistics, inside: &mut Inside, now: Nanos) -> Outlook {
+        let mut outlook = Outlook::default();
         for (topic, known) in statistics.partitions() {
             let Some(place) = inside.places.find(topic, known.number) else {
                 continue;
@@ -52,16 +59,37 @@ impl Behind {
             let Some(ours) = inside.partition_mut(place) else {
                 continue;
             };
-            let behind = known.lag(ours.committed.or(ours.first), ours.is_empty());
+            ours.fetched |= known.is_fetched();
+            let position = ours.committed.or(ours.first);
+            let standing = known.standing(position, ours.is_empty());
             let look = &mut self.topic(&source, now).look;
             look.finished += std::mem::take(&mut ours.finished);
-            if let Some(lag) = behind {
-                ours.lag.set(lag);
-                look.lag += lag;
+            let is_beyond = matches!(standing, Standing::Beyond(_));
+            ours.beyond = if is_beyond {
+                ours.beyond.saturating_add(1)
+            } else {
+                0
+            };
+            outlook.beyond |= is_beyond;
+            if ours.beyond == BELIEVED {
+                let (topic, partition, end) = (&source.topic, source.partition, known.ls_offset);
+                warn!(
+                    topic,
+                    partition,
+                    ?position,
+                    end,
+                    "the log ends before what was read of it"
+                );
             }
+            let lag = match standing {
+                Standing::Behind(lag) => lag,
+                Standing::Beyond(lag) if ours.beyond >= BELIEVED => lag,
+                Standing::Beyond(_) | Standing::Unknown => continue,
+            };
+            ours.lag.set(lag);
+            look.lag += lag;
         }
         let at_work = inside.limit() as u64;
-        let mut outlook = Outlook::default();
         for topic in self.topics.values_mut() {
             let Look { lag, finished } = std::mem::take(&mut topic.look);
             topic.throughput.observe(finished, lag, lag > at_work, now);

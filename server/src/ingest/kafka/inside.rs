@@ -6,7 +6,9 @@ use penstock_core::{Assignment, BoundsError, Epoch, Flow, InFlight, InFlightBoun
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::partition::{Leaving, Partition};
+use super::identity::note;
+use super::native::{TopicId, leader_epoch, set_leader_epoch};
+use super::partition::{Begin, Leaving, Partition, Reset};
 use super::places::{Place, Places, Source};
 use super::work::{Answer, Judged, Mark, Taken};
 use penstock_telemetry::clock::Clock;
@@ -38,6 +40,8 @@ pub struct Inside {
     value_max: usize,
     /// Partitions whose first record may leave.
     ready: Vec<Place>,
+    /// Partitions whose positions have gone back, which is not settled yet.
+    resets: BTreeMap<Place, Reset>,
     clock: Clock,
 }
 
@@ -59,18 +63,26 @@ impl Inside {
             limit: 1,
             value_max,
             ready: Vec::new(),
+            resets: BTreeMap::new(),
             clock,
         })
     }
 
     /// A partition is ours, or begins anew: what it had inside is given up.
-    pub fn begin(&mut self, place: Place) {
-        let epoch = self.assignment.begin(place);
+    pub fn begin(&mut self, place: Place, begin: Begin) {
+        let epoch = match begin {
+            Begin::Anywhere | Begin::Remade => self.assignment.begin(place),
+            Begin::At(position) => self.assignment.begin_at(place, position),
+            Begin::Back(position) => self.assignment.begin_back_at(place, position),
+        };
         self.in_flight.begin(place, self.clock.now());
+        self.resets.remove(&place);
         let source = self.places.source(place);
-        let lag = self.partitions.remove(&place).map(|before| before.lag);
-        let lag = lag.unwrap_or_else(|| source.metrics.lag(source.partition));
-        self.partitions.insert(place, Partition::new(epoch, lag));
+        let fresh = match self.partitions.remove(&place) {
+            Some(before) => before.again(epoch, begin),
+            None => Partition::new(epoch, begin, source.metrics.lag(source.partition)),
+        };
+        self.partitions.insert(place, fresh);
     }
 
     /// A partition is no longer ours.
@@ -78,18 +90,25 @@ impl Inside {
         self.assignment.end(&place);
         self.in_flight.end(&place, self.clock.now());
         self.partitions.remove(&place);
+        self.resets.remove(&place);
         self.places.forget(place);
     }
 
-    /// Replicas what is needed of a record. `None` where it belongs to no partition of ours or was read
-    /// before: whoever has it reads it.
+    /// Copies what is needed of a record. `None` where it belongs to no partition of ours, so that whoever has it reads
+    /// it, or to one whose log has gone back: it is read again as soon as that is settled.
     pub fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Option<Taken>, String> {
         let Some(place) = self.places.find(message.topic(), message.partition()) else {
             return Ok(None);
         };
+        if self.resets.contains_key(&place) {
+            return Ok(None);
+        }
         let epoch = match self.assignment.start(&place, message.offset()) {
             Ok(epoch) => epoch,
-            Err(OffsetError::NotAssigned | OffsetError::OutOfOrder { .. } | OffsetError::Negative(_)) => {
+            Err(OffsetError::NotAssigned | OffsetError::Negative(_)) => return Ok(None),
+            Err(OffsetError::WentBack { offset, last }) => {
+                let (from, to) = (last + 1, offset);
+                self.resets.insert(place, Reset::WentBack { from, to });
                 return Ok(None);
             }
             // To skip it would be to lose it.
@@ -103,7 +122,12 @@ impl Inside {
         let taken = Taken::copy(message, mark, self.places.source(place), self.value_max);
         self.in_flight.start(&place, taken.bytes, self.clock.now());
         if let Some(partition) = self.partitions.get_mut(&place) {
-            partition.push(mark.offset, taken.bytes, taken.read_bytes());
+            partition.push(
+                mark.offset,
+                leader_epoch(message),
+                taken.bytes,
+                taken.read_bytes(),
+            );
         }
         Ok(Some(taken))
     }
@@ -118,6 +142,58 @@ impl Inside {
                 self.ready.push(place);
             }
         }
+    }
+
+    /// Partitions that have begun, and of which it is not known whether they did so at a position of their topic, as far
+    /// as that can be told.
+    pub fn unvouched(&self, is_known: impl Fn(&str) -> bool) -> Vec<Place> {
+        let unvouched = self
+            .partitions
+            .iter()
+            .filter(|(_, one)| !one.vouched && one.has_begun());
+        unvouched
+            .map(|(place, _)| *place)
+            .filter(|place| is_known(&self.places.source(*place).topic))
+            .collect()
+    }
+
+    /// Whether that is known of a partition.
+    pub fn is_vouched(&self, place: Place) -> bool {
+        self.partitions.get(&place).is_none_or(|one| one.vouched)
+    }
+
+    /// The position that a partition has begun at, or the last that is remembered of it, is `from`, after a record of this
+    /// leader; it is one of its topic, or of one before it that was `remade`.
+    pub fn vouch(&mut self, place: Place, from: Option<i64>, leader_epoch: Option<i32>, remade: bool) {
+        let Some(partition) = self.partitions.get_mut(&place) else {
+            return;
+        };
+        partition.vouched = true;
+        let other_leader = leader_epoch.is_some() && partition.first_leader > leader_epoch;
+        let reset = match from.zip(partition.first) {
+            _ if remade => Reset::Remade { from },
+            Some((from, to)) if to < from => Reset::WentBack { from, to },
+            _ if other_leader => Reset::Unsure,
+            _ => return,
+        };
+        self.resets.insert(place, reset);
+    }
+
+    /// Whether a position has gone back that is not settled.
+    pub fn has_resets(&self) -> bool {
+        !self.resets.is_empty()
+    }
+
+    /// How the position of a partition has gone back.
+    pub fn reset(&self, place: Place) -> Option<Reset> {
+        self.resets.get(&place).copied()
+    }
+
+    /// Partitions whose log has.
+    pub fn went_back(&self) -> impl Iterator<Item = Place> {
+        let went_back =
+            |(place, reset): (&Place, &Reset)| matches!(reset, Reset::WentBack { .. }).then_some(*place);
+        self.resets.iter().filter_map(went_back)
     }
 
     /// Whether a record that is at work is still ours.
@@ -171,14 +247,19 @@ impl Inside {
         }
     }
 
-    /// Positions as the client wants them.
-    pub fn list(&self, positions: &[Position]) -> TopicPartitionList {
+    /// Positions as the client wants them, each with a note of the topic that it is a position of.
+    pub fn list(&self, positions: &[Position], id: impl Fn(&str) -> Option<TopicId>) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for position in positions {
             let source = self.places.source(position.place);
+            let mut element = list.add_partition(&source.topic, source.partition);
             // It fails for offsets below zero alone, which a position never is.
-            let _ =
-                list.add_partition_offset(&source.topic, source.partition, Offset::Offset(position.offset));
+            let _ = element.set_offset(Offset::Offset(position.offset));
+            if let Some(id) = id(&source.topic) {
+                element.set_metadata(note(id));
+            }
+            let partition = self.partitions.get(&position.place);
+            set_leader_epoch(&mut list, partition.and_then(|one| one.left_leader));
         }
         list
     }

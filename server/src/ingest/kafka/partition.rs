@@ -2,17 +2,73 @@
 
 use std::collections::VecDeque;
 
-use penstock_core::Epoch;
+use penstock_core::{Epoch, position_after_going_back};
+use rdkafka::topic_partition_list::Offset;
 
 use super::work::{Answer, Fate};
 use penstock_telemetry::metrics::{Lag, Left};
+
+/// Where the reading of a partition begins under an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// Where the client begins by itself: at what is committed, or where its settings say.
+    Anywhere,
+    /// Here, as the broker has it committed.
+    At(i64),
+    /// Here, because the log has gone back: the broker knows a position that lies after it.
+    Back(i64),
+    /// At the beginning, because the topic was made anew: the broker may know a position of another one.
+    Remade,
+}
+
+impl Begin {
+    /// What is to be sought for it.
+    pub fn offset(self) -> Option<Offset> {
+        match self {
+            Begin::Anywhere => None,
+            Begin::At(position) | Begin::Back(position) => Some(Offset::Offset(position)),
+            Begin::Remade => Some(Offset::Beginning),
+        }
+    }
+}
+
+/// A position that goes back without a seek of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// The log has: what was to come is `from`, and what came is `to`.
+    WentBack {
+        /// The position before.
+        from: i64,
+        /// The record that came instead.
+        to: i64,
+    },
+    /// The topic is another one of the same name.
+    Remade {
+        /// The position before, where it is known.
+        from: Option<i64>,
+    },
+    /// Perhaps none has: records of another leader come after it, and whether the log still has the one before it is
+    /// told to who seeks there.
+    Unsure,
+}
 
 /// A partition of this consumer.
 pub struct Partition {
     /// This assignment of it.
     pub epoch: Epoch,
+    begin: Begin,
+    /// Whether the position that reading began at is known to be one of this topic.
+    pub vouched: bool,
+    /// Whether the client asks for its records, though none may have come.
+    pub fetched: bool,
+    /// Looks in a row that found the log to end before what was read.
+    pub beyond: u32,
     /// The first record that was read under it: where reading begins anew when nothing was ever committed.
     pub first: Option<i64>,
+    /// The epoch of the leader that wrote it.
+    pub first_leader: Option<i32>,
+    /// The same of the last record that has left.
+    pub left_leader: Option<i32>,
     /// What was committed under it.
     pub committed: Option<i64>,
     /// What has left since then.
@@ -30,6 +86,7 @@ struct Slot {
     bytes: usize,
     /// Of key and value.
     read_bytes: usize,
+    leader_epoch: Option<i32>,
     answer: Option<Answer>,
 }
 
@@ -44,11 +101,17 @@ pub struct Leaving {
 }
 
 impl Partition {
-    /// Nothing inside.
-    pub fn new(epoch: Epoch, lag: Lag) -> Partition {
+    /// It is ours from now on, with nothing inside.
+    pub fn new(epoch: Epoch, begin: Begin, lag: Lag) -> Partition {
         Partition {
             epoch,
+            begin,
+            vouched: false,
+            fetched: false,
+            beyond: 0,
             first: None,
+            first_leader: None,
+            left_leader: None,
             committed: None,
             left: Left::default(),
             lag,
@@ -57,13 +120,52 @@ impl Partition {
         }
     }
 
+    /// The same partition under a new epoch.
+    pub fn again(self, epoch: Epoch, begin: Begin) -> Partition {
+        Partition {
+            vouched: self.vouched,
+            fetched: self.fetched,
+            ..Partition::new(epoch, begin, self.lag)
+        }
+    }
+
+    /// Where its next epoch begins, when the broker has `committed` and its position has perhaps gone back.
+    pub fn again_at(&self, committed: Option<i64>, reset: Option<Reset>) -> Begin {
+        let own = matches!(self.begin, Begin::Back(_) | Begin::Remade);
+        let sought = if (own && self.committed.is_none()) || self.first.is_none() {
+            // The broker does not know of it yet, or nothing was read since.
+            self.begin
+        } else {
+            // Where nothing was ever committed, the first record that was read is the first not written.
+            let position = committed.or(self.committed).or(self.first);
+            position.map_or(Begin::Anywhere, Begin::At)
+        };
+        match (reset, sought) {
+            (None | Some(Reset::Unsure), sought) => sought,
+            (Some(Reset::Remade { .. }), _) | (Some(_), Begin::Remade) => Begin::Remade,
+            (Some(Reset::WentBack { to, .. }), Begin::At(sought) | Begin::Back(sought)) => {
+                Begin::Back(position_after_going_back(to, sought))
+            }
+            (Some(Reset::WentBack { to, .. }), Begin::Anywhere) => Begin::Back(to),
+        }
+    }
+
+    /// Whether the client has found where to begin.
+    pub fn has_begun(&self) -> bool {
+        self.first.is_some() || self.fetched
+    }
+
     /// A record that was read. Its offset is above all before it.
-    pub fn push(&mut self, offset: i64, bytes: usize, read_bytes: usize) {
-        self.first.get_or_insert(offset);
+    pub fn push(&mut self, offset: i64, leader_epoch: Option<i32>, bytes: usize, read_bytes: usize) {
+        if self.first.is_none() {
+            self.first = Some(offset);
+            self.first_leader = leader_epoch;
+        }
         self.slots.push_back(Slot {
             offset,
             bytes,
             read_bytes,
+            leader_epoch,
             answer: None,
         });
     }
@@ -93,6 +195,7 @@ impl Partition {
             Fate::Tombstone => self.left.tombstones += 1,
             Fate::Dead(reason) => self.left.dead[reason as usize] += 1,
         }
+        self.left_leader = first.leader_epoch;
         self.left.bytes_read += first.read_bytes as u64;
         self.left.bytes_written += answer.record.bytes() as u64;
         Some(Leaving {
@@ -105,5 +208,58 @@ impl Partition {
     /// True when nothing is inside.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_telemetry::clock::Clock;
+    use penstock_telemetry::metrics::Metrics;
+
+    /// One under which records were read from 40 on, unless it says otherwise.
+    fn begun(begin: Begin) -> Partition {
+        let topic = Metrics::new(Clock::start()).topic("t", None);
+        let epoch = penstock_core::Assignment::new(1).begin(0);
+        let mut partition = Partition::new(epoch, begin, topic.lag(0));
+        partition.push(40, Some(1), 1, 1);
+        partition
+    }
+
+    const WENT_BACK: Option<Reset> = Some(Reset::WentBack { from: 90, to: 60 });
+    const REMADE: Option<Reset> = Some(Reset::Remade { from: None });
+
+    #[test]
+    fn what_the_broker_has_counts_until_the_position_goes_back() {
+        let partition = begun(Begin::Anywhere);
+        assert_eq!(partition.again_at(Some(50), None), Begin::At(50));
+        assert_eq!(partition.again_at(None, None), Begin::At(40));
+        assert_eq!(partition.again_at(Some(50), WENT_BACK), Begin::Back(50));
+        assert_eq!(partition.again_at(Some(80), WENT_BACK), Begin::Back(60));
+        assert_eq!(partition.again_at(None, WENT_BACK), Begin::Back(40));
+        assert_eq!(partition.again_at(Some(50), REMADE), Begin::Remade);
+        assert_eq!(partition.again_at(Some(50), Some(Reset::Unsure)), Begin::At(50));
+    }
+
+    #[test]
+    fn until_something_is_committed_under_it_an_epoch_begins_where_it_did() {
+        let mut partition = begun(Begin::Back(40));
+        assert_eq!(partition.again_at(Some(90), None), Begin::Back(40));
+        assert_eq!(partition.again_at(Some(90), WENT_BACK), Begin::Back(40));
+        partition.committed(45);
+        assert_eq!(partition.again_at(Some(45), None), Begin::At(45));
+        let mut partition = begun(Begin::Remade);
+        assert_eq!(partition.again_at(Some(90), WENT_BACK), Begin::Remade);
+        partition.committed(45);
+        assert_eq!(partition.again_at(Some(45), None), Begin::At(45));
+    }
+
+    #[test]
+    fn one_of_which_nothing_was_read_stays_where_it_is() {
+        for begin in [Begin::Anywhere, Begin::At(7), Begin::Back(7)] {
+            let mut partition = begun(begin);
+            partition.first = None;
+            assert_eq!(partition.again_at(Some(90), None), begin);
+        }
     }
 }

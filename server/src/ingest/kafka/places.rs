@@ -1,6 +1,7 @@
 //! The partitions that are ours, each under a number: what happens to every record should not compare names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use rdkafka::topic_partition_list::TopicPartitionList;
@@ -28,7 +29,7 @@ pub type Series = Box<dyn Fn(&str) -> Arc<TopicMetrics> + Send>;
 pub struct Places {
     series: Series,
     sources: HashMap<Place, Arc<Source>>,
-    topics: HashMap<String, HashMap<i32, Place>>,
+    topics: BTreeMap<String, HashMap<i32, Place>>,
     /// Of the next one. None has the number of one before, so that what is late is not taken for another's.
     next: u32,
 }
@@ -39,7 +40,7 @@ impl Places {
         Places {
             series,
             sources: HashMap::new(),
-            topics: HashMap::new(),
+            topics: BTreeMap::new(),
             next: 0,
         }
     }
@@ -59,6 +60,18 @@ impl Places {
     /// Whether a partition of this topic is ours.
     pub fn has_topic(&self, topic: &str) -> bool {
         self.topics.contains_key(topic)
+    }
+
+    /// At most so many topics, from the next after this one on and around.
+    pub fn topics_after(&self, last: &str, most: usize) -> Vec<String> {
+        let after = self
+            .topics
+            .range::<str, _>((Bound::Excluded(last), Bound::Unbounded));
+        let before = self
+            .topics
+            .range::<str, _>((Bound::Unbounded, Bound::Included(last)));
+        let topics = after.chain(before).map(|(topic, _)| topic.clone());
+        topics.take(most).collect()
     }
 
     /// What a place is called.
@@ -129,6 +142,9 @@ mod tests {
         assert_eq!(places.find("b", 7), None);
         assert_eq!(places.source(first[1]).partition, 1);
         assert_eq!(places.list(first.clone()).count(), 3);
+        assert_eq!(places.topics_after("", 9), ["a", "b"]);
+        assert_eq!(places.topics_after("a", 9), ["b", "a"]);
+        assert_eq!(places.topics_after("a", 1), ["b"]);
         places.forget(first[0]);
         assert!(places.has_topic("a") && places.find("a", 0).is_none());
         places.forget(first[1]);

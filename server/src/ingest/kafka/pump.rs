@@ -15,10 +15,12 @@ use super::behind::Behind;
 use super::cadence::Cadence;
 use super::client::{Reader, changed};
 use super::held::Held;
+use super::identity::Identities;
 use super::inside::Inside;
 use super::places::Place;
 use super::ready::Ready;
 use super::refusals::{Lesson, Refusals};
+use super::resets::Remembered;
 use super::scoring::{Finished, Scorer};
 use super::stop::Stop;
 use super::work::{Chunk, Chunks, Fate};
@@ -41,6 +43,13 @@ const AGAIN_LAST: Duration = Duration::from_secs(5);
 /// A consumer and a producer at work.
 pub struct Pump {
     pub(super) route: Arc<KafkaRoute>,
+    /// A question that is out is of the consumer, and goes before it.
+    pub(super) identities: Identities,
+    pub(super) remembered: Arc<Remembered>,
+    /// The last topic that was asked for.
+    pub(super) asked_last: String,
+    /// When it is looked next at where partitions have begun.
+    pub(super) vouch_at: Instant,
     pub(super) consumer: Reader,
     pub(super) writer: Writer,
     pub(super) inside: Inside,
@@ -82,6 +91,8 @@ impl Pump {
         self.progress.doing("reading and scoring");
         self.read()?;
         self.rebalance()?;
+        self.identify()?;
+        self.settle()?;
         self.score();
         self.collect(Duration::ZERO)?;
         self.write()?;
@@ -113,7 +124,10 @@ impl Pump {
         for _ in 0..ROUND_MAX {
             match self.consumer.poll(patience) {
                 None => break,
-                Some(Err(e)) => consumer_error(&e, &self.route)?,
+                Some(Err(e)) => {
+                    self.identities.hurry();
+                    consumer_error(&e, &self.route)?;
+                }
                 Some(Ok(message)) => {
                     let read = Reading {
                         inside: &mut self.inside,
@@ -237,10 +251,10 @@ impl Pump {
 
     /// Commits when it is time.
     fn commit_due(&mut self) -> Result<(), Trouble> {
-        if self
+        let due = self
             .writer
-            .due(self.cadence.interval(), self.route.commit_records_max)
-        {
+            .due(self.cadence.interval(), self.route.commit_records_max);
+        if due && self.may_commit() {
             self.commit()?;
         }
         Ok(())
@@ -252,9 +266,8 @@ impl Pump {
         if positions.is_empty() && !self.writer.is_open() {
             return Ok(());
         }
-        let took = self
-            .writer
-            .commit(self.consumer.share(), self.inside.list(&positions))?;
+        let list = self.inside.list(&positions, |topic| self.identities.id(topic));
+        let took = self.writer.commit(self.consumer.share(), list)?;
         self.inside.committed(&positions);
         self.refusals.committed(&positions);
         self.progress.moved();
@@ -340,11 +353,12 @@ impl Pump {
         self.score();
         while left.is_ok() && self.scorer.out() > 0 && Instant::now() < by {
             left = self.collect(LOOK_BUSY).and_then(|()| self.write());
+            left = left.and_then(|()| self.identify());
             // A drain may take longer than a transaction may.
             left = left.and_then(|()| self.commit_due());
         }
         self.scorer.give_up();
-        let left = left.and_then(|()| self.commit());
+        let left = left.and_then(|()| self.commit_now());
         if let Err(Trouble::Abort(why)) = left {
             warn!(
                 route = self.route.name,

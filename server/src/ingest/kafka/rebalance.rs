@@ -1,5 +1,6 @@
 //! Partitions that come and go. The group waits while what is inside of those that go is finished.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -7,6 +8,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
 use super::events::Change;
+use super::native::{beside, set_leader_epoch};
+use super::partition::Begin;
 use super::places::Place;
 use super::pump::Pump;
 use crate::respond::kafka::Trouble;
@@ -27,8 +30,9 @@ impl Pump {
                 Change::Assign(partitions) => {
                     let places = self.inside.places.of(partitions);
                     for place in places {
-                        self.inside.begin(place);
+                        self.inside.begin(place, Begin::Anywhere);
                     }
+                    self.identities.hurry();
                     self.metrics.assigned();
                     info!(route = self.route.name, partitions = %names(partitions), "assigned");
                     self.consumer.answer(&change).map_err(failed)?;
@@ -61,7 +65,7 @@ impl Pump {
         } else if lost {
             Ok(())
         } else {
-            self.finish_partitions(places).and_then(|()| self.commit())
+            self.finish_partitions(places).and_then(|()| self.commit_now())
         };
         let clean = match kept {
             Ok(()) => Ok(true),
@@ -80,6 +84,8 @@ impl Pump {
             self.refusals.forget(*place);
         }
         self.behind.forget_gone(&self.inside);
+        self.identities
+            .make_room(|topic| self.inside.places.has_topic(topic));
         if self.inside.assigned().is_empty() {
             // What they could not have is for their next owner to say: nothing here would ever end it.
             self.held.forget(&self.route.name);
@@ -101,7 +107,8 @@ impl Pump {
         Ok(())
     }
 
-    /// Begins these partitions anew at what is committed: what is inside of them is given up.
+    /// Begins these partitions anew at what is committed, or where their positions have gone back to: what is inside of
+    /// them is given up.
     pub(super) fn rewind(&mut self, places: &[Place]) -> Result<(), Trouble> {
         self.chunks.take();
         self.held.clear(Instant::now());
@@ -115,34 +122,41 @@ impl Pump {
             .consumer
             .committed_offsets(self.inside.places.list(places.iter().copied()), ASK_MAX)
             .map_err(failed)?;
+        let beside = beside(&committed);
+        let mut found = BTreeMap::new();
+        for (element, beside) in committed.elements().iter().zip(beside) {
+            // To begin too early would be to write again what is written.
+            element.error().map_err(failed)?;
+            let place = self.inside.places.find(element.topic(), element.partition());
+            if let (Some(place), Offset::Offset(position)) = (place, element.offset()) {
+                found.insert(place, (position, beside.leader_epoch));
+            }
+        }
         let mut targets = TopicPartitionList::new();
         for place in places {
-            // Where nothing was read there is nothing to seek back from.
             let Some(partition) = self.inside.partition(*place) else {
                 continue;
             };
-            let Some(first) = partition.first else {
-                continue;
-            };
-            let source = self.inside.places.source(*place);
-            let target = match committed.find_partition(&source.topic, source.partition) {
-                Some(element) => {
-                    // To begin too early would be to write again what is written.
-                    element.error().map_err(failed)?;
-                    element.offset()
+            let found = found.get(place).copied();
+            let reset = self.inside.reset(*place);
+            let begin = partition.again_at(found.map(|(position, _)| position), reset);
+            // Where nothing was read there is nothing to seek back from.
+            let seeks = partition.first.is_some() || reset.is_some();
+            if let Some(target) = begin.offset().filter(|_| seeks) {
+                let source = self.inside.places.source(*place);
+                // It fails for offsets below zero alone.
+                let _ = targets.add_partition_offset(&source.topic, source.partition, target);
+                let is_found = |(position, _): &(i64, _)| target == Offset::Offset(*position);
+                set_leader_epoch(
+                    &mut targets,
+                    found.filter(is_found).and_then(|(_, leader)| leader),
+                );
+                if let Some(reset) = reset {
+                    self.tell_reset(*place, reset, target);
+                    self.refusals.forget(*place);
                 }
-                None => Offset::Invalid,
-            };
-            let target = match target {
-                Offset::Offset(offset) => offset,
-                // Nothing was ever committed: the first record that was read is the first not written.
-                _ => partition.committed.unwrap_or(first),
-            };
-            // It fails for offsets below zero alone.
-            let _ = targets.add_partition_offset(&source.topic, source.partition, Offset::Offset(target));
-        }
-        for place in places {
-            self.inside.begin(*place);
+            }
+            self.inside.begin(*place, begin);
         }
         let all = self.inside.places.list(places.iter().copied());
         self.consumer.resume(&all).map_err(failed)?;
@@ -158,7 +172,7 @@ impl Pump {
 
 /// For the log: `reviews[0,1,2]`.
 fn names(partitions: &TopicPartitionList) -> String {
-    let mut topics: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    let mut topics: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for element in partitions.elements() {
         let numbers = topics.entry(element.topic().to_owned()).or_default();
         numbers.push(element.partition().to_string());

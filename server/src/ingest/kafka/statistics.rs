@@ -34,6 +34,22 @@ pub struct Partition {
     /// Where committed transactions end; negative while unknown.
     #[serde(default)]
     pub ls_offset: i64,
+    /// Where the log begins; negative while unknown.
+    #[serde(default)]
+    pub lo_offset: i64,
+    #[serde(default)]
+    fetch_state: String,
+}
+
+/// How a partition stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is not known yet.
+    Unknown,
+    /// So many records are not committed.
+    Behind(u64),
+    /// The log ends before what was read: it is another one, or has lost its end. So many records are in it.
+    Beyond(u64),
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,17 +86,28 @@ impl Statistics {
 }
 
 impl Partition {
-    /// Records that are not committed, of a partition whose own commits stand at `committed`, or whose first
-    /// record that was read did. With nothing in flight and nothing fetched the distance is what transaction
-    /// markers take: no record is behind them. Where nothing was read, what is fetched is where it stands.
-    pub fn lag(&self, committed: Option<i64>, idle: bool) -> Option<u64> {
+    /// How a partition stands whose own commits do at `committed`, or whose first record that was read did. With nothing in
+    /// flight and nothing fetched the distance is what transaction markers take: no record is behind them. Where nothing
+    /// was read, what is fetched is where it stands.
+    pub fn standing(&self, committed: Option<i64>, idle: bool) -> Standing {
         if self.ls_offset < 0 {
-            return None;
+            return Standing::Unknown;
         }
         let fetched = (self.next_offset >= 0).then_some(self.next_offset - self.fetchq_cnt);
         let read = fetched.filter(|_| committed.is_none() || (idle && self.fetchq_cnt == 0));
-        let behind = read.max(committed)?;
-        Some((self.ls_offset - behind).max(0) as u64)
+        match (read.max(committed), committed) {
+            (_, Some(committed)) if committed > self.ls_offset => {
+                Standing::Beyond((self.ls_offset - self.lo_offset.max(0)).max(0) as u64)
+            }
+            // A fetch that is newer than the end which is known is no reason to doubt it.
+            (Some(stands), _) => Standing::Behind((self.ls_offset - stands).max(0) as u64),
+            (None, _) => Standing::Unknown,
+        }
+    }
+
+    /// Whether the client asks for its records.
+    pub fn is_fetched(&self) -> bool {
+        self.fetch_state == "active"
     }
 }
 
@@ -94,32 +121,56 @@ mod tests {
             fetchq_cnt,
             next_offset,
             ls_offset,
+            lo_offset: 7,
+            fetch_state: "active".into(),
         }
     }
 
     #[test]
     fn the_lag_counts_from_what_is_committed() {
-        assert_eq!(partition(100, 90, 5).lag(Some(40), false), Some(60));
-        assert_eq!(partition(100, 90, 5).lag(None, false), Some(15));
-        assert_eq!(partition(100, -1001, 0).lag(None, false), None);
-        assert_eq!(partition(-1001, 0, 0).lag(Some(40), true), None);
+        assert_eq!(
+            partition(100, 90, 5).standing(Some(40), false),
+            Standing::Behind(60)
+        );
+        assert_eq!(partition(100, 90, 5).standing(None, false), Standing::Behind(15));
+        assert_eq!(partition(100, -1001, 0).standing(None, false), Standing::Unknown);
+        assert_eq!(partition(-1001, 0, 0).standing(Some(40), true), Standing::Unknown);
     }
 
     #[test]
     fn a_marker_at_the_end_is_no_lag() {
-        assert_eq!(partition(101, 101, 0).lag(Some(100), true), Some(0));
-        assert_eq!(partition(101, 101, 0).lag(Some(90), false), Some(11));
+        assert_eq!(
+            partition(101, 101, 0).standing(Some(100), true),
+            Standing::Behind(0)
+        );
+        assert_eq!(
+            partition(101, 101, 0).standing(Some(90), false),
+            Standing::Behind(11)
+        );
+    }
+
+    #[test]
+    fn a_log_that_ends_before_what_was_read_is_no_lag_of_0() {
+        assert_eq!(
+            partition(100, 200, 0).standing(Some(200), true),
+            Standing::Beyond(93)
+        );
+        assert_eq!(
+            partition(100, 60, 0).standing(Some(101), false),
+            Standing::Beyond(93)
+        );
     }
 
     #[test]
     fn the_json_of_the_client_is_read() {
         let json = br#"{"brokers":{"a:1/1":{"nodeid":1,"state":"UP","x":2},"a:1/bootstrap":{"nodeid":-1,"state":"DOWN"}},
-            "topics":{"t":{"partitions":{"3":{"partition":3,"fetchq_cnt":1,"next_offset":7,"ls_offset":9},
+            "topics":{"t":{"partitions":{"3":{"partition":3,"fetchq_cnt":1,"next_offset":7,"ls_offset":9,"fetch_state":"active"},
             "-1":{"partition":-1}}}}}"#;
         let statistics = Statistics::read(json).unwrap();
         assert!(statistics.connected());
         let partitions: Vec<_> = statistics.partitions().collect();
         assert_eq!(partitions.len(), 1);
         assert_eq!((partitions[0].0, partitions[0].1.number), ("t", 3));
+        assert!(partitions[0].1.is_fetched());
     }
 }

@@ -18,8 +18,14 @@ impl Pump {
             return;
         };
         self.ready.connects(statistics.connected());
-        let Outlook { lag: behind, drain } =
-            self.behind.look(&statistics, &mut self.inside, self.clock.now());
+        let Outlook {
+            lag: behind,
+            drain,
+            beyond,
+        } = self.behind.look(&statistics, &mut self.inside, self.clock.now());
+        if beyond {
+            self.identities.hurry();
+        }
         self.lag = behind;
         self.cadence.behind(drain);
         let commits_every = self.cadence.interval();

@@ -92,7 +92,7 @@ pub enum Value {
 const OVERHEAD_BYTES: usize = 256;
 
 impl Taken {
-    /// Replicas a record, its value up to so many bytes.
+    /// Copies a record, its value up to so many bytes.
     pub fn copy(message: &BorrowedMessage<'_>, mark: Mark, source: &Arc<Source>, value_max: usize) -> Taken {
         let value = match message.payload() {
             None => Value::Null,

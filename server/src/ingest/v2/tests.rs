@@ -54,10 +54,10 @@ fn two() -> InferRequest {
     request(vec![input(&[2], Data::Raw(raw(&[b"a", b""])))])
 }
 
-fn run(task: Task, request: InferRequest) -> Result<(Call, Asked), String> {
+fn run(task: Task, request: InferRequest) -> Result<(InferenceRequest, Asked), String> {
     let origin = Origin {
         source: Source::Grpc,
-        room: Room::Refuse,
+        room: WhenFull::Reject,
         received: Nanos(5),
     };
     read(request, &spec(task, &["bad", "good"]), &limits(), origin).map_err(|e| {

@@ -105,29 +105,28 @@ impl Writer {
 
     /// A record is about to be sent.
     pub(super) fn begin(&mut self) -> Result<(), Trouble> {
-        let open = if let Some(open) = &mut self.open {
-            open
-        } else {
-            if self.delivery == Delivery::ExactlyOnce {
-                self.again("begin_transaction", Producer::begin_transaction)?;
-            }
-            self.open.insert(Open {
-                since: Instant::now(),
-                records: 0,
-            })
-        };
-        open.records += 1;
+        self.opened()?.records += 1;
         Ok(())
     }
 
-    /// Makes everything that was sent visible, and with it the positions of the input. Returns how long ago
+    fn opened(&mut self) -> Result<&mut Open, Trouble> {
+        if self.open.is_none() && self.delivery == Delivery::ExactlyOnce {
+            self.again("begin_transaction", Producer::begin_transaction)?;
+        }
+        Ok(self.open.get_or_insert_with(|| Open {
+            since: Instant::now(),
+            records: 0,
+        }))
+    }
+
+    /// Makes everything that was sent visible, which may be nothing, and with it the positions of the input. Returns how long ago
     /// the first of it was sent.
     pub fn commit<C: ConsumerContext + 'static>(
         &mut self,
         consumer: Arc<Ending<BaseConsumer<C>>>,
         positions: TopicPartitionList,
     ) -> Result<Duration, Trouble> {
-        let began = self.began();
+        let began = self.opened()?.since;
         match self.delivery {
             Delivery::ExactlyOnce => {
                 let lost = || Trouble::Restart("the consumer has left its group".into());

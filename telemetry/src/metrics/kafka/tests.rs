@@ -3,7 +3,7 @@
 use super::super::tests::{MS, read};
 use std::sync::Arc;
 
-use super::super::{Drain, Metrics, TopicMetrics};
+use super::super::{Drain, Metrics, ResetReason, TopicMetrics};
 use super::*;
 use crate::clock::Clock;
 
@@ -42,6 +42,7 @@ fn a_stream_is_told_by_route_topic_and_partition() {
     left.dead[DeadReason::NotJson as usize] = 3;
     assert_eq!(left.records(), 12);
     topic.committed(&left);
+    topic.reset(ResetReason::Remade);
     let read = read(&metrics);
     let near = |series: &str, value: f64| read.near(series, value);
     near(
@@ -62,6 +63,14 @@ fn a_stream_is_told_by_route_topic_and_partition() {
     );
     near(
         r#"penstock_dead_letters_total{topic="reviews",reason="model"}"#,
+        0.0,
+    );
+    near(
+        r#"penstock_kafka_position_resets_total{topic="reviews",reason="topic_remade"}"#,
+        1.0,
+    );
+    near(
+        r#"penstock_kafka_position_resets_total{topic="reviews",reason="log_went_back"}"#,
         0.0,
     );
     near(

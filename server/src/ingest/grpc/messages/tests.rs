@@ -149,7 +149,7 @@ fn a_message_is_bounded_on_the_wire_and_inflated() {
     check(&frame(0, &[7; 1001]), Encoding::Identity, too_large);
     check(&frame(1, &gzip(&[0; 1000])), Encoding::Gzip, Ok(&[&[0; 1000]]));
     check(&frame(1, &gzip(&[0; 1001])), Encoding::Gzip, too_large);
-    check(&frame(1, &gzip(&[0; 1 << 20])), Encoding::Gzip, too_large);
+    check(&frame(1, &gzip(&vec![0; 1 << 20])), Encoding::Gzip, too_large);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn everything_said_is_heard() {
     );
     let call = plan.call(
         vec!["a".into()],
-        Room::Wait,
+        WhenFull::Block,
         Nanos(1),
         Some(Duration::from_secs(1)),
     );

@@ -1,19 +1,47 @@
-//! The classifier behind the encoder: first token to logits, logits to probabilities.
+//! Sequence classification: first token to logits, logits to probabilities.
 
 use std::sync::Arc;
 
-use penstock_kernels::{Activation, KernelError, Ops};
+use penstock_core::Reply;
+use penstock_kernels::{Activation, KernelError, Ops, Pooling};
 
+use super::Head;
+use crate::ModelError;
 use crate::config::Config;
 use crate::encoder::linear;
-use crate::registry::Dense;
+use crate::families::Dense;
 use crate::weights::Weights;
-use crate::{ModelError, Problem};
 
-/// A hidden layer and the layer that makes the logits.
-pub(crate) struct Classifier<O: Ops> {
+/// Endings of `architectures` of a sequence classifier.
+pub(super) const ARCHITECTURES: &[&str] = &["ForSequenceClassification"];
+
+/// Rule that turns the logits of a classifier into probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Exactly one label is right: softmax.
+    SingleLabel,
+    /// Each label is right or not on its own: sigmoid. Also a single unnamed score, as transformers does.
+    MultiLabel,
+    /// The logits are the answer.
+    Regression,
+}
+
+impl Problem {
+    /// The name in configuration and metadata, as transformers' `problem_type` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Problem::SingleLabel => "single_label_classification",
+            Problem::MultiLabel => "multi_label_classification",
+            Problem::Regression => "regression",
+        }
+    }
+}
+
+/// A hidden layer and the layer that computes the logits.
+pub(super) struct Classifier<O: Ops> {
     /// Shared by all executors of a device.
     layers: Arc<Layers<O>>,
+    problem: Problem,
     middle: O::Buffer,
     logits: O::Buffer,
 }
@@ -26,7 +54,7 @@ struct Layers<O: Ops> {
 
 impl<O: Ops> Classifier<O> {
     /// Reads and packs the classifier of `config`'s family.
-    pub fn load(config: &Config, weights: &Weights, ops: &O) -> Result<Classifier<O>, ModelError> {
+    pub(super) fn load(config: &Config, weights: &Weights, ops: &O) -> Result<Classifier<O>, ModelError> {
         let names = config.family.names();
         let (hidden, labels) = (config.hidden, config.labels.len());
         check_labels(
@@ -41,44 +69,54 @@ impl<O: Ops> Classifier<O> {
         };
         let (weight, bias) = linear(weights, &dense, hidden, hidden)?;
         let (out_weight, out_bias) = linear(weights, &weights.outer(names.classifier), labels, hidden)?;
-        Ok(Classifier::with(
-            Arc::new(Layers {
-                dense: ops.matrix(&weight, Some(&bias), hidden, hidden)?,
-                activation,
-                out: ops.matrix(&out_weight, Some(&out_bias), labels, hidden)?,
-            }),
-            ops,
-        ))
+        let layers = Layers {
+            dense: ops.matrix(&weight, Some(&bias), hidden, hidden)?,
+            activation,
+            out: ops.matrix(&out_weight, Some(&out_bias), labels, hidden)?,
+        };
+        Ok(Classifier::with(Arc::new(layers), config.problem, ops))
     }
 
-    fn with(layers: Arc<Layers<O>>, ops: &O) -> Classifier<O> {
+    fn with(layers: Arc<Layers<O>>, problem: Problem, ops: &O) -> Classifier<O> {
         Classifier {
             layers,
+            problem,
             middle: ops.buffer(),
             logits: ops.buffer(),
         }
     }
+}
 
-    /// The same layers with buffers of their own.
-    pub fn twin(&self, ops: &O) -> Classifier<O> {
-        Classifier::with(Arc::clone(&self.layers), ops)
+impl<O: Ops + 'static> Head<O> for Classifier<O> {
+    fn pooling(&self) -> Pooling {
+        Pooling::Cls
     }
 
-    /// One row of logits for each row of `first`.
-    pub fn forward(&mut self, ops: &mut O, first: &O::Buffer) -> Result<&O::Buffer, KernelError> {
+    fn forward<'a>(&'a mut self, ops: &mut O, pooled: &'a O::Buffer) -> Result<&'a O::Buffer, KernelError> {
         let Layers {
             dense,
             activation,
             out,
         } = &*self.layers;
-        ops.linear(first, dense, *activation, &mut self.middle)?;
+        ops.linear(pooled, dense, *activation, &mut self.middle)?;
         ops.linear(&self.middle, out, Activation::None, &mut self.logits)?;
         Ok(&self.logits)
     }
+
+    fn reply(&self, row: &[f32]) -> Reply {
+        Reply::Classes {
+            logits: row.to_vec(),
+            probabilities: probabilities(self.problem, row),
+        }
+    }
+
+    fn replica(&self, ops: &O) -> Box<dyn Head<O>> {
+        Box::new(Classifier::with(Arc::clone(&self.layers), self.problem, ops))
+    }
 }
 
-/// A classifier with other rows than labels is refused in words that say so.
-pub(crate) fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Result<(), ModelError> {
+/// Refuses a classifier whose rows are not as many as the labels, with a message that names both.
+fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Result<(), ModelError> {
     match weights.shape(tensor).as_deref() {
         Some(&[rows, _]) if rows != labels => Err(ModelError::LabelCount {
             file: weights.file().to_path_buf(),
@@ -91,8 +129,8 @@ pub(crate) fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Re
     }
 }
 
-/// What the logits mean.
-pub(crate) fn probabilities(problem: Problem, logits: &[f32]) -> Vec<f32> {
+/// Probabilities of the labels, from their logits.
+fn probabilities(problem: Problem, logits: &[f32]) -> Vec<f32> {
     match problem {
         Problem::Regression => logits.to_vec(),
         Problem::MultiLabel => logits.iter().map(|&x| 1.0 / (1.0 + (-x).exp())).collect(),
@@ -124,20 +162,20 @@ mod tests {
     }
 
     #[test]
-    fn one_label_is_a_softmax_that_large_logits_do_not_break() {
+    fn one_label_of_many_is_a_softmax_that_survives_large_logits() {
         check(Problem::SingleLabel, &[0.0, 0.0], &[0.5, 0.5]);
         check(Problem::SingleLabel, &[1.0, 3.0], &[0.119_202_92, 0.880_797_1]);
         check(Problem::SingleLabel, &[1000.0, 0.0, -1000.0], &[1.0, 0.0, 0.0]);
     }
 
     #[test]
-    fn many_labels_are_sigmoids_and_a_regression_is_itself() {
+    fn independent_labels_are_sigmoids_and_a_regression_is_unchanged() {
         check(Problem::MultiLabel, &[0.0, 2.0, -200.0], &[0.5, 0.880_797_1, 0.0]);
         check(Problem::Regression, &[-3.5], &[-3.5]);
     }
 
     #[test]
-    fn a_logit_that_is_not_a_number_stays_visible() {
+    fn a_logit_that_is_nan_stays_visible() {
         let shares = probabilities(Problem::SingleLabel, &[f32::NAN, 1.0]);
         assert!(shares.iter().any(|p| !p.is_finite()));
     }

@@ -1,0 +1,9 @@
+//! `CamemBERT`: `RoBERTa` in French.
+
+use super::Properties;
+use super::roberta::ROBERTA;
+
+pub(super) const CAMEMBERT: Properties = Properties {
+    name: "camembert",
+    ..ROBERTA
+};

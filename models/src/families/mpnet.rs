@@ -1,0 +1,25 @@
+//! `MPNet`: BERT without token types, with a relative attention bias that all layers share.
+
+use super::roberta::ROBERTA;
+use super::{Names, Properties, WordList};
+
+pub(super) const MPNET: Properties = Properties {
+    name: "mpnet",
+    names: Names {
+        prefix: "mpnet.",
+        kinds: false,
+        qkv: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
+        attention_out: "attention.attn.o",
+        attention_norm: "attention.LayerNorm",
+        relative_bias: Some("encoder.relative_attention_bias.weight"),
+        ..ROBERTA.names
+    },
+    word_list: Some(WordList {
+        cls: "<s>",
+        sep: "</s>",
+        pad: "<pad>",
+        mask: "<mask>",
+        mask_strips: true,
+    }),
+    ..ROBERTA
+};

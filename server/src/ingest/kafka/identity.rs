@@ -1,0 +1,300 @@
+//! Which topic it is that is read: one of the same name may have been made anew. The client goes on at the old position
+//! then, and says nothing. So the broker is asked for the topics' ids, now and then, and while something is about to be
+//! committed so often that no position of one topic is committed for another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::RDKafkaErrorCode;
+use tracing::{debug, info};
+
+use super::events::Events;
+use super::native::{Asking, Told, TopicId};
+use crate::respond::kafka::Ending;
+
+/// Who asked so long ago, and heard of the topic that was known, may commit what was read since. The client waits for
+/// half a second (`fetch.error.backoff.ms`) before it reads a topic again that is gone, so that no record of another one
+/// is among it.
+const FRESH: Duration = Duration::from_millis(400);
+
+/// Between two questions while something is to be committed, and while nothing is.
+const AGAIN_BUSY: Duration = Duration::from_millis(300);
+const AGAIN_IDLE: Duration = Duration::from_secs(2);
+
+/// A commit waits so long for the answer: a broker that does not tell is no reason to stop.
+const HOLD_MAX: Duration = Duration::from_secs(1);
+
+/// After this the answer is no more to be expected.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+/// Topics of one question, beside those of which something is to be committed.
+pub const TOPICS_MAX: usize = 100;
+
+/// Topics that are known, beside those that are read.
+const KNOWN_MAX: usize = 1000;
+
+/// A topic that has another id than the one that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remade {
+    /// Its name.
+    pub topic: String,
+    /// What it was.
+    pub was: TopicId,
+    /// What it is.
+    pub is: TopicId,
+}
+
+/// The ids of the topics that a consumer reads.
+#[derive(Default)]
+pub struct Identities {
+    asking: Option<(Asking, Instant)>,
+    asked: Option<Instant>,
+    /// When that was asked which was answered last.
+    heard: Option<Instant>,
+    known: BTreeMap<String, Known>,
+    /// The broker has no ids: nothing can be told by them.
+    without: bool,
+    /// Since when the commit waits.
+    holding: Option<Instant>,
+    /// The commit has waited for long enough once, and nothing was answered since.
+    given_up: bool,
+    /// Ask as soon as may be.
+    hurry: bool,
+}
+
+/// One topic.
+struct Known {
+    id: TopicId,
+    /// When that was asked which the broker has answered so.
+    asked: Instant,
+}
+
+impl Identities {
+    /// Something happened that a topic which is made anew brings about as well.
+    pub fn hurry(&mut self) {
+        self.hurry = true;
+    }
+
+    /// Whether it is time to ask.
+    pub fn is_due(&self, busy: bool, now: Instant) -> bool {
+        let pause = if busy || self.hurry {
+            AGAIN_BUSY
+        } else {
+            AGAIN_IDLE
+        };
+        let waits = self
+            .asked
+            .is_some_and(|asked| now.saturating_duration_since(asked) < pause);
+        !self.without && self.asking.is_none() && !waits
+    }
+
+    /// Asks for these topics.
+    pub fn ask(&mut self, client: Arc<Ending<BaseConsumer<Events>>>, topics: &[String], now: Instant) {
+        self.asked = Some(now);
+        self.hurry = false;
+        self.asking = Asking::start(client, topics, ANSWER_MAX).map(|asking| (asking, now));
+    }
+
+    /// Whether no question is out.
+    pub fn is_free(&self) -> bool {
+        self.asking.is_none()
+    }
+
+    /// Whether something was answered that was asked at this time or later, as far as anything ever is.
+    pub fn heard_since(&self, time: Instant) -> bool {
+        self.without || self.heard.is_some_and(|asked| asked >= time)
+    }
+
+    /// Looks for the answer, without waiting. An error names a topic that was made anew; it stays known as what it was.
+    pub fn listen(&mut self, route: &str) -> Result<(), Remade> {
+        let Some((asking, asked)) = &self.asking else {
+            return Ok(());
+        };
+        let Some(answer) = asking.answer() else {
+            return Ok(());
+        };
+        let asked = *asked;
+        self.asking = None;
+        match answer {
+            Ok(told) => self.learn(told, asked, route),
+            Err(RDKafkaErrorCode::UnsupportedFeature) => {
+                self.go_without(route);
+                Ok(())
+            }
+            Err(code) => {
+                debug!(route, %code, "the ids of the topics are not told");
+                Ok(())
+            }
+        }
+    }
+
+    fn learn(&mut self, told: Vec<(String, Told)>, asked: Instant, route: &str) -> Result<(), Remade> {
+        self.heard = Some(asked);
+        let mut remade = None;
+        for (topic, told) in told {
+            match (told, self.known.get_mut(&topic)) {
+                (Ok(Some(is)), Some(known)) if known.id != is => {
+                    let was = known.id;
+                    remade.get_or_insert(Remade { topic, was, is });
+                }
+                (Ok(Some(_)), Some(known)) => known.asked = asked,
+                (Ok(Some(id)), None) => drop(self.known.insert(topic, Known { id, asked })),
+                (Ok(None), _) => self.go_without(route),
+                // It may be gone, or the broker not know it yet.
+                (Err(code), _) => {
+                    self.hurry = true;
+                    debug!(route, topic, %code, "the id of the topic is not told");
+                }
+            }
+        }
+        self.given_up = false;
+        remade.map_or(Ok(()), Err)
+    }
+
+    fn go_without(&mut self, route: &str) {
+        if !std::mem::replace(&mut self.without, true) {
+            info!(
+                route,
+                "the broker gives topics no ids: one that is made anew is told by its positions alone"
+            );
+        }
+    }
+
+    /// The id of a topic.
+    pub fn id(&self, topic: &str) -> Option<TopicId> {
+        self.known.get(topic).map(|known| known.id)
+    }
+
+    /// Whether nothing more is to be expected of this topic than what [`Identities::id`] says.
+    pub fn is_settled(&self, topic: &str) -> bool {
+        self.without || self.given_up || self.known.contains_key(topic)
+    }
+
+    /// Whether what was read of these topics may be committed: each is known to be what it was, or nobody tells.
+    pub fn vouch<'a>(&mut self, mut topics: impl Iterator<Item = &'a str>, now: Instant) -> bool {
+        let fresh = |known: &Known| now.saturating_duration_since(known.asked) <= FRESH;
+        if self.without || topics.all(|topic| self.known.get(topic).is_some_and(fresh)) {
+            self.holding = None;
+            return true;
+        }
+        self.hurry = true;
+        let since = *self.holding.get_or_insert(now);
+        let waited = now.saturating_duration_since(since) >= HOLD_MAX;
+        if waited {
+            self.given_up = true;
+        }
+        waited
+    }
+
+    /// Topics that are not read any more stay known as long as there is room: should they come back, the client goes on
+    /// with what it knew of them.
+    pub fn make_room(&mut self, is_read: impl Fn(&str) -> bool) {
+        if self.known.len() > KNOWN_MAX {
+            self.known.retain(|topic, _| is_read(topic));
+        }
+    }
+}
+
+/// What is committed beside a position: the topic that it is a position of.
+const NOTE: &str = "topic-id=";
+
+/// The note for a topic.
+pub fn note(id: TopicId) -> String {
+    format!("{NOTE}{id}")
+}
+
+/// The topic that a note names. A position that somebody else has committed has none.
+pub fn noted(note: &str) -> Option<TopicId> {
+    TopicId::parse(note.strip_prefix(NOTE)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "AAAAAAAAAAAAAAAAAAAAAQ";
+    const B: &str = "AAAAAAAAAAAAAAAAAAAAAg";
+
+    fn id(text: &str) -> TopicId {
+        TopicId::parse(text).unwrap()
+    }
+
+    fn learn(of: &mut Identities, topic: &str, told: Told, asked: Instant) -> Result<(), Remade> {
+        of.learn(vec![(topic.to_owned(), told)], asked, "r")
+    }
+
+    fn vouches(of: &mut Identities, now: Instant) -> bool {
+        of.vouch(["t"].into_iter(), now)
+    }
+
+    #[test]
+    fn a_topic_of_another_id_was_made_anew_and_stays_known_as_what_it_was() {
+        let (mut of, now) = (Identities::default(), Instant::now());
+        assert_eq!(learn(&mut of, "t", Ok(Some(id(A))), now), Ok(()));
+        let remade = Remade {
+            topic: "t".into(),
+            was: id(A),
+            is: id(B),
+        };
+        assert_eq!(learn(&mut of, "t", Ok(Some(id(B))), now), Err(remade));
+        assert_eq!(of.id("t"), Some(id(A)));
+    }
+
+    #[test]
+    fn only_what_was_asked_just_now_vouches_for_a_commit() {
+        let (mut of, now) = (Identities::default(), Instant::now());
+        assert!(!vouches(&mut of, now), "nothing is known");
+        assert!(of.is_due(false, now), "and so it is asked");
+        learn(&mut of, "t", Ok(Some(id(A))), now).unwrap();
+        assert!(vouches(&mut of, now + FRESH));
+        assert!(!vouches(&mut of, now + 2 * FRESH));
+        learn(&mut of, "t", Ok(Some(id(A))), now + 2 * FRESH).unwrap();
+        assert!(vouches(&mut of, now + 2 * FRESH));
+        assert!(of.vouch(std::iter::empty(), now + 9 * FRESH));
+    }
+
+    #[test]
+    fn a_broker_that_tells_nothing_holds_a_commit_for_a_while_only() {
+        let (mut of, now) = (Identities::default(), Instant::now());
+        learn(&mut of, "t", Err(RDKafkaErrorCode::UnknownTopicOrPartition), now).unwrap();
+        assert!(!vouches(&mut of, now) && !of.is_settled("t"));
+        assert!(!vouches(&mut of, now + HOLD_MAX / 2));
+        assert!(vouches(&mut of, now + HOLD_MAX) && of.is_settled("t"));
+        assert!(vouches(&mut of, now + 2 * HOLD_MAX));
+        learn(&mut of, "t", Ok(Some(id(A))), now + 2 * HOLD_MAX).unwrap();
+        assert!(vouches(&mut of, now + 2 * HOLD_MAX), "from now on it waits again");
+        assert!(!vouches(&mut of, now + 4 * HOLD_MAX));
+    }
+
+    #[test]
+    fn a_broker_without_ids_is_asked_no_more() {
+        let (mut of, now) = (Identities::default(), Instant::now());
+        learn(&mut of, "t", Ok(None), now).unwrap();
+        assert!(vouches(&mut of, now) && of.is_settled("t") && of.id("t").is_none());
+        of.hurry();
+        assert!(!of.is_due(true, now + AGAIN_IDLE));
+    }
+
+    #[test]
+    fn it_is_asked_more_often_while_something_is_to_be_committed() {
+        let now = Instant::now();
+        let mut of = Identities {
+            asked: Some(now),
+            ..Identities::default()
+        };
+        assert!(!of.is_due(true, now + AGAIN_BUSY / 2) && of.is_due(true, now + AGAIN_BUSY));
+        assert!(!of.is_due(false, now + AGAIN_BUSY) && of.is_due(false, now + AGAIN_IDLE));
+        of.hurry();
+        assert!(of.is_due(false, now + AGAIN_BUSY));
+    }
+
+    #[test]
+    fn a_note_names_the_topic_and_no_other_does() {
+        assert_eq!(noted(&note(id(A))), Some(id(A)));
+        for other in ["", "topic-id=", A, "topic-id=7"] {
+            assert_eq!(noted(other), None, "{other}");
+        }
+    }
+}

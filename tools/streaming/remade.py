@@ -1,0 +1,131 @@
+"""What befalls the input itself: it is made anew under its name, or its log loses its end."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from .broker import Cluster
+from .instance import Instance
+from .records import Sent
+from .stage import OUTLASTING, Outcome, Stage, outcome, strike, struck
+from .stream import PARTITIONS, Stream
+from .topics import until
+
+RESETS = "penstock_kafka_position_resets_total"
+REMADE, WENT_BACK = "topic_remade", "log_went_back"
+# Shares of all records: those of the first log, and up to where it is cut off.
+OLD, KEPT = 0.4, 0.3
+
+
+def topic_remade_shorter(stage: Stage) -> Outcome:
+    """the input topic is deleted under load and made anew, at first with fewer records than it had"""
+    stream = stage.stream("remade-shorter")
+    old, new = halves(stream, stage.records)
+    stream.sent = old
+    stream.feed()
+    one = stream.instance()
+    met = int(strike(stream, 1))
+    few = new[: len(new) // 10]
+    stream.remake()
+    stream.feed(few)
+    resets = wait_resets(one, REMADE)
+    stream.feed(new[len(few) :])
+    return remade(stream, old, new, {"topics deleted under load": met, "positions reset": resets})
+
+
+def topic_remade_longer(stage: Stage) -> Outcome:
+    """the input topic is deleted and made anew, and has outgrown the old positions before the server sees it"""
+    stream = stage.stream("remade-longer")
+    old, new = halves(stream, stage.records)
+    stream.sent = old
+    stream.feed()
+    one = stream.instance()
+    stream.wait_end()
+    one.freeze()
+    stream.remake()
+    stream.feed(new)
+    one.thaw()
+    return remade(stream, old, new, {"positions reset": wait_resets(one, REMADE)})
+
+
+def log_truncated(stage: Stage) -> Outcome:
+    """the only broker comes back with an older copy of the input's logs, and gets other records after that"""
+    cluster = stage.brokers(1)
+    stream = stage.stream("truncated", cluster=cluster, **OUTLASTING)
+    sent = stream.make(stage.records)
+    kept, lost, new = parts(sent, KEPT, KEPT)
+    stream.sent = kept
+    stream.feed()
+    one = stream.instance()
+    stream.wait_end()
+    cluster.stop(1)
+    copies = copy(cluster, stream)
+    cluster.start(1)
+    stream.sent = kept + lost
+    # What it gets at once is not done with at once.
+    one.freeze()
+    stream.feed(lost)
+    one.thaw()
+    met = int(strike(stream, len(kept) + 1))
+    cluster.stop(1)
+    restore(copies)
+    cluster.start(1)
+    stream.feed(new)
+    resets = wait_resets(one, WENT_BACK)
+    stream.sent = kept + new
+    stream.wait_end()
+    out = stream.came_out(lost)
+    stream.sent, stream.gone = kept + out + new, len(out)
+    done = outcome(stream, **{"logs cut off under load": met, "positions reset": resets})
+    return struck(struck(done, "logs cut off under load", 1), "positions reset", 1)
+
+
+def halves(stream: Stream, count: int) -> tuple[list[Sent], list[Sent]]:
+    old, new = parts(stream.make(count), OLD)
+    return old, new
+
+
+def parts(sent: list[Sent], *shares: float) -> list[list[Sent]]:
+    """The first ones of these shares, and the rest."""
+    cut = []
+    for share in shares:
+        count = int(share * len(sent)) + (cut[-1] if cut else 0)
+        cut.append(count)
+    return [sent[begin:end] for begin, end in zip([0, *cut], [*cut, None], strict=True)]
+
+
+def remade(stream: Stream, old: list[Sent], new: list[Sent], figures: dict[str, int]) -> Outcome:
+    """Of the old topic, what was read and not committed is gone with it: nothing comes out twice. Of the new one each
+    record comes out."""
+    stream.sent = new
+    stream.wait_end()
+    out = stream.came_out(old)
+    stream.sent, stream.gone = out + new, len(out)
+    done = outcome(stream, **figures)
+    for what in figures:
+        struck(done, what, 1)
+    return done
+
+
+def wait_resets(one: Instance, reason: str) -> int:
+    """How many positions have gone back, once any has: clients that are made anew take a moment."""
+    return int(until(lambda: one.metric(RESETS, reason=reason) or one.must_run(), f"{reason} counted"))
+
+
+def copy(cluster: Cluster, stream: Stream) -> dict[Path, Path]:
+    """The folders of the input's logs, each with a copy of it."""
+    logs = [path for path in cluster.home(1).rglob(f"{stream.input}-*") if path.is_dir()]
+    if len(logs) != PARTITIONS:
+        raise SystemExit(f"{len(logs)} folders of {stream.input} under {cluster.home(1)}, not {PARTITIONS}")
+    return {log: Path(shutil.copytree(log, stream.folder / "copies" / log.name)) for log in logs}
+
+
+def restore(copies: dict[Path, Path]) -> None:
+    for log, kept in copies.items():
+        shutil.rmtree(log)
+        shutil.copytree(kept, log)
+
+
+def fewer(sent: list[Sent], partitions: int) -> list[Sent]:
+    """The same records for a topic of so many partitions."""
+    return [replace(one, partition=one.partition % partitions) for one in sent]
