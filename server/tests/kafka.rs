@@ -245,7 +245,7 @@ async fn what_was_done_is_counted() {
     ] {
         rig.until(line, |rig| {
             rig.engine
-                .front()
+                .service()
                 .metrics()
                 .render()
                 .lines()

@@ -163,7 +163,7 @@ impl Rig {
     /// Whether the metrics have this line.
     pub fn counts(&self, line: &str) -> bool {
         self.engine
-            .front()
+            .service()
             .metrics()
             .render()
             .lines()
