@@ -14,7 +14,7 @@ use crossbeam_channel::bounded;
 
 /// Hand-overs in one measurement.
 const ITEMS: u64 = 100_000;
-/// The default bound of a lane's queue, in texts.
+/// The default bound of a served model's queue, in texts.
 const BOUND: usize = 16_384;
 /// About the size of a tokenized request.
 type Item = [u64; 16];

@@ -74,14 +74,14 @@ struct Entry {
     serving: RwLock<Serving>,
     /// One load or unload of a model at a time; the others wait their turn.
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// Joins of lanes that are on their way out.
+    /// Joins of served models that are on their way out.
     leaving: Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
-/// What the lifecycle decides, and the lanes that carry it out.
+/// What the lifecycle decides, and the served models that carry it out.
 struct Serving {
     lifecycle: ModelLifecycle,
-    lanes: HashMap<LoadId, (Arc<ServedModel>, ModelThreads)>,
+    served: HashMap<LoadId, (Arc<ServedModel>, ModelThreads)>,
 }
 
 impl Repository {
@@ -96,7 +96,7 @@ impl Repository {
             let lifecycle = ModelLifecycle::new(&config.name, SERVING_MAX);
             let serving = RwLock::new(Serving {
                 lifecycle,
-                lanes: HashMap::new(),
+                served: HashMap::new(),
             });
             let (turn, leaving) = (Arc::default(), Mutex::default());
             (
@@ -117,15 +117,15 @@ impl Repository {
         }
     }
 
-    /// The lane that answers for `name` and `version`.
+    /// The served model that answers for `name` and `version`.
     pub fn find(&self, name: &str, version: &str) -> Result<Arc<ServedModel>, Rejection> {
         let entry = self.entry(name)?;
         let serving = entry.serving.read();
         let id = serving.lifecycle.resolve(version)?;
-        let lane = serving.lanes.get(&id).map(|(lane, _)| Arc::clone(lane));
+        let served = serving.served.get(&id).map(|(served, _)| Arc::clone(served));
         drop(serving);
-        match lane {
-            Some(lane) if lane.is_alive() => Ok(lane),
+        match served {
+            Some(served) if served.is_alive() => Ok(served),
             _ => {
                 let why = "its executor ended; load it again";
                 // An error means that somebody has taken it out of service meanwhile.
@@ -140,7 +140,7 @@ impl Repository {
     pub fn is_ready(&self) -> bool {
         let serves = |entry: &Arc<Entry>| {
             let serving = entry.serving.read();
-            serving.lifecycle.is_ready() && serving.lanes.values().any(|(lane, _)| lane.is_alive())
+            serving.lifecycle.is_ready() && serving.served.values().any(|(served, _)| served.is_alive())
         };
         !self.fault().is_raised() && self.entries.values().all(serves)
     }
@@ -261,9 +261,9 @@ impl Entry {
         }))
         .unwrap_or_else(|_| Err(refuse(&"loading it panicked")));
         let mut serving = self.serving.write();
-        let leaving = opened.and_then(|lane| {
+        let leaving = opened.and_then(|served| {
             let leaving = serving.lifecycle.ready(id).map_err(|e| refuse(&e))?;
-            serving.lanes.insert(id, lane);
+            serving.served.insert(id, served);
             Ok(leaving)
         });
         match &leaving {
@@ -303,18 +303,18 @@ impl Entry {
         ServedModel::open(name, &version, copies, policy, batching.prefetch, shared, metrics)
     }
 
-    /// Lets lanes go that the lifecycle has taken out of service. Whoever still holds one finishes with
+    /// Lets served models go that the lifecycle has taken out of service. Whoever still holds one finishes with
     /// it; the threads end when the last has.
     fn retire(self: &Arc<Self>, leaving: Vec<LoadId>) {
         let mut joins = self.leaving.lock();
         joins.retain(|join| !join.is_finished());
         for id in leaving {
-            let Some((lane, threads)) = self.serving.write().lanes.remove(&id) else {
+            let Some((served, threads)) = self.serving.write().served.remove(&id) else {
                 continue;
             };
             let entry = Arc::clone(self);
             joins.push(tokio::task::spawn_blocking(move || {
-                drop(lane);
+                drop(served);
                 threads.join();
                 // An error means that it was marked as failed before: that is its state, then.
                 let _ = entry.serving.write().lifecycle.drained(id);

@@ -1,6 +1,6 @@
 //! One model version being served: its admission, its queue, and the two threads behind it.
 //!
-//! A lane is the whole line for one version. Versions and models share the tokenizer threads and the
+//! A served model is the whole line for one version. Versions and models share the tokenizer threads and the
 //! compute pool, never a queue: a slow model cannot hold another one's texts back.
 
 use std::ops::Range;
@@ -44,7 +44,7 @@ pub enum WhenFull {
     Block,
 }
 
-/// The texts of one request, on their way into a lane.
+/// The texts of one request, on their way into a served model.
 pub struct Submission {
     /// In row order.
     pub texts: Vec<String>,
@@ -89,12 +89,12 @@ pub struct ServedModel {
 /// Puts a model in the place of one that was loaded: tests and benches let it fail, or answer at once.
 pub type Wrap = Arc<dyn Fn(Box<dyn Model>) -> Box<dyn Model> + Send + Sync>;
 
-/// What a lane shares with the others.
+/// What a served model shares with the others.
 #[derive(Clone)]
 pub struct Shared {
     /// The tokenizer threads.
     pub pool: Arc<TokenizerPool>,
-    /// The bounds of each lane's queue.
+    /// The bounds of each served model's queue.
     pub limits: Limits,
     /// The clock.
     pub clock: Clock,
@@ -139,7 +139,7 @@ impl Replicas {
     }
 }
 
-/// The threads of a lane. They end by themselves once the last `Arc<ServedModel>` is gone and the queue is dry.
+/// The threads of a served model. They end by themselves once the last `Arc<ServedModel>` is gone and the queue is dry.
 pub struct ModelThreads {
     scheduler: JoinHandle<()>,
     executors: Vec<JoinHandle<()>>,
@@ -233,7 +233,7 @@ impl ServedModel {
             refuse_all(&left, clock);
             empty_gauges(&gone);
         })?;
-        let lane = ServedModel {
+        let served = ServedModel {
             name: name.to_owned(),
             version: version.to_owned(),
             spec,
@@ -248,10 +248,10 @@ impl ServedModel {
             pool,
             alive,
         };
-        Ok((Arc::new(lane), ModelThreads { scheduler, executors }))
+        Ok((Arc::new(served), ModelThreads { scheduler, executors }))
     }
 
-    /// False once the lane's threads are gone: the model must be loaded again.
+    /// False once the served model's threads are gone: the model must be loaded again.
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::SeqCst)
     }
@@ -309,7 +309,7 @@ impl ServedModel {
                     }
                 });
                 let job = Job {
-                    lane: Arc::clone(self),
+                    served: Arc::clone(self),
                     texts: texts.collect(),
                     class,
                     deadline,
@@ -385,7 +385,7 @@ fn named<T>(models: Vec<T>, urgent: Option<T>) -> impl Iterator<Item = (&'static
     execute.chain(urgent.map(|model| ("urgent", model)))
 }
 
-/// What came while the last executor went is refused, and what comes until the lane is let go.
+/// What came while the last executor went is refused, and what comes until the served model is let go.
 fn refuse_all(requests: &Receiver<Request>, clock: Clock) {
     for request in requests {
         request.refuse(Rejection::Lost, clock.now());

@@ -42,7 +42,7 @@ pub struct InferenceRequest {
 /// The rows of a call, to be put on the wire. Dropping it ends the request's `respond` stage.
 pub struct InferenceResponse {
     /// Who scored it.
-    pub lane: Arc<ServedModel>,
+    pub served: Arc<ServedModel>,
     /// One outcome per text, in text order.
     pub rows: Vec<Outcome>,
     /// Of the text that finished last.
@@ -69,7 +69,7 @@ pub struct Timings {
 /// What the metrics say of a request, said when it is dropped: with the response, with the rejection, or
 /// with the future of a client that went away.
 struct Record {
-    lane: Arc<ServedModel>,
+    served: Arc<ServedModel>,
     clock: Clock,
     source: Source,
     class: Class,
@@ -106,7 +106,7 @@ impl Drop for Record {
             .map_or(Duration::ZERO, |stages| now.since(stages.finished));
         let total = now.since(self.received);
         let stages = self.stages.as_ref();
-        let metrics = &self.lane.metrics;
+        let metrics = &self.served.metrics;
         metrics.request_done(
             self.source,
             self.class,
@@ -161,12 +161,12 @@ impl InferenceService {
     /// Scores every text of a call. Dropping the future cancels what has not run yet.
     pub async fn score(&self, call: InferenceRequest) -> Result<InferenceResponse, Rejection> {
         let (source, class) = (call.source, call.class);
-        let lane = self.lane(&call).inspect_err(|rejection| {
+        let served = self.served(&call).inspect_err(|rejection| {
             self.metrics
                 .unknown_model(source, class, OutcomeLabel::of(rejection));
         })?;
         let mut record = Record {
-            lane: Arc::clone(&lane),
+            served: Arc::clone(&served),
             clock: self.clock,
             source,
             class,
@@ -175,7 +175,7 @@ impl InferenceService {
             outcome: OutcomeLabel::Cancelled,
             stages: None,
         };
-        let scored = self.scored(&lane, call).await;
+        let scored = self.scored(&served, call).await;
         let Gathered { rows, stages, tokens } = scored.inspect_err(|rejection| {
             record.outcome = OutcomeLabel::of(rejection);
         })?;
@@ -183,7 +183,7 @@ impl InferenceService {
         record.outcome = failed.map_or(OutcomeLabel::Ok, OutcomeLabel::of);
         record.stages = Some(stages);
         Ok(InferenceResponse {
-            lane,
+            served,
             rows,
             stages,
             tokens,
@@ -191,11 +191,11 @@ impl InferenceService {
         })
     }
 
-    fn lane(&self, call: &InferenceRequest) -> Result<Arc<ServedModel>, Rejection> {
+    fn served(&self, call: &InferenceRequest) -> Result<Arc<ServedModel>, Rejection> {
         self.repository.find(&call.model, &call.version)
     }
 
-    async fn scored(&self, lane: &Arc<ServedModel>, call: InferenceRequest) -> Result<Gathered, Rejection> {
+    async fn scored(&self, served: &Arc<ServedModel>, call: InferenceRequest) -> Result<Gathered, Rejection> {
         // Held until the rows are complete: a drain waits for it.
         let Some(_inside) = self.drain.enter() else {
             return Err(Rejection::ShuttingDown);
@@ -218,7 +218,7 @@ impl InferenceService {
             sink: gather,
         };
         let work = async {
-            lane.submit(submission, call.room).await?;
+            served.submit(submission, call.room).await?;
             Ok(waiting.await)
         };
         match left {

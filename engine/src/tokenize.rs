@@ -1,6 +1,6 @@
 //! Stage 2: text to token ids, on threads of their own; the surplus of the admission bound goes back.
 //!
-//! A short request of an idle lane is tokenized where it arrives: nothing could be computed meanwhile, and
+//! A short request of an idle served model is tokenized where it arrives: nothing could be computed meanwhile, and
 //! a hand-over between sleeping threads costs as much as its tokens.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,7 +28,7 @@ pub struct Text {
 /// Texts of one request that are tokenized by one thread in one go.
 pub struct Job {
     /// The model version that will score them.
-    pub lane: Arc<ServedModel>,
+    pub served: Arc<ServedModel>,
     /// At least one.
     pub texts: Vec<Text>,
     /// Of the request.
@@ -117,10 +117,10 @@ fn run(interactive: &Receiver<Job>, bulk: &Receiver<Job>, clock: Clock) {
 /// A panic beside the tokenizer loses the job, whose responders answer by themselves; the thread lives on for the
 /// others.
 fn tokenize_or_lose(job: Job, clock: Clock) {
-    let lane = Arc::clone(&job.lane);
+    let served = Arc::clone(&job.served);
     if catch_unwind(AssertUnwindSafe(|| tokenize(job, clock))).is_err() {
         error!(
-            model = lane.name,
+            model = served.name,
             "a tokenizer thread panicked; its texts were answered as lost"
         );
     }
@@ -128,7 +128,7 @@ fn tokenize_or_lose(job: Job, clock: Clock) {
 
 fn tokenize(job: Job, clock: Clock) {
     let Job {
-        lane,
+        served,
         texts,
         class,
         deadline,
@@ -150,13 +150,13 @@ fn tokenize(job: Job, clock: Clock) {
             responder.answer(Err(late), stages_until(received, clock.now()));
             continue;
         }
-        match encoded(&lane.name, || lane.tokenizer.encode(&text, truncate)) {
+        match encoded(&served.name, || served.tokenizer.encode(&text, truncate)) {
             Ok(tokens) => {
                 // The text is no longer needed: its memory goes before its share of the bound.
                 drop(text);
                 permit.settle(tokens.len());
                 let tokenized = clock.now();
-                lane.enqueue(Request {
+                served.enqueue(Request {
                     tokens,
                     class,
                     received,

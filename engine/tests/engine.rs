@@ -98,7 +98,7 @@ fn call(service: &InferenceService, texts: &[&str]) -> InferenceRequest {
 async fn version_of_one(service: &InferenceService) -> Result<String, Rejection> {
     let scored = service.score(call(service, &["one text"])).await?;
     scored.all().map_err(Clone::clone)?;
-    Ok(scored.lane.version.clone())
+    Ok(scored.served.version.clone())
 }
 
 /// Scores without a pause until it is told to stop; every version that answered.

@@ -54,7 +54,7 @@ async fn a_model_that_panics_answers_its_batch_and_lives_on() {
         .await
         .rows;
     assert!(rows[0].is_ok(), "{rows:?}");
-    assert!(rig.lane.is_alive());
+    assert!(rig.served.is_alive());
     rig.close();
 }
 
@@ -214,7 +214,7 @@ async fn a_text_too_long_is_cut_or_refused_as_asked_and_spoils_nobody() {
     let Ok(Reply::Embedding(values)) = &rows[0] else {
         panic!("{rows:?}")
     };
-    assert_eq!(values[0] as usize, rig.lane.tokenizer.max_length());
+    assert_eq!(values[0] as usize, rig.served.tokenizer.max_length());
     rig.close();
 }
 
@@ -304,7 +304,7 @@ async fn a_batch_without_memory_runs_in_halves_and_those_after_it_are_smaller() 
     let after = &device.submitted()[before..];
     assert!(after.iter().all(|&tokens| tokens <= whole * 3 / 4), "{after:?}");
     assert!(budget(&rig) < full, "what is published is what is left");
-    assert!(rig.lane.is_alive() && !rig.fault.is_raised());
+    assert!(rig.served.is_alive() && !rig.fault.is_raised());
     rig.close();
 }
 
@@ -371,7 +371,7 @@ async fn executors_take_turns_and_one_that_is_lost_leaves_its_work_to_the_other(
     for _ in 0..4 {
         assert!(rows(&rig, 50).await.iter().all(Result::is_ok));
     }
-    assert!(rig.lane.is_alive());
+    assert!(rig.served.is_alive());
     rig.close();
 }
 

@@ -1,4 +1,4 @@
-//! The rig of the line's tests: a real tokenizer and lane around a model that does as it is told.
+//! The rig of the line's tests: a real tokenizer and served model around a model that does as it is told.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -158,9 +158,9 @@ impl Model for NanAbove {
     }
 }
 
-/// A lane with its threads.
+/// A served model with its threads.
 pub struct Rig {
-    pub lane: Arc<ServedModel>,
+    pub served: Arc<ServedModel>,
     pub clock: Clock,
     pub fault: DeviceLost,
     pub metrics: Metrics,
@@ -228,10 +228,10 @@ impl Rig {
         let window = copies.tokenizer.max_length();
         let policy = served_model::policy(&batching(), window, window).expect("a batch holds a text");
         let model = metrics.model("rig", "1");
-        let (lane, threads) =
+        let (served, threads) =
             ServedModel::open("rig", "1", copies, policy, Some(prefetch), shared, model).expect("threads");
         Rig {
-            lane,
+            served,
             clock,
             fault,
             metrics,
@@ -240,9 +240,9 @@ impl Rig {
         }
     }
 
-    /// How many tokens the lane's tokenizer makes of a text.
+    /// How many tokens the served model's tokenizer makes of a text.
     pub fn tokens(&self, text: &str) -> usize {
-        self.lane.tokenizer.encode(text, true).expect("a text").len()
+        self.served.tokenizer.encode(text, true).expect("a text").len()
     }
 
     pub async fn submit(
@@ -272,7 +272,7 @@ impl Rig {
             received,
             sink,
         };
-        self.lane.submit(submission, room).await.map(|()| waiting)
+        self.served.submit(submission, room).await.map(|()| waiting)
     }
 
     pub async fn submit_as(&self, texts: Vec<String>, truncate: bool) -> Gathered {
@@ -287,16 +287,16 @@ impl Rig {
             received,
             sink,
         };
-        self.lane
+        self.served
             .submit(submission, WhenFull::Reject)
             .await
             .expect("admitted");
         waiting.await
     }
 
-    /// Ends every thread: a lane that could not end would hang here.
+    /// Ends every thread: a served model that could not end would hang here.
     pub fn close(self) {
-        drop(self.lane);
+        drop(self.served);
         self.threads.join();
         for tokenizer in self.tokenizers {
             tokenizer.join().expect("a tokenizer thread ends");

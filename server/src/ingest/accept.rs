@@ -13,16 +13,16 @@ use tracing::{debug, warn};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections up to a bound; the next one waits in the listener's backlog.
-pub struct Doorway {
+pub struct BoundedListener {
     listener: TcpListener,
     open: Arc<Semaphore>,
 }
 
-impl Doorway {
+impl BoundedListener {
     /// At most `connections_max` connections at once.
-    pub fn new(listener: TcpListener, connections_max: usize) -> Doorway {
+    pub fn new(listener: TcpListener, connections_max: usize) -> BoundedListener {
         let open = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        Doorway { listener, open }
+        BoundedListener { listener, open }
     }
 
     /// The next connection, and its place, which is free again when the permit is dropped.

@@ -1,8 +1,8 @@
 //! Stage 1, gRPC: `KServe` v2, `penstock.v1`, health and reflection on one port.
 
+mod bidi_stream;
 mod connection;
 mod deadline;
-mod exchange;
 mod health;
 mod inbound;
 mod kserve;
@@ -66,12 +66,13 @@ fn routes(service: &Arc<InferenceService>) -> io::Result<Routes> {
 }
 
 /// Counts a request that was refused before it came to the door, where requests are counted otherwise.
-fn refused(service: &InferenceService, lane: Option<&ServedModel>, took: Duration, rejection: &Rejection) {
+fn refused(service: &InferenceService, served: Option<&ServedModel>, took: Duration, rejection: &Rejection) {
     let outcome = OutcomeLabel::of(rejection);
-    match lane {
-        Some(lane) => {
+    match served {
+        Some(served) => {
             let (source, class) = (Source::Grpc, Class::Interactive);
-            lane.metrics
+            served
+                .metrics
                 .request_done(source, class, outcome, 0, None, Duration::ZERO, took);
         }
         None => service

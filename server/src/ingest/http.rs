@@ -135,7 +135,7 @@ impl Http {
     /// Counts a request that was refused before the door could count it.
     fn counted<T>(
         &self,
-        lane: Option<&ServedModel>,
+        served: Option<&ServedModel>,
         received: Nanos,
         prepared: Result<T, Refusal>,
     ) -> Result<T, Refusal> {
@@ -143,10 +143,12 @@ impl Http {
         let outcome = OutcomeLabel::of(&refusal.rejection());
         let took = self.service.clock().now().since(received);
         let (source, class) = (Source::Http, Class::Interactive);
-        match lane {
-            Some(lane) => lane
-                .metrics
-                .request_done(source, class, outcome, 0, None, Duration::ZERO, took),
+        match served {
+            Some(served) => {
+                served
+                    .metrics
+                    .request_done(source, class, outcome, 0, None, Duration::ZERO, took)
+            }
             None => self.service.metrics().unknown_model(source, class, outcome),
         }
         prepared
@@ -166,11 +168,11 @@ impl Http {
     /// The model of this name where it does `task`; without a name the first that does.
     fn fitting(&self, name: Option<&str>, task: Task) -> Result<Arc<ServedModel>, Refusal> {
         if let Some(name) = name {
-            let lane = self.service.repository().find(name, "")?;
-            if lane.spec.task == task {
-                return Ok(lane);
+            let served = self.service.repository().find(name, "")?;
+            if served.spec.task == task {
+                return Ok(served);
             }
-            let does = lane.spec.task.name();
+            let does = served.spec.task.name();
             return Err(Refusal::Task(format!(
                 "model {name} does {does}, this route needs {}",
                 task.name()
@@ -179,7 +181,7 @@ impl Http {
         let mut waiting = None;
         for name in self.names() {
             match self.service.repository().find(&name, "") {
-                Ok(lane) if lane.spec.task == task => return Ok(lane),
+                Ok(served) if served.spec.task == task => return Ok(served),
                 Ok(_) => {}
                 Err(rejection) => waiting = Some(rejection),
             }
@@ -196,16 +198,16 @@ impl Http {
         let mut last = Rejection::NotReady("no model is served".into());
         for name in self.names() {
             match self.service.repository().find(&name, "") {
-                Ok(lane) => return Ok(lane),
+                Ok(served) => return Ok(served),
                 Err(rejection) => last = rejection,
             }
         }
         Err(last.into())
     }
 
-    fn call(lane: &ServedModel, texts: Vec<String>, truncate: bool, received: Nanos) -> InferenceRequest {
+    fn call(served: &ServedModel, texts: Vec<String>, truncate: bool, received: Nanos) -> InferenceRequest {
         InferenceRequest {
-            model: lane.name.clone(),
+            model: served.name.clone(),
             version: String::new(),
             texts,
             class: Class::Interactive,
@@ -219,15 +221,15 @@ impl Http {
 }
 
 /// How many components of an embedding are asked for.
-fn dimensions(wanted: Option<u64>, lane: &ServedModel) -> Result<Option<usize>, Refusal> {
+fn dimensions(wanted: Option<u64>, served: &ServedModel) -> Result<Option<usize>, Refusal> {
     let Some(wanted) = wanted else { return Ok(None) };
-    let hidden = lane.spec.hidden;
+    let hidden = served.spec.hidden;
     match usize::try_from(wanted) {
         Ok(wanted) if (1..=hidden).contains(&wanted) => Ok(Some(wanted)),
         _ => {
             let message = format!(
                 "dimensions is {wanted}; embeddings of model {} have 1 to {hidden}",
-                lane.name
+                served.name
             );
             Err(Refusal::Argument {
                 name: "dimensions",

@@ -23,7 +23,7 @@ pub fn infer_response(asked: &Asked, scored: &InferenceResponse) -> Result<Model
     let replies = scored.all().map_err(Clone::clone)?;
     let ServedModel {
         name, version, spec, ..
-    } = scored.lane.as_ref();
+    } = scored.served.as_ref();
     let tensors = v2::tensors(asked, spec, &replies)?;
     let raw_output_contents = tensors.iter().map(|tensor| tensor.values.to_raw()).collect();
     let outputs = tensors.into_iter().map(|tensor| InferOutputTensor {
@@ -61,18 +61,18 @@ pub struct Wish {
 }
 
 /// The model that gave the results.
-pub fn model(lane: &ServedModel) -> text::Model {
+pub fn model(served: &ServedModel) -> text::Model {
     text::Model {
-        name: lane.name.clone(),
-        version: lane.version.clone(),
-        labels: lane.spec.labels.clone(),
+        name: served.name.clone(),
+        version: served.version.clone(),
+        labels: served.spec.labels.clone(),
     }
 }
 
 /// One result per id, from the rows of one call. The rows' vectors move into the results.
 pub fn results(ids: Vec<String>, scored: &mut InferenceResponse, wish: Wish) -> Vec<text::Result> {
     let timings = wish.timings.then(|| timings(&scored.stages));
-    let spec = &scored.lane.spec;
+    let spec = &scored.served.spec;
     ids.into_iter()
         .zip(&mut scored.rows)
         .map(|(id, row)| text::Result {

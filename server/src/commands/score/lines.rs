@@ -96,9 +96,10 @@ pub(super) async fn score(service: &InferenceService, model: &str, window: Windo
             let mut rows = scored.rows.iter();
             for record in &records {
                 let result = match &record.text {
-                    Ok(_) => rows
-                        .next()
-                        .map_or_else(|| refused(&Rejection::Lost), |row| scores(&scored.lane.spec, row)),
+                    Ok(_) => rows.next().map_or_else(
+                        || refused(&Rejection::Lost),
+                        |row| scores(&scored.served.spec, row),
+                    ),
                     Err(_) => error_of(record),
                 };
                 lines.push(record, result);

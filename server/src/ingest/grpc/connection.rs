@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use super::inbound::Receiver;
-use crate::ingest::accept::Doorway;
+use crate::ingest::accept::BoundedListener;
 use penstock_engine::settings::Limits;
 
 /// How much a client may send ahead of what is read: of one call, and of all calls of a connection. A
@@ -57,7 +57,7 @@ pub async fn accept(
         .max_header_list_size(HEADERS_MAX)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
-    let doorway = Doorway::new(listener, limits.connections_max);
+    let doorway = BoundedListener::new(listener, limits.connections_max);
     let receiver = Receiver::new(limits);
     let graceful = GracefulShutdown::new();
     // Ends the wait for clients that have said nothing: they must not hold the shutdown.

@@ -21,7 +21,7 @@ use penstock_proto::inference::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::exchange::{Dialogue, Exchange, Order, Piece, Size};
+use super::bidi_stream::{BidiStream, Order, Size, StreamHandler, WorkItem};
 use super::inbound::Requests;
 use super::{deadline, models, refused, wire};
 use crate::ingest::v2::{self, Origin};
@@ -51,10 +51,10 @@ fn prepare(
     origin: Origin,
     timeout: Option<Duration>,
 ) -> Result<(InferenceRequest, Asked), Rejection> {
-    let mut lane = None;
+    let mut served = None;
     let prepared = wire::request(message).and_then(|request| {
-        let lane = lane.insert(service.repository().find(&request.model, &request.version)?);
-        v2::read(request, &lane.spec, service.limits(), origin)
+        let served = served.insert(service.repository().find(&request.model, &request.version)?);
+        v2::read(request, &served.spec, service.limits(), origin)
     });
     match prepared {
         Ok((mut call, asked)) => {
@@ -63,7 +63,7 @@ fn prepare(
         }
         Err(rejection) => {
             let took = service.clock().now().since(origin.received);
-            refused(service, lane.as_deref(), took, &rejection);
+            refused(service, served.as_deref(), took, &rejection);
             Err(rejection)
         }
     }
@@ -79,13 +79,13 @@ async fn infer(
 }
 
 /// A stream of v2 requests, answered in their order, as Triton does for models like these.
-pub struct InferDialogue {
+pub struct InferHandler {
     service: Arc<InferenceService>,
     /// Of the whole stream.
     deadline: Option<Nanos>,
 }
 
-impl Dialogue for InferDialogue {
+impl StreamHandler for InferHandler {
     type Request = ModelInferRequest;
     type Response = ModelStreamInferResponse;
     type Done = ModelStreamInferResponse;
@@ -93,7 +93,7 @@ impl Dialogue for InferDialogue {
     fn begin(
         &mut self,
         request: ModelInferRequest,
-        pieces: &mut VecDeque<Piece<Self::Done>>,
+        items: &mut VecDeque<WorkItem<Self::Done>>,
     ) -> Result<(), Status> {
         let received = self.service.clock().now();
         let id = request.id.clone();
@@ -107,7 +107,7 @@ impl Dialogue for InferDialogue {
             Ok((call, asked)) => {
                 let service = Arc::clone(&self.service);
                 let (size, backlog) = (Size::of(&call.texts), self.service.backlog());
-                pieces.push_back(Piece::new(size, backlog, async move {
+                items.push_back(WorkItem::new(size, backlog, async move {
                     match infer(&service, call, &asked).await {
                         Ok(response) => answered(response),
                         Err(rejection) => failed(id, &rejection),
@@ -117,7 +117,7 @@ impl Dialogue for InferDialogue {
             Err(rejection) => {
                 let size = Size { texts: 1, bytes: 0 };
                 let refused = async move { failed(id, &rejection) };
-                pieces.push_back(Piece::new(size, self.service.backlog(), refused));
+                items.push_back(WorkItem::new(size, self.service.backlog(), refused));
             }
         }
         Ok(())
@@ -165,7 +165,7 @@ fn respond<T>(result: Result<T, Rejection>) -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl GrpcInferenceService for KServe {
-    type ModelStreamInferStream = Exchange<Requests<ModelInferRequest>, InferDialogue>;
+    type ModelStreamInferStream = BidiStream<Requests<ModelInferRequest>, InferHandler>;
 
     async fn model_infer(
         &self,
@@ -189,11 +189,11 @@ impl GrpcInferenceService for KServe {
         let requests = Requests::of(request.extensions_mut())?;
         let timeout = deadline::timeout(request.metadata());
         let deadline = timeout.map(|timeout| self.service.clock().now() + timeout);
-        let dialogue = InferDialogue {
+        let handler = InferHandler {
             service: Arc::clone(&self.service),
             deadline,
         };
-        Ok(Response::new(Exchange::new(&self.service, requests, dialogue)))
+        Ok(Response::new(BidiStream::new(&self.service, requests, handler)))
     }
 
     async fn server_live(

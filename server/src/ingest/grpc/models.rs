@@ -27,14 +27,14 @@ pub fn metadata(
     name: &str,
     version: &str,
 ) -> Result<ModelMetadataResponse, Rejection> {
-    let lane = repository.find(name, version)?;
+    let served = repository.find(name, version)?;
     let output = |output: &Output| TensorMetadata {
         name: output.name().to_owned(),
         datatype: output.datatype().to_owned(),
-        shape: output.shape(&lane.spec),
+        shape: output.shape(&served.spec),
     };
     Ok(ModelMetadataResponse {
-        name: lane.name.clone(),
+        name: served.name.clone(),
         versions: repository.versions(name)?,
         platform: SERVER_NAME.to_owned(),
         inputs: vec![TensorMetadata {
@@ -42,23 +42,23 @@ pub fn metadata(
             datatype: "BYTES".to_owned(),
             shape: vec![-1],
         }],
-        outputs: Output::of(lane.spec.task).iter().map(output).collect(),
+        outputs: Output::of(served.spec.task).iter().map(output).collect(),
     })
 }
 
 /// A model's configuration. `max_batch_size` is 0, which says that tensors carry the number of texts
 /// themselves: Penstock forms its batches of tokens, across requests.
 pub fn config(repository: &Repository, name: &str, version: &str) -> Result<ModelConfigResponse, Rejection> {
-    let lane = repository.find(name, version)?;
+    let served = repository.find(name, version)?;
     let output = |output: &Output| ModelOutput {
         name: output.name().to_owned(),
         data_type: match output.datatype() {
             "BYTES" => DataType::TypeString.into(),
             _ => DataType::TypeFp32.into(),
         },
-        dims: output.shape(&lane.spec),
+        dims: output.shape(&served.spec),
     };
-    let delay = u64::try_from(lane.policy.queue_delay_max().as_micros()).unwrap_or(u64::MAX);
+    let delay = u64::try_from(served.policy.queue_delay_max().as_micros()).unwrap_or(u64::MAX);
     let batching = ModelDynamicBatching {
         max_queue_delay_microseconds: delay,
         // Interactive and bulk, as the parameter `priority` counts them.
@@ -67,7 +67,7 @@ pub fn config(repository: &Repository, name: &str, version: &str) -> Result<Mode
         ..ModelDynamicBatching::default()
     };
     let config = ModelConfig {
-        name: lane.name.clone(),
+        name: served.name.clone(),
         backend: SERVER_NAME.to_owned(),
         max_batch_size: 0,
         input: vec![ModelInput {
@@ -76,16 +76,16 @@ pub fn config(repository: &Repository, name: &str, version: &str) -> Result<Mode
             dims: vec![-1],
             optional: false,
         }],
-        output: Output::of(lane.spec.task).iter().map(output).collect(),
+        output: Output::of(served.spec.task).iter().map(output).collect(),
         scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching)),
-        parameters: parameters(&lane),
+        parameters: parameters(&served),
         model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
         ..ModelConfig::default()
     };
     Ok(ModelConfigResponse { config: Some(config) })
 }
 
-fn parameters(lane: &ServedModel) -> HashMap<String, ModelParameter> {
+fn parameters(served: &ServedModel) -> HashMap<String, ModelParameter> {
     let ModelSpec {
         family,
         task,
@@ -93,14 +93,14 @@ fn parameters(lane: &ServedModel) -> HashMap<String, ModelParameter> {
         hidden,
         max_length,
         ..
-    } = lane.spec.as_ref();
+    } = served.spec.as_ref();
     let facts = [
         ("family", family.name().to_owned()),
         ("task", task.name().to_owned()),
         ("labels", labels.join(",")),
         ("hidden", hidden.to_string()),
         ("max_length", max_length.to_string()),
-        ("batch_tokens_max", lane.policy.tokens_max().to_string()),
+        ("batch_tokens_max", served.policy.tokens_max().to_string()),
     ];
     let facts = facts.into_iter().filter(|(_, value)| !value.is_empty());
     facts
@@ -114,7 +114,7 @@ pub fn statistics(
     name: &str,
     version: &str,
 ) -> Result<ModelStatisticsResponse, Rejection> {
-    let lanes = match (name, version) {
+    let served = match (name, version) {
         ("", _) => serving(repository),
         (_, "") => {
             let versions = repository.versions(name)?;
@@ -126,7 +126,7 @@ pub fn statistics(
         _ => vec![repository.find(name, version)?],
     };
     Ok(ModelStatisticsResponse {
-        model_stats: lanes.iter().map(|lane| model_statistics(lane)).collect(),
+        model_stats: served.iter().map(|served| model_statistics(served)).collect(),
     })
 }
 
@@ -141,7 +141,7 @@ fn serving(repository: &Repository) -> Vec<Arc<ServedModel>> {
         .collect()
 }
 
-fn model_statistics(lane: &ServedModel) -> ModelStatistics {
+fn model_statistics(served: &ServedModel) -> ModelStatistics {
     let Statistics {
         inference_count,
         execution_count,
@@ -152,10 +152,10 @@ fn model_statistics(lane: &ServedModel) -> ModelStatistics {
         compute_input,
         compute_infer,
         compute_output,
-    } = lane.metrics.statistics();
+    } = served.metrics.statistics();
     ModelStatistics {
-        name: lane.name.clone(),
-        version: lane.version.clone(),
+        name: served.name.clone(),
+        version: served.version.clone(),
         last_inference: last_inference_ms,
         inference_count,
         execution_count,

@@ -13,7 +13,7 @@ use penstock_proto::text::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::exchange::{Dialogue, Exchange, Order, Piece, Size};
+use super::bidi_stream::{BidiStream, Order, Size, StreamHandler, WorkItem};
 use super::inbound::Requests;
 use super::{deadline, refused};
 use crate::respond::grpc::{Wish, model, refused as refused_results, results};
@@ -77,15 +77,15 @@ fn plan(
 ) -> Result<(Plan, Arc<ServedModel>), Rejection> {
     let mut found = None;
     let planned = options.ok_or_else(missing_options).and_then(|options| {
-        let lane = found.insert(service.repository().find(&options.model, &options.version)?);
-        check(options, &lane.spec)
+        let served = found.insert(service.repository().find(&options.model, &options.version)?);
+        check(options, &served.spec)
     });
     match (planned, found) {
-        (Ok(plan), Some(lane)) => Ok((plan, lane)),
-        (Err(rejection), lane) => {
+        (Ok(plan), Some(served)) => Ok((plan, served)),
+        (Err(rejection), served) => {
             refused(
                 service,
-                lane.as_deref(),
+                served.as_deref(),
                 service.clock().now().since(received),
                 &rejection,
             );
@@ -159,7 +159,7 @@ fn apart(texts: impl IntoIterator<Item = text::Text>) -> (Vec<String>, Vec<Strin
 }
 
 /// A `Score` stream.
-pub struct ScoreDialogue {
+pub struct ScoreHandler {
     service: Arc<InferenceService>,
     /// From the first request's options.
     plan: Option<Plan>,
@@ -171,18 +171,18 @@ pub struct ScoreDialogue {
 
 /// The results of one call.
 pub struct Done {
-    /// Who gave them; nobody where the call was refused. Not the lane itself: a client that does not take
+    /// Who gave them; nobody where the call was refused. Not the served model itself: a client that does not take
     /// its results must not hold a version that has to go.
     who: Option<text::Model>,
     results: Vec<text::Result>,
 }
 
-impl Dialogue for ScoreDialogue {
+impl StreamHandler for ScoreHandler {
     type Request = ScoreRequest;
     type Response = ScoreResponse;
     type Done = Done;
 
-    fn begin(&mut self, request: ScoreRequest, pieces: &mut VecDeque<Piece<Done>>) -> Result<(), Status> {
+    fn begin(&mut self, request: ScoreRequest, items: &mut VecDeque<WorkItem<Done>>) -> Result<(), Status> {
         let received = self.service.clock().now();
         let ScoreRequest { options, texts } = request;
         let limits = self.service.limits();
@@ -203,16 +203,18 @@ impl Dialogue for ScoreDialogue {
                 ));
             }
             (none, options) => {
-                let (plan, lane) =
+                let (plan, served) =
                     plan(&self.service, options, received).map_err(|rejection| to_status(&rejection))?;
                 // Tells the client at once that the stream is accepted, and who answers.
                 let hello = Done {
-                    who: Some(model(&lane)),
+                    who: Some(model(&served)),
                     results: Vec::new(),
                 };
-                pieces.push_back(Piece::new(Size::default(), self.service.backlog(), async move {
-                    hello
-                }));
+                items.push_back(WorkItem::new(
+                    Size::default(),
+                    self.service.backlog(),
+                    async move { hello },
+                ));
                 none.insert(plan)
             }
         };
@@ -222,12 +224,12 @@ impl Dialogue for ScoreDialogue {
             let (ids, now) = apart(texts.by_ref().take(share));
             let (service, wish, size) = (Arc::clone(&self.service), plan.wish, Size::of(&now));
             let call = plan.call(now, WhenFull::Block, received, timeout);
-            pieces.push_back(Piece::new(size, self.service.backlog(), async move {
+            items.push_back(WorkItem::new(size, self.service.backlog(), async move {
                 match service.score(call).await {
                     Ok(mut scored) => {
                         let results = results(ids, &mut scored, wish);
                         Done {
-                            who: Some(model(&scored.lane)),
+                            who: Some(model(&scored.served)),
                             results,
                         }
                     }
@@ -256,7 +258,7 @@ impl Dialogue for ScoreDialogue {
 
 #[tonic::async_trait]
 impl TextService for Text {
-    type ScoreStream = Exchange<Requests<ScoreRequest>, ScoreDialogue>;
+    type ScoreStream = BidiStream<Requests<ScoreRequest>, ScoreHandler>;
 
     async fn score(
         &self,
@@ -265,13 +267,13 @@ impl TextService for Text {
         let requests = Requests::of(request.extensions_mut())?;
         let timeout = deadline::timeout(request.metadata());
         let deadline = timeout.map(|timeout| self.service.clock().now() + timeout);
-        let dialogue = ScoreDialogue {
+        let handler = ScoreHandler {
             service: Arc::clone(&self.service),
             plan: None,
             deadline,
             told: None,
         };
-        Ok(Response::new(Exchange::new(&self.service, requests, dialogue)))
+        Ok(Response::new(BidiStream::new(&self.service, requests, handler)))
     }
 
     async fn score_batch(
@@ -290,7 +292,7 @@ impl TextService for Text {
                 .await?;
             let results = results(ids, &mut scored, plan.wish);
             Ok(ScoreBatchResponse {
-                model: Some(model(&scored.lane)),
+                model: Some(model(&scored.served)),
                 results,
             })
         };

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tracing::debug;
 
 use super::stall::Stalling;
-use crate::ingest::accept::Doorway;
+use crate::ingest::accept::BoundedListener;
 
 /// A request's head, and the buffer that its body is read through.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -40,7 +40,7 @@ pub async fn accept(listener: TcpListener, app: Router, bounds: Bounds, shutdown
         .header_read_timeout(bounds.head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false);
-    let doorway = Doorway::new(listener, bounds.connections_max);
+    let doorway = BoundedListener::new(listener, bounds.connections_max);
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
     loop {

@@ -73,22 +73,22 @@ async fn inferred(
         room: WhenFull::Reject,
         received,
     };
-    let mut lane = None;
+    let mut served = None;
     let preparing = async {
-        let lane = lane.insert(http.service.repository().find(&model, &version)?);
+        let served = served.insert(http.service.repository().find(&model, &version)?);
         let json_length = json_length(headers)?;
-        let (lane, service) = (Arc::clone(lane), Arc::clone(&http.service));
+        let (served, service) = (Arc::clone(served), Arc::clone(&http.service));
         let whole = read?;
         let (large, allowance, whole) = (whole.as_ref().len(), whole.allowance, Bytes::from_owner(whole));
         aside(large, move || {
             let (request, binary) = decode(whole, json_length, allowance, (model, version))?;
-            let (call, asked) = v2::read(request, &lane.spec, service.limits(), origin)?;
+            let (call, asked) = v2::read(request, &served.spec, service.limits(), origin)?;
             Ok((call, asked, binary))
         })
         .await
     };
     let prepared: Result<(InferenceRequest, Asked, Binary), Refusal> = preparing.await;
-    let (call, asked, binary) = http.counted(lane.as_deref(), received, prepared)?;
+    let (call, asked, binary) = http.counted(served.as_deref(), received, prepared)?;
     let scored = http.service.score(call).await?;
     answer::infer(&asked, &binary, &scored).await
 }

@@ -38,10 +38,10 @@ pub async fn embeddings(State(http): State<Arc<Http>>, headers: HeaderMap, body:
 async fn embed(http: &Http, headers: &HeaderMap, body: Body) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
     let received = http.service.clock().now();
-    let mut lane = None;
+    let mut served = None;
     let preparing = async {
         let request: Request = parse(read?).await?;
-        let model = lane.insert(http.fitting(request.model.as_deref(), Task::Embedding)?);
+        let model = served.insert(http.fitting(request.model.as_deref(), Task::Embedding)?);
         // OpenAI's embeddings always have length one, and its users' code relies on it.
         let shape = Shape {
             normalize: true,
@@ -52,7 +52,7 @@ async fn embed(http: &Http, headers: &HeaderMap, body: Body) -> Result<Response<
         Ok((call, shape, request.encoding_format.unwrap_or_default()))
     };
     let prepared = preparing.await;
-    let (call, shape, encoding) = http.counted(lane.as_deref(), received, prepared)?;
+    let (call, shape, encoding) = http.counted(served.as_deref(), received, prepared)?;
     let scored = http.service.score(call).await?;
     answer::embeddings(&scored, shape, encoding).await
 }
@@ -64,7 +64,7 @@ pub async fn models(State(http): State<Arc<Http>>) -> Response<Body> {
 
 pub async fn model(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
     match http.service.repository().find(&parts.model, "") {
-        Ok(lane) => json(StatusCode::OK, &http.model_card(&lane.name)),
+        Ok(served) => json(StatusCode::OK, &http.model_card(&served.name)),
         Err(rejection) => Dialect::OpenAi.refuse(&rejection.into()),
     }
 }

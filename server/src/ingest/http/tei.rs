@@ -58,7 +58,7 @@ async fn embedded(
 ) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
     let received = http.service.clock().now();
-    let mut lane = None;
+    let mut served = None;
     let preparing = async {
         let request: Embed = parse(read?).await?;
         rightwards(request.truncation_direction.as_deref())?;
@@ -71,7 +71,7 @@ async fn embedded(
                 message,
             });
         }
-        let model = lane.insert(http.fitting(named(uri)?.as_deref(), Task::Embedding)?);
+        let model = served.insert(http.fitting(named(uri)?.as_deref(), Task::Embedding)?);
         let dimensions = dimensions(request.dimensions, model)?;
         let shape = Shape {
             normalize: request.normalize.unwrap_or(true),
@@ -84,7 +84,7 @@ async fn embedded(
         ))
     };
     let prepared = preparing.await;
-    let (call, shape) = http.counted(lane.as_deref(), received, prepared)?;
+    let (call, shape) = http.counted(served.as_deref(), received, prepared)?;
     let characters = characters(&call.texts);
     let scored = http.service.score(call).await?;
     answer::embeddings(&scored, shape, characters).await
@@ -110,11 +110,11 @@ async fn predicted(
 ) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
     let received = http.service.clock().now();
-    let mut lane = None;
+    let mut served = None;
     let preparing = async {
         let request: Predict = parse(read?).await?;
         rightwards(request.truncation_direction.as_deref())?;
-        let model = lane.insert(http.fitting(named(uri)?.as_deref(), Task::SequenceClassification)?);
+        let model = served.insert(http.fitting(named(uri)?.as_deref(), Task::SequenceClassification)?);
         let Predicted(inputs) = request.inputs;
         let single = matches!(inputs, Texts::One(_));
         let texts = some("inputs", inputs.into_vec())?;
@@ -122,7 +122,7 @@ async fn predicted(
         Ok((call, single, request.raw_scores.unwrap_or(false)))
     };
     let prepared = preparing.await;
-    let (call, single, raw) = http.counted(lane.as_deref(), received, prepared)?;
+    let (call, single, raw) = http.counted(served.as_deref(), received, prepared)?;
     let characters = characters(&call.texts);
     let scored = http.service.score(call).await?;
     answer::predictions(&scored, single, raw, characters).await
@@ -148,12 +148,12 @@ pub async fn unfitting(
 }
 
 pub async fn info(State(http): State<Arc<Http>>, uri: Uri) -> Response<Body> {
-    let lane = named(&uri).and_then(|name| match name {
+    let served = named(&uri).and_then(|name| match name {
         Some(name) => Ok(http.service.repository().find(&name, "")?),
         None => http.first(),
     });
-    match lane {
-        Ok(lane) => json(StatusCode::OK, &answer::info(&lane, http.service.limits())),
+    match served {
+        Ok(served) => json(StatusCode::OK, &answer::info(&served, http.service.limits())),
         Err(refusal) => Dialect::Tei.refuse(&refusal),
     }
 }

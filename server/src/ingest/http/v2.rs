@@ -51,9 +51,9 @@ pub async fn model_ready(State(http): State<Arc<Http>>, parts: PathParts) -> Res
 
 pub async fn metadata(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
     let repository = http.service.repository();
-    told(repository.find(&parts.model, &parts.version).and_then(|lane| {
+    told(repository.find(&parts.model, &parts.version).and_then(|served| {
         let versions = repository.versions(&parts.model)?;
-        Ok(answer::metadata(&lane, &versions))
+        Ok(answer::metadata(&served, &versions))
     }))
 }
 
@@ -62,32 +62,32 @@ pub async fn config(State(http): State<Arc<Http>>, parts: PathParts) -> Response
         http.service
             .repository()
             .find(&parts.model, &parts.version)
-            .map(|lane| answer::config(&lane)),
+            .map(|served| answer::config(&served)),
     )
 }
 
 pub async fn statistics(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
     let repository = http.service.repository();
     let PathParts { model, version } = &parts;
-    let lanes = if version.is_empty() {
+    let served = if version.is_empty() {
         repository
             .versions(model)
-            .map(|versions| lanes(repository, model, &versions))
+            .map(|versions| served(repository, model, &versions))
     } else {
-        repository.find(model, version).map(|lane| vec![lane])
+        repository.find(model, version).map(|served| vec![served])
     };
-    told(lanes.map(|lanes| answer::statistics(&lanes)))
+    told(served.map(|served| answer::statistics(&served)))
 }
 
 pub async fn all_statistics(State(http): State<Arc<Http>>) -> Response<Body> {
     let repository = http.service.repository();
-    let versions = |name: &String| lanes(repository, name, &repository.versions(name).unwrap_or_default());
-    let lanes: Vec<_> = http.names().iter().flat_map(versions).collect();
-    told(Ok(answer::statistics(&lanes)))
+    let versions = |name: &String| served(repository, name, &repository.versions(name).unwrap_or_default());
+    let served: Vec<_> = http.names().iter().flat_map(versions).collect();
+    told(Ok(answer::statistics(&served)))
 }
 
-/// The lanes of the versions that still serve: one that leaves in between is left out.
-fn lanes(repository: &Repository, model: &str, versions: &[String]) -> Vec<Arc<ServedModel>> {
+/// The served models of the versions that still serve: one that leaves in between is left out.
+fn served(repository: &Repository, model: &str, versions: &[String]) -> Vec<Arc<ServedModel>> {
     versions
         .iter()
         .filter_map(|version| repository.find(model, version).ok())

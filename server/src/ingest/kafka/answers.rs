@@ -112,8 +112,8 @@ impl Answers {
     }
 
     /// A record that was scored.
-    pub fn scored(&self, lane: &ServedModel, reply: &Reply, taken: Taken) -> Judged {
-        match leaving::value(lane, reply) {
+    pub fn scored(&self, served: &ServedModel, reply: &Reply, taken: Taken) -> Judged {
+        match leaving::value(served, reply) {
             Ok(value) if taken.carried_bytes + value.len() > self.written_max => {
                 let bytes = taken.carried_bytes + value.len();
                 let message = self.too_large("its key, headers and outputs have", bytes);
@@ -121,7 +121,7 @@ impl Answers {
             }
             Ok(value) => {
                 let mark = taken.mark;
-                let record = leaving::scored(&self.output, taken.carried, lane, value);
+                let record = leaving::scored(&self.output, taken.carried, served, value);
                 let fate = Fate::InferenceResponse;
                 Judged {
                     mark,

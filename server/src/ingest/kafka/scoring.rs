@@ -145,7 +145,7 @@ impl Drop for Duty {
 impl Duty {
     async fn fulfil(&mut self, service: &InferenceService, answers: &Answers) {
         let texts = std::mem::take(&mut self.chunk.texts);
-        let (lane, rows) = score(service, answers, &self.chunk, texts).await;
+        let (served, rows) = score(service, answers, &self.chunk, texts).await;
         let failed = |row: &Outcome| matches!(row, Err(why) if is_of_the_model(why));
         // A model that fails on some texts is right to be doubted about those; one that fails on all may be
         // what is broken, and then no record is to blame.
@@ -155,9 +155,9 @@ impl Duty {
         let mut held = Vec::new();
         let mut records = std::mem::take(&mut self.chunk.records).into_iter();
         for (row, mut record) in rows.into_iter().zip(records.by_ref()) {
-            let why = match (row, &lane) {
-                (Ok(reply), Some(lane)) => {
-                    self.judged.push(answers.scored(lane, &reply, record));
+            let why = match (row, &served) {
+                (Ok(reply), Some(served)) => {
+                    self.judged.push(answers.scored(served, &reply, record));
                     continue;
                 }
                 (Ok(_), None) => Rejection::Lost,
@@ -244,7 +244,7 @@ async fn score(
         received: chunk.received,
     };
     match service.score(call).await {
-        Ok(mut scored) => (Some(Arc::clone(&scored.lane)), std::mem::take(&mut scored.rows)),
+        Ok(mut scored) => (Some(Arc::clone(&scored.served)), std::mem::take(&mut scored.rows)),
         Err(why) => (None, vec![Err(why); count]),
     }
 }

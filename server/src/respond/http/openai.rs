@@ -32,7 +32,7 @@ pub async fn embeddings(
     let (mut turns, mut vector) = (Turns::default(), Vec::new());
     for (index, reply) in replies.into_iter().enumerate() {
         vector.clear();
-        shape.append(rows::embedded(&scored.lane.spec, reply)?, &mut vector);
+        shape.append(rows::embedded(&scored.served.spec, reply)?, &mut vector);
         if index > 0 {
             out.push(b',');
         }
@@ -47,7 +47,7 @@ pub async fn embeddings(
         turns.give(out.len()).await;
     }
     out.extend_from_slice(br#"],"model":"#);
-    push_json(&mut out, &scored.lane.name)?;
+    push_json(&mut out, &scored.served.name)?;
     let tokens = scored.timings().tokens;
     out.extend_from_slice(
         format!(r#","usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}"#).as_bytes(),

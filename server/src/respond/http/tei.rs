@@ -26,7 +26,7 @@ pub async fn embeddings(
             out.push(b',');
         }
         vector.clear();
-        shape.append(rows::embedded(&scored.lane.spec, reply)?, &mut vector);
+        shape.append(rows::embedded(&scored.served.spec, reply)?, &mut vector);
         push_json(&mut out, &vector)?;
         turns.give(out.len()).await;
     }
@@ -54,9 +54,9 @@ pub async fn predictions(
         if !single {
             out.push(if index == 0 { b'[' } else { b',' });
         }
-        let row = rows::classified(&scored.lane.spec, reply)?;
+        let row = rows::classified(&scored.served.spec, reply)?;
         let scores = if raw { row.logits } else { row.probabilities };
-        push_json(&mut out, &sorted(&scored.lane.spec.labels, scores))?;
+        push_json(&mut out, &sorted(&scored.served.spec.labels, scores))?;
         turns.give(out.len()).await;
     }
     if !single {
@@ -80,7 +80,7 @@ fn timed(scored: &InferenceResponse, characters: usize, out: Vec<u8>) -> Respons
     let timings = scored.timings();
     let mut response = bytes_with(StatusCode::OK, "application/json", out);
     let headers = response.headers_mut();
-    let kind = match scored.lane.device {
+    let kind = match scored.served.device {
         Device::Cpu { .. } => "cpu",
         Device::Cuda { .. } => "gpu",
     };
@@ -119,8 +119,8 @@ fn dtype(device: &Device) -> &'static str {
 }
 
 /// The answer to `/info`.
-pub fn info(lane: &ServedModel, limits: &Limits) -> Value {
-    let spec = &lane.spec;
+pub fn info(served: &ServedModel, limits: &Limits) -> Value {
+    let spec = &served.spec;
     let labels = || spec.labels.iter().enumerate();
     let model_type = match spec.task {
         Task::Embedding => {
@@ -139,15 +139,15 @@ pub fn info(lane: &ServedModel, limits: &Limits) -> Value {
         }
     };
     json!({
-        "model_id": lane.name,
+        "model_id": served.name,
         "model_sha": null,
-        "model_dtype": dtype(&lane.device),
-        "served_model_name": lane.name,
+        "model_dtype": dtype(&served.device),
+        "served_model_name": served.name,
         "model_type": model_type,
         "max_concurrent_requests": limits.queue_texts_max,
         "max_input_length": spec.max_length,
-        "max_batch_tokens": lane.policy.tokens_max(),
-        "max_batch_requests": lane.policy.requests_max(),
+        "max_batch_tokens": served.policy.tokens_max(),
+        "max_batch_requests": served.policy.requests_max(),
         "max_client_batch_size": limits.max_request_texts,
         "auto_truncate": true,
         "version": env!("CARGO_PKG_VERSION"),

@@ -43,7 +43,7 @@ pub async fn infer(
     let replies = scored.all().map_err(Clone::clone)?;
     let ServedModel {
         name, version, spec, ..
-    } = scored.lane.as_ref();
+    } = scored.served.as_ref();
     let tensors = v2::tensors(asked, spec, &replies)?;
     let mut out = b"{".to_vec();
     if !asked.id.is_empty() {
@@ -121,14 +121,14 @@ async fn push_tensor(
 }
 
 /// A model's tensors.
-pub fn metadata(lane: &ServedModel, versions: &[String]) -> Value {
+pub fn metadata(served: &ServedModel, versions: &[String]) -> Value {
     let output = |output: &Output| {
-        let shape = output.shape(&lane.spec);
+        let shape = output.shape(&served.spec);
         json!({ "name": output.name(), "datatype": output.datatype(), "shape": shape })
     };
-    let outputs: Vec<_> = Output::of(lane.spec.task).iter().map(output).collect();
+    let outputs: Vec<_> = Output::of(served.spec.task).iter().map(output).collect();
     json!({
-        "name": lane.name,
+        "name": served.name,
         "versions": versions,
         "platform": SERVER_NAME,
         "inputs": [{ "name": TEXT, "datatype": "BYTES", "shape": [-1] }],
@@ -138,16 +138,16 @@ pub fn metadata(lane: &ServedModel, versions: &[String]) -> Value {
 
 /// A model's configuration. `max_batch_size` is 0, which says that tensors carry the number of texts
 /// themselves: batches are formed of tokens, across requests.
-pub fn config(lane: &ServedModel) -> Value {
+pub fn config(served: &ServedModel) -> Value {
     let output = |output: &Output| {
         let data_type = if output.datatype() == "BYTES" {
             "TYPE_STRING"
         } else {
             "TYPE_FP32"
         };
-        json!({ "name": output.name(), "data_type": data_type, "dims": output.shape(&lane.spec) })
+        json!({ "name": output.name(), "data_type": data_type, "dims": output.shape(&served.spec) })
     };
-    let outputs: Vec<_> = Output::of(lane.spec.task).iter().map(output).collect();
+    let outputs: Vec<_> = Output::of(served.spec.task).iter().map(output).collect();
     let ModelSpec {
         family,
         task,
@@ -155,20 +155,20 @@ pub fn config(lane: &ServedModel) -> Value {
         hidden,
         max_length,
         ..
-    } = lane.spec.as_ref();
-    let delay = u64::try_from(lane.policy.queue_delay_max().as_micros()).unwrap_or(u64::MAX);
+    } = served.spec.as_ref();
+    let delay = u64::try_from(served.policy.queue_delay_max().as_micros()).unwrap_or(u64::MAX);
     let mut parameters = json!({
         "family": { "string_value": family.name() },
         "task": { "string_value": task.name() },
         "hidden": { "string_value": hidden.to_string() },
         "max_length": { "string_value": max_length.to_string() },
-        "batch_tokens_max": { "string_value": lane.policy.tokens_max().to_string() },
+        "batch_tokens_max": { "string_value": served.policy.tokens_max().to_string() },
     });
     if !labels.is_empty() {
         parameters["labels"] = json!({ "string_value": labels.join(",") });
     }
     json!({
-        "name": lane.name,
+        "name": served.name,
         "platform": "",
         "backend": SERVER_NAME,
         "max_batch_size": 0,
@@ -185,12 +185,12 @@ pub fn config(lane: &ServedModel) -> Value {
 }
 
 /// The counts of some versions.
-pub fn statistics(lanes: &[Arc<ServedModel>]) -> Value {
-    let all: Vec<_> = lanes.iter().map(|lane| lane_statistics(lane)).collect();
+pub fn statistics(served: &[Arc<ServedModel>]) -> Value {
+    let all: Vec<_> = served.iter().map(|served| lane_statistics(served)).collect();
     json!({ "model_stats": all })
 }
 
-fn lane_statistics(lane: &ServedModel) -> Value {
+fn lane_statistics(served: &ServedModel) -> Value {
     let Statistics {
         inference_count,
         execution_count,
@@ -201,11 +201,11 @@ fn lane_statistics(lane: &ServedModel) -> Value {
         compute_input,
         compute_infer,
         compute_output,
-    } = lane.metrics.statistics();
+    } = served.metrics.statistics();
     let duration = |Tally { count, ns }: Tally| json!({ "count": count, "ns": ns });
     json!({
-        "name": lane.name,
-        "version": lane.version,
+        "name": served.name,
+        "version": served.version,
         "last_inference": last_inference_ms,
         "inference_count": inference_count,
         "execution_count": execution_count,

@@ -75,7 +75,7 @@ pub struct DeadLetter<'a> {
 }
 
 /// The outputs of a text as JSON: those that a v2 request gets which names none.
-pub fn value(lane: &ServedModel, reply: &Reply) -> Result<Vec<u8>, Rejection> {
+pub fn value(served: &ServedModel, reply: &Reply) -> Result<Vec<u8>, Rejection> {
     #[derive(Serialize)]
     struct Classes<'a> {
         label: &'a str,
@@ -86,7 +86,7 @@ pub fn value(lane: &ServedModel, reply: &Reply) -> Result<Vec<u8>, Rejection> {
     struct Vector {
         embedding: Vec<f32>,
     }
-    let spec = &lane.spec;
+    let spec = &served.spec;
     let json = match spec.task {
         Task::SequenceClassification => {
             let row = rows::classified(spec, reply)?;
@@ -106,8 +106,8 @@ pub fn value(lane: &ServedModel, reply: &Reply) -> Result<Vec<u8>, Rejection> {
 }
 
 /// A record that was scored, with what [`value`] made of its outputs.
-pub fn scored(topic: &Arc<str>, carried: Carried, lane: &ServedModel, value: Vec<u8>) -> Outgoing {
-    let own = [(MODEL, lane.name.as_str()), (VERSION, lane.version.as_str())];
+pub fn scored(topic: &Arc<str>, carried: Carried, served: &ServedModel, value: Vec<u8>) -> Outgoing {
+    let own = [(MODEL, served.name.as_str()), (VERSION, served.version.as_str())];
     leave(topic, carried, Some(value), &own)
 }
 

@@ -32,12 +32,12 @@ pub enum Order {
 const BYTES_MAX: usize = 4 << 20;
 
 /// Work to be done for a stream, and what it holds.
-pub struct Piece<T> {
+pub struct WorkItem<T> {
     size: Size,
     work: Work<T>,
 }
 
-/// What a piece counts as until its answer is taken.
+/// What a item counts as until its answer is taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Size {
     /// Texts.
@@ -58,25 +58,25 @@ impl Size {
 
 type Work<T> = Pin<Box<dyn Future<Output = (Size, T)> + Send>>;
 
-impl<T> Piece<T> {
+impl<T> WorkItem<T> {
     /// `work` counts as `size` in its stream until its answer is taken, and in `backlog` until it is done.
     pub fn new(
         size: Size,
         backlog: &Arc<Backlog>,
         work: impl Future<Output = T> + Send + 'static,
-    ) -> Piece<T> {
+    ) -> WorkItem<T> {
         let held = backlog.hold(size.bytes);
         let work = Box::pin(async move {
             let done = work.await;
             drop(held);
             (size, done)
         });
-        Piece { size, work }
+        WorkItem { size, work }
     }
 }
 
 /// One kind of stream: what a request means and what an answer looks like.
-pub trait Dialogue {
+pub trait StreamHandler {
     /// What the client sends.
     type Request;
     /// What the client gets.
@@ -88,23 +88,23 @@ pub trait Dialogue {
     fn begin(
         &mut self,
         request: Self::Request,
-        pieces: &mut VecDeque<Piece<Self::Done>>,
+        items: &mut VecDeque<WorkItem<Self::Done>>,
     ) -> Result<(), Status>;
 
-    /// The order of the answers; asked when the first piece is there.
+    /// The order of the answers; asked when the first item is there.
     fn order(&self) -> Order;
 
     /// Puts an answer on the wire.
     fn finish(&mut self, done: Self::Done) -> Self::Response;
 }
 
-/// The response stream of a [`Dialogue`].
-pub struct Exchange<In, D: Dialogue> {
-    dialogue: D,
+/// The response stream of a [`StreamHandler`].
+pub struct BidiStream<In, D: StreamHandler> {
+    handler: D,
     /// `None` once nothing more is read.
     inbound: Option<In>,
     /// Read, and waiting for its place.
-    waiting: VecDeque<Piece<D::Done>>,
+    waiting: VecDeque<WorkItem<D::Done>>,
     running: Running<Work<D::Done>>,
     texts: usize,
     bytes: usize,
@@ -117,14 +117,14 @@ pub struct Exchange<In, D: Dialogue> {
     end: Option<Status>,
 }
 
-impl<In, D: Dialogue> Exchange<In, D> {
+impl<In, D: StreamHandler> BidiStream<In, D> {
     /// Answers what comes from `inbound`.
-    pub fn new(service: &Arc<InferenceService>, inbound: In, dialogue: D) -> Exchange<In, D> {
+    pub fn new(service: &Arc<InferenceService>, inbound: In, handler: D) -> BidiStream<In, D> {
         let drained = Arc::clone(service);
         let draining = Box::pin(async move { drained.draining().await });
         let backlog = Arc::clone(service.backlog());
-        Exchange::bounded(
-            dialogue,
+        BidiStream::bounded(
+            handler,
             inbound,
             service.limits().stream_in_flight_max,
             backlog,
@@ -133,14 +133,14 @@ impl<In, D: Dialogue> Exchange<In, D> {
     }
 
     fn bounded(
-        dialogue: D,
+        handler: D,
         inbound: In,
         texts_max: usize,
         backlog: Arc<Backlog>,
         draining: Pin<Box<dyn Future<Output = ()> + Send>>,
-    ) -> Exchange<In, D> {
-        Exchange {
-            dialogue,
+    ) -> BidiStream<In, D> {
+        BidiStream {
+            handler,
             inbound: Some(inbound),
             waiting: VecDeque::new(),
             running: Running::Empty,
@@ -154,27 +154,27 @@ impl<In, D: Dialogue> Exchange<In, D> {
         }
     }
 
-    /// Starts what has room. A piece larger than the whole bound runs alone.
+    /// Starts what has room. A item larger than the whole bound runs alone.
     fn start(&mut self) {
-        while let Some(piece) = self.waiting.front() {
-            let Size { texts, bytes } = piece.size;
+        while let Some(item) = self.waiting.front() {
+            let Size { texts, bytes } = item.size;
             let fits = self.texts + texts <= self.texts_max && self.bytes + bytes <= BYTES_MAX;
             if self.texts > 0 && !fits {
                 return;
             }
-            let Some(Piece { work, .. }) = self.waiting.pop_front() else {
+            let Some(WorkItem { work, .. }) = self.waiting.pop_front() else {
                 return;
             };
             self.texts += texts;
             self.bytes += bytes;
-            self.running.push(self.dialogue.order(), work);
+            self.running.push(self.handler.order(), work);
         }
     }
 }
 
-impl<In, D> Exchange<In, D>
+impl<In, D> BidiStream<In, D>
 where
-    D: Dialogue,
+    D: StreamHandler,
     In: Stream<Item = Result<D::Request, Status>> + Unpin,
 {
     /// Reads as long as there is room and something to read.
@@ -193,7 +193,7 @@ where
             let Some(inbound) = &mut self.inbound else { return };
             match Pin::new(inbound).poll_next(cx) {
                 Poll::Ready(Some(Ok(request))) => {
-                    if let Err(status) = self.dialogue.begin(request, &mut self.waiting) {
+                    if let Err(status) = self.handler.begin(request, &mut self.waiting) {
                         self.stop(Some(status));
                     }
                 }
@@ -225,9 +225,9 @@ where
     }
 }
 
-impl<In, D> Stream for Exchange<In, D>
+impl<In, D> Stream for BidiStream<In, D>
 where
-    D: Dialogue + Unpin,
+    D: StreamHandler + Unpin,
     In: Stream<Item = Result<D::Request, Status>> + Unpin,
 {
     type Item = Result<D::Response, Status>;
@@ -240,7 +240,7 @@ where
                 Poll::Ready(Some((size, done))) => {
                     this.texts -= size.texts;
                     this.bytes -= size.bytes;
-                    return Poll::Ready(Some(Ok(this.dialogue.finish(done))));
+                    return Poll::Ready(Some(Ok(this.handler.finish(done))));
                 }
                 Poll::Ready(None) if !this.waiting.is_empty() => {}
                 Poll::Ready(None) if this.inbound.is_none() => {

@@ -19,12 +19,12 @@ struct Echo {
     begun: Rc<RefCell<Vec<Option<oneshot::Sender<()>>>>>,
 }
 
-impl Dialogue for Echo {
+impl StreamHandler for Echo {
     type Request = usize;
     type Response = usize;
     type Done = usize;
 
-    fn begin(&mut self, request: usize, pieces: &mut VecDeque<Piece<usize>>) -> Result<(), Status> {
+    fn begin(&mut self, request: usize, items: &mut VecDeque<WorkItem<usize>>) -> Result<(), Status> {
         if request == usize::MAX {
             return Err(Status::invalid_argument("no"));
         }
@@ -34,7 +34,7 @@ impl Dialogue for Echo {
             texts: self.weight,
             bytes: self.bytes,
         };
-        pieces.push_back(Piece::new(size, &self.backlog, async move {
+        items.push_back(WorkItem::new(size, &self.backlog, async move {
             let _ = went.await;
             request
         }));
@@ -53,7 +53,7 @@ impl Dialogue for Echo {
 type Inbound = Pin<Box<dyn Stream<Item = Result<usize, Status>>>>;
 
 struct Bench {
-    exchange: Exchange<Inbound, Echo>,
+    exchange: BidiStream<Inbound, Echo>,
     begun: Rc<RefCell<Vec<Option<oneshot::Sender<()>>>>>,
     drain: Option<oneshot::Sender<()>>,
 }
@@ -75,7 +75,7 @@ fn bench(weight: usize, texts_max: usize, order: Order, inbound: Inbound) -> Ben
         begun: Rc::clone(&begun),
     };
     Bench {
-        exchange: Exchange::bounded(echo, inbound, texts_max, backlog, draining),
+        exchange: BidiStream::bounded(echo, inbound, texts_max, backlog, draining),
         begun,
         drain: Some(drain),
     }
