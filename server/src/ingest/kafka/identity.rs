@@ -205,9 +205,10 @@ pub fn note(id: TopicId) -> String {
     format!("{NOTE}{id}")
 }
 
-/// The topic that a note names. A position that somebody else has committed has none.
+/// The topic that a note names. A position that somebody else has committed has none, or a copy of ours that ends with a
+/// zero: confluent-kafka's.
 pub fn noted(note: &str) -> Option<TopicId> {
-    TopicId::parse(note.strip_prefix(NOTE)?)
+    TopicId::parse(note.strip_prefix(NOTE)?.trim_end_matches('\0'))
 }
 
 #[cfg(test)]
@@ -293,6 +294,7 @@ mod tests {
     #[test]
     fn a_note_names_the_topic_and_no_other_does() {
         assert_eq!(noted(&note(id(A))), Some(id(A)));
+        assert_eq!(noted(&format!("{}\0", note(id(A)))), Some(id(A)));
         for other in ["", "topic-id=", A, "topic-id=7"] {
             assert_eq!(noted(other), None, "{other}");
         }

@@ -147,10 +147,7 @@ impl Inside {
     /// Partitions that have begun, and of which it is not known whether they did so at a position of their topic, as far
     /// as that can be told.
     pub fn unvouched(&self, is_known: impl Fn(&str) -> bool) -> Vec<Place> {
-        let unvouched = self
-            .partitions
-            .iter()
-            .filter(|(_, one)| !one.vouched && one.has_begun());
+        let unvouched = self.partitions.iter().filter(|(_, one)| one.is_to_vouch());
         unvouched
             .map(|(place, _)| *place)
             .filter(|place| is_known(&self.places.source(*place).topic))
@@ -168,7 +165,9 @@ impl Inside {
         let Some(partition) = self.partitions.get_mut(&place) else {
             return;
         };
-        partition.vouched = true;
+        // By what is committed alone, nobody can tell whether the log still has what came before.
+        partition.looked_at = true;
+        partition.vouched = remade || partition.first.is_some();
         let other_leader = leader_epoch.is_some() && partition.first_leader > leader_epoch;
         let reset = match from.zip(partition.first) {
             _ if remade => Reset::Remade { from },
@@ -182,6 +181,11 @@ impl Inside {
     /// Whether a position has gone back that is not settled.
     pub fn has_resets(&self) -> bool {
         !self.resets.is_empty()
+    }
+
+    /// The partitions of which it has.
+    pub fn resets(&self) -> Vec<Place> {
+        self.resets.keys().copied().collect()
     }
 
     /// How the position of a partition has gone back.

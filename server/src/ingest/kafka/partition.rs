@@ -59,6 +59,8 @@ pub struct Partition {
     begin: Begin,
     /// Whether the position that reading began at is known to be one of this topic.
     pub vouched: bool,
+    /// Whether the topic of what is committed was looked at, before a record came.
+    pub looked_at: bool,
     /// Whether the client asks for its records, though none may have come.
     pub fetched: bool,
     /// Looks in a row that found the log to end before what was read.
@@ -107,6 +109,7 @@ impl Partition {
             epoch,
             begin,
             vouched: false,
+            looked_at: false,
             fetched: false,
             beyond: 0,
             first: None,
@@ -124,6 +127,7 @@ impl Partition {
     pub fn again(self, epoch: Epoch, begin: Begin) -> Partition {
         Partition {
             vouched: self.vouched,
+            looked_at: self.looked_at,
             fetched: self.fetched,
             ..Partition::new(epoch, begin, self.lag)
         }
@@ -150,9 +154,9 @@ impl Partition {
         }
     }
 
-    /// Whether the client has found where to begin.
-    pub fn has_begun(&self) -> bool {
-        self.first.is_some() || self.fetched
+    /// Whether there is something to be found about where it has begun: by a record, or where none comes without one.
+    pub fn is_to_vouch(&self) -> bool {
+        !self.vouched && (self.first.is_some() || (self.fetched && !self.looked_at))
     }
 
     /// A record that was read. Its offset is above all before it.
@@ -252,6 +256,22 @@ mod tests {
         assert_eq!(partition.again_at(Some(90), WENT_BACK), Begin::Remade);
         partition.committed(45);
         assert_eq!(partition.again_at(Some(45), None), Begin::At(45));
+    }
+
+    #[test]
+    fn one_of_which_no_record_comes_is_looked_at_once_and_again_when_one_does() {
+        let mut partition = begun(Begin::Anywhere);
+        assert!(partition.is_to_vouch());
+        partition.first = None;
+        assert!(!partition.is_to_vouch());
+        partition.fetched = true;
+        assert!(partition.is_to_vouch());
+        partition.looked_at = true;
+        assert!(!partition.is_to_vouch());
+        partition.first = Some(40);
+        assert!(partition.is_to_vouch());
+        partition.vouched = true;
+        assert!(!partition.is_to_vouch());
     }
 
     #[test]

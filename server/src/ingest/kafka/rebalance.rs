@@ -80,6 +80,7 @@ impl Pump {
             Err(other) => Err(other),
         };
         for place in places {
+            self.remember_of(*place);
             self.inside.end(*place);
             self.refusals.forget(*place);
         }
@@ -107,12 +108,17 @@ impl Pump {
         Ok(())
     }
 
-    /// Begins these partitions anew at what is committed, or where their positions have gone back to: what is inside of
-    /// them is given up.
+    /// Begins these partitions anew at what is committed, or where their positions have gone back to: everything that is
+    /// inside is given up.
     pub(super) fn rewind(&mut self, places: &[Place]) -> Result<(), Trouble> {
         self.chunks.take();
         self.held.clear(Instant::now());
         self.scorer.give_up();
+        self.seek_back(places)
+    }
+
+    /// The same of some, where the others go on.
+    pub(super) fn seek_back(&mut self, places: &[Place]) -> Result<(), Trouble> {
         if places.is_empty() {
             return Ok(());
         }

@@ -16,6 +16,7 @@ use super::partition::Reset;
 use super::places::Place;
 use super::pump::Pump;
 use crate::respond::kafka::Trouble;
+use penstock_config::Delivery;
 use penstock_telemetry::metrics::ResetReason;
 
 /// One question to the group's coordinator.
@@ -62,12 +63,17 @@ impl Pump {
     /// Keeps in mind what it read, for the pump that comes after it.
     pub fn remember(&self) {
         for place in self.inside.assigned() {
-            let source = self.inside.places.source(place);
-            let committed = self.inside.partition(place).and_then(|one| one.committed);
-            if let Some(id) = self.identities.id(&source.topic) {
-                let read = Read { id, committed };
-                self.remembered.add(&source.topic, source.partition, read);
-            }
+            self.remember_of(place);
+        }
+    }
+
+    /// The same of a partition that goes, and may come back.
+    pub(super) fn remember_of(&self, place: Place) {
+        let source = self.inside.places.source(place);
+        let committed = self.inside.partition(place).and_then(|one| one.committed);
+        if let Some(id) = self.identities.id(&source.topic) {
+            let read = Read { id, committed };
+            self.remembered.add(&source.topic, source.partition, read);
         }
     }
 
@@ -183,7 +189,8 @@ impl Pump {
         Ok(())
     }
 
-    /// Carries out what was found: those partitions begin anew, and so do the others where something was written.
+    /// Carries out what was found: those partitions begin anew. So do the others where something was written in a
+    /// transaction, which is undone as a whole.
     pub(super) fn settle(&mut self) -> Result<(), Trouble> {
         if !self.inside.has_resets() {
             return Ok(());
@@ -192,13 +199,15 @@ impl Pump {
         if self.inside.went_back().next().is_some() {
             self.hear_now()?;
         }
-        if self.writer.is_open() {
+        if self.writer.is_open() && self.route.delivery == Delivery::ExactlyOnce {
             let aborts = self.aborts;
             self.abort()?;
             // Nobody has refused anything.
             self.aborts = aborts;
+            self.rewind(&self.inside.assigned())?;
+        } else {
+            self.seek_back(&self.inside.resets())?;
         }
-        self.rewind(&self.inside.assigned())?;
         // What the broker has lies after the positions that count now.
         self.commit()
     }

@@ -5,11 +5,12 @@ import pytest
 
 from streaming import remade
 from streaming.remade import REMADE, RESETS, WENT_BACK
-from streaming.stage import OUTLASTING
 from streaming.topics import until
 
 RECORDS = 1_000
 FEWER = 5
+# A position has the topic's id beside it.
+NOTE = len("topic-id=kqlmlRZsQNykWeYhoYWRdQ")
 
 
 def numbers(stream) -> list[int]:
@@ -56,20 +57,22 @@ def test_a_topic_that_is_made_anew_while_nobody_reads_it_is_read_from_its_beginn
     stale = stream.group.positions()
     stream.stop()
     stream.remake()
-    assert not stream.group.total(), "the broker has forgotten what was committed of the topic that it deleted"
+    until(lambda: not stream.group.total(), "what was committed of the topic forgotten with it")
     # A commit that was under way then, or a backup of the broker's, brings it back.
-    stream.group.commit(stale)
+    stream.group.commit(stale, NOTE)
     stream.feed(new)
     one.start()
     stream.sent = new
     until(lambda: stream.group.committed() == stream.topics.ends(stream.input), "the new topic committed to its end")
-    assert numbers(stream) == list(range(2 * RECORDS))
+    out = numbers(stream)
+    # At least once, what was written before the topic was known for another one is written again.
+    assert (out if delivery == "exactly-once" else sorted(set(out))) == list(range(2 * RECORDS))
     assert one.metric(RESETS, reason=REMADE) == 12
     stream.stop()
 
 
 def test_a_log_that_lost_its_end_while_nobody_read_it_and_has_outgrown_the_position_is_read_from_there(stage):
-    stream = stage.stream("cut-off", **OUTLASTING)
+    stream = stage.stream("cut-off")
     sent = stream.make(3 * RECORDS)
     kept, lost, new = sent[:RECORDS], sent[RECORDS : RECORDS + RECORDS // 2], sent[RECORDS + RECORDS // 2 :]
     stream.sent = kept
