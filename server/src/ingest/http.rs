@@ -147,7 +147,7 @@ impl Http {
             Some(served) => {
                 served
                     .metrics
-                    .request_done(source, class, outcome, 0, None, Duration::ZERO, took)
+                    .request_done(source, class, outcome, 0, None, Duration::ZERO, took);
             }
             None => self.service.metrics().unknown_model(source, class, outcome),
         }
