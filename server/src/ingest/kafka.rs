@@ -8,32 +8,32 @@ mod statistics;
 
 mod pump;
 
-mod inside;
+mod in_flight_records;
 mod partition;
-mod places;
+mod partition_ids;
 mod rebalance;
-mod refusals;
+mod rejected_records;
 
 mod identity;
 mod native;
 mod resets;
 
-mod answers;
 mod field;
+mod header_options;
 mod headers;
-mod wishes;
+mod record_codec;
 
-mod held;
+mod retry_queue;
 mod scoring;
 mod work;
 
-mod again;
-mod behind;
-mod cadence;
+mod backoff;
+mod commit_interval;
+mod consumer_lag;
 mod ready;
-mod still;
+mod report;
+mod stall_watchdog;
 mod stop;
-mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -49,21 +49,21 @@ use tracing::{error, warn};
 
 pub use client::check;
 
-use again::Again;
-use answers::Answers;
-use behind::Behind;
-use cadence::Cadence;
+use backoff::Backoff;
 use client::Clients;
-use held::Held;
+use commit_interval::CommitInterval;
+use consumer_lag::ConsumerLag;
 use identity::Identities;
-use inside::Inside;
-use places::Places;
+use in_flight_records::InFlightRecords;
+use partition_ids::PartitionIds;
 use pump::Pump;
 use ready::{Down, Ready};
-use refusals::Refusals;
+use record_codec::RecordCodec;
+use rejected_records::RejectedRecords;
 use resets::Remembered;
+use retry_queue::RetryQueue;
 use scoring::Scorer;
-use still::Watched;
+use stall_watchdog::Watched;
 use stop::Stop;
 use work::Chunks;
 
@@ -150,7 +150,7 @@ impl Routes {
             }
         }
         let (watching, end) = bounded(0);
-        let watch = move || still::watch(&watched, &end);
+        let watch = move || stall_watchdog::watch(&watched, &end);
         std::thread::Builder::new()
             .name("kafka-watch".into())
             .spawn(watch)?;
@@ -217,7 +217,7 @@ impl Seat {
     fn keep(&self) -> Result<(), Ended> {
         let down = || Down::begin(&self.service, &self.route.name);
         let mut unready = Some(down());
-        let mut again = Again::default();
+        let mut again = Backoff::default();
         // Only who has written under its name can have been replaced under it.
         let mut at_work = false;
         while self.stop.by().is_none() {
@@ -318,11 +318,11 @@ impl Seat {
             stall_max: STALL_MAX,
         };
         let clock = self.service.clock();
-        let places = Places::new(self.series());
-        let answers = Arc::new(Answers::new(Arc::clone(route)));
+        let places = PartitionIds::new(self.series());
+        let answers = Arc::new(RecordCodec::new(Arc::clone(route)));
         let chunks_max = 2 * route.in_flight_records_max + CHUNKS_BESIDE;
         Ok(Pump {
-            inside: Inside::new(bounds, self.pace(clock), route.record_bytes_max, places, clock)
+            inside: InFlightRecords::new(bounds, self.pace(clock), route.record_bytes_max, places, clock)
                 .map_err(|e| e.to_string())?,
             chunks: Chunks::new(self.service.limits()),
             scorer: Scorer::new(
@@ -331,17 +331,17 @@ impl Seat {
                 self.runtime.clone(),
                 chunks_max,
             ),
-            held: Held::default(),
+            held: RetryQueue::default(),
             identities: Identities::default(),
             remembered: Arc::clone(&self.remembered),
             asked_last: String::new(),
             vouch_at: Instant::now(),
             // Of one transaction: as many as make one due, and those that leave at once.
-            refusals: Refusals::new(route.commit_records_max + route.in_flight_records_max),
+            refusals: RejectedRecords::new(route.commit_records_max + route.in_flight_records_max),
             ready: Ready::new(Arc::clone(&self.service), &route.name),
             metrics: self.service.metrics().kafka(&route.name),
-            behind: Behind::default(),
-            cadence: Cadence::new(route.commit_interval, route.commit_interval_max),
+            behind: ConsumerLag::default(),
+            cadence: CommitInterval::new(route.commit_interval, route.commit_interval_max),
             lag: 0,
             progress: Arc::clone(&self.progress),
             stop: Arc::clone(&self.stop),
@@ -356,7 +356,7 @@ impl Seat {
     }
 
     /// Topics that stand in the configuration have series of their own; of those that a pattern finds, `topics_max`.
-    fn series(&self) -> places::Series {
+    fn series(&self) -> partition_ids::Series {
         let found_max = match self.route.input {
             KafkaInput::Topics(_) => None,
             KafkaInput::Pattern(_) => Some(self.route.topics_max),

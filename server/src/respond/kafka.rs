@@ -1,7 +1,7 @@
 //! Records to Kafka: what a scored record becomes, and the transaction in which it leaves.
 
-mod apart;
-mod ending;
+mod call_with_timeout;
+mod client_shutdown;
 
 mod progress;
 
@@ -14,7 +14,7 @@ mod produce;
 mod transaction;
 
 pub use deliveries::{Deliveries, Refused, Told, is_too_large};
-pub use ending::{Ending, clients_alive};
+pub use client_shutdown::{ClientShutdown, clients_alive};
 pub use produce::Partitions;
 pub use progress::{Hand, LOOK, Progress, Still};
 pub use record::{Carried, DeadLetter, Outgoing, dead, scored, tombstone, value};

@@ -11,7 +11,7 @@ use rdkafka::error::{IsError, KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::BaseProducer;
 
 use super::events::{Change, Events, answer};
-use crate::respond::kafka::{Deliveries, Ending, Partitions};
+use crate::respond::kafka::{ClientShutdown, Deliveries, Partitions};
 use penstock_config::{Delivery, KafkaInput, KafkaRoute};
 
 /// One look at the cluster.
@@ -221,7 +221,7 @@ fn remedy(trouble: &str) -> &'static str {
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// A consumer that leaves its group when it is dropped, whatever the group asks of it meanwhile.
-pub struct Reader(Arc<Ending<BaseConsumer<Events>>>);
+pub struct Reader(Arc<ClientShutdown<BaseConsumer<Events>>>);
 
 impl Deref for Reader {
     type Target = BaseConsumer<Events>;
@@ -233,7 +233,7 @@ impl Deref for Reader {
 
 impl Reader {
     /// For a call that may outlast the pump.
-    pub fn share(&self) -> Arc<Ending<BaseConsumer<Events>>> {
+    pub fn share(&self) -> Arc<ClientShutdown<BaseConsumer<Events>>> {
         Arc::clone(&self.0)
     }
 
@@ -278,7 +278,7 @@ pub struct Clients {
     /// Reads.
     pub consumer: Reader,
     /// Writes.
-    pub producer: Ending<BaseProducer<Deliveries>>,
+    pub producer: ClientShutdown<BaseProducer<Deliveries>>,
     /// Of the topics that are written to.
     pub partitions: Partitions,
 }
@@ -287,9 +287,9 @@ impl Clients {
     /// Makes both and looks whether what they need is there.
     pub fn connect(route: &KafkaRoute, thread: usize) -> Result<Clients, String> {
         let consumer = make(&consumer_config(route, thread), Events::new(&route.name))?;
-        let consumer = Reader(Arc::new(Ending::new(consumer, &route.name)));
+        let consumer = Reader(Arc::new(ClientShutdown::new(consumer, &route.name)));
         let producer = make(&producer_config(route, thread), Deliveries::new(&route.name))?;
-        let producer = Ending::new(producer, &route.name);
+        let producer = ClientShutdown::new(producer, &route.name);
         let partitions = look(&consumer, route)?;
         Ok(Clients {
             consumer,

@@ -12,7 +12,7 @@ use tracing::{debug, info};
 
 use super::events::Events;
 use super::native::{Asking, Told, TopicId};
-use crate::respond::kafka::Ending;
+use crate::respond::kafka::ClientShutdown;
 
 /// Who asked so long ago, and heard of the topic that was known, may commit what was read since. The client waits for
 /// half a second (`fetch.error.backoff.ms`) before it reads a topic again that is gone, so that no record of another one
@@ -91,7 +91,12 @@ impl Identities {
     }
 
     /// Asks for these topics.
-    pub fn ask(&mut self, client: Arc<Ending<BaseConsumer<Events>>>, topics: &[String], now: Instant) {
+    pub fn ask(
+        &mut self,
+        client: Arc<ClientShutdown<BaseConsumer<Events>>>,
+        topics: &[String],
+        now: Instant,
+    ) {
         self.asked = Some(now);
         self.hurry = false;
         self.asking = Asking::start(client, topics, ANSWER_MAX).map(|asking| (asking, now));

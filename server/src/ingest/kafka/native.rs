@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::events::Events;
-use crate::respond::kafka::Ending;
+use crate::respond::kafka::ClientShutdown;
 
 /// An id, written as Kafka's own tools write it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,13 +84,13 @@ impl<T> Drop for Owned<T> {
 pub struct Asking {
     // Goes before the client it belongs to.
     queue: Owned<c::rd_kafka_queue_t>,
-    _client: Arc<Ending<BaseConsumer<Events>>>,
+    _client: Arc<ClientShutdown<BaseConsumer<Events>>>,
 }
 
 impl Asking {
     /// Asks for the ids of these topics, each named once. None where the client does not take the question.
     pub fn start(
-        client: Arc<Ending<BaseConsumer<Events>>>,
+        client: Arc<ClientShutdown<BaseConsumer<Events>>>,
         topics: &[String],
         timeout: Duration,
     ) -> Option<Asking> {

@@ -10,17 +10,17 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use tracing::{info, warn};
 
-use super::answers::{Answers, Read};
-use super::behind::Behind;
-use super::cadence::Cadence;
 use super::client::{Reader, changed};
-use super::held::Held;
+use super::commit_interval::CommitInterval;
+use super::consumer_lag::ConsumerLag;
 use super::identity::Identities;
-use super::inside::Inside;
-use super::places::Place;
+use super::in_flight_records::InFlightRecords;
+use super::partition_ids::PartitionId;
 use super::ready::Ready;
-use super::refusals::{Lesson, Refusals};
+use super::record_codec::{Read, RecordCodec};
+use super::rejected_records::{AbortAnalysis, RejectedRecords};
 use super::resets::Remembered;
+use super::retry_queue::RetryQueue;
 use super::scoring::{Finished, Scorer};
 use super::stop::Stop;
 use super::work::{Chunk, Chunks, Fate};
@@ -52,18 +52,18 @@ pub struct Pump {
     pub(super) vouch_at: Instant,
     pub(super) consumer: Reader,
     pub(super) writer: Writer,
-    pub(super) inside: Inside,
-    pub(super) answers: Arc<Answers>,
+    pub(super) inside: InFlightRecords,
+    pub(super) answers: Arc<RecordCodec>,
     pub(super) chunks: Chunks,
     pub(super) scorer: Scorer,
-    pub(super) held: Held,
-    pub(super) refusals: Refusals,
+    pub(super) held: RetryQueue,
+    pub(super) refusals: RejectedRecords,
     pub(super) ready: Ready,
     pub(super) metrics: KafkaMetrics,
-    pub(super) behind: Behind,
+    pub(super) behind: ConsumerLag,
     /// What that told last.
     pub(super) lag: u64,
-    pub(super) cadence: Cadence,
+    pub(super) cadence: CommitInterval,
     pub(super) progress: Arc<Progress>,
     pub(super) clock: Clock,
     pub(super) stop: Arc<Stop>,
@@ -320,7 +320,7 @@ impl Pump {
         if lesson.is_news() {
             // The next attempt leaves out what this one failed on: that is no sign of trouble.
             self.aborts = 0;
-            let Lesson {
+            let AbortAnalysis {
                 suspected,
                 refused,
                 cut,
@@ -334,7 +334,7 @@ impl Pump {
         Ok(())
     }
 
-    fn no_way_out(&self, place: Place, offset: i64, code: RDKafkaErrorCode) -> Trouble {
+    fn no_way_out(&self, place: PartitionId, offset: i64, code: RDKafkaErrorCode) -> Trouble {
         let source = self.inside.places.source(place);
         Trouble::Fatal(format!(
             "dead_letter topic {} does not take the dead letter of {}[{}] at offset {offset}: {code}{}",
@@ -377,9 +377,9 @@ impl Pump {
 
 /// What taking a record changes; the consumer itself is borrowed by the record.
 struct Reading<'a> {
-    inside: &'a mut Inside,
-    answers: &'a Answers,
-    refusals: &'a Refusals,
+    inside: &'a mut InFlightRecords,
+    answers: &'a RecordCodec,
+    refusals: &'a RejectedRecords,
     chunks: &'a mut Chunks,
     scorer: &'a mut Scorer,
     clock: Clock,

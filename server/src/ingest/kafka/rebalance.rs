@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::events::Change;
 use super::native::{beside, set_leader_epoch};
 use super::partition::Begin;
-use super::places::Place;
+use super::partition_ids::PartitionId;
 use super::pump::Pump;
 use crate::respond::kafka::Trouble;
 
@@ -59,7 +59,7 @@ impl Pump {
 
     /// Finishes what is inside of these partitions, as far as `revoke_timeout` goes, and gives up the rest.
     /// False where the open transaction had to be aborted, so that the others must begin anew.
-    fn let_go(&mut self, places: &[Place], lost: bool) -> Result<bool, Trouble> {
+    fn let_go(&mut self, places: &[PartitionId], lost: bool) -> Result<bool, Trouble> {
         let kept = if lost && self.writer.is_open() {
             Err(Trouble::Abort("partitions were lost".into()))
         } else if lost {
@@ -95,7 +95,7 @@ impl Pump {
         clean
     }
 
-    fn finish_partitions(&mut self, places: &[Place]) -> Result<(), Trouble> {
+    fn finish_partitions(&mut self, places: &[PartitionId]) -> Result<(), Trouble> {
         let by = Instant::now() + self.route.revoke_timeout;
         self.score();
         self.collect(Duration::ZERO)?;
@@ -110,7 +110,7 @@ impl Pump {
 
     /// Begins these partitions anew at what is committed, or where their positions have gone back to: everything that is
     /// inside is given up.
-    pub(super) fn rewind(&mut self, places: &[Place]) -> Result<(), Trouble> {
+    pub(super) fn rewind(&mut self, places: &[PartitionId]) -> Result<(), Trouble> {
         self.chunks.take();
         self.held.clear(Instant::now());
         self.scorer.give_up();
@@ -118,7 +118,7 @@ impl Pump {
     }
 
     /// The same of some, where the others go on.
-    pub(super) fn seek_back(&mut self, places: &[Place]) -> Result<(), Trouble> {
+    pub(super) fn seek_back(&mut self, places: &[PartitionId]) -> Result<(), Trouble> {
         if places.is_empty() {
             return Ok(());
         }

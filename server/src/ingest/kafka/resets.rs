@@ -10,10 +10,10 @@ use rdkafka::topic_partition_list::Offset;
 use tracing::warn;
 
 use super::identity::{Remade, TOPICS_MAX, noted};
-use super::inside::Position;
+use super::in_flight_records::Position;
 use super::native::{TopicId, beside};
 use super::partition::Reset;
-use super::places::Place;
+use super::partition_ids::PartitionId;
 use super::pump::Pump;
 use crate::respond::kafka::Trouble;
 use penstock_config::Delivery;
@@ -68,7 +68,7 @@ impl Pump {
     }
 
     /// The same of a partition that goes, and may come back.
-    pub(super) fn remember_of(&self, place: Place) {
+    pub(super) fn remember_of(&self, place: PartitionId) {
         let source = self.inside.places.source(place);
         let committed = self.inside.partition(place).and_then(|one| one.committed);
         if let Some(id) = self.identities.id(&source.topic) {
@@ -107,7 +107,7 @@ impl Pump {
     /// First of those topics of which something is to be committed; of the others, some at a time.
     fn ask(&mut self, now: Instant) {
         let uncommitted = self.inside.uncommitted();
-        let name = |place: Place| self.inside.places.source(place).topic.clone();
+        let name = |place: PartitionId| self.inside.places.source(place).topic.clone();
         let mut topics: BTreeSet<String> = uncommitted.iter().map(|position| name(position.place)).collect();
         topics.extend(self.inside.went_back().map(name));
         let more = self.inside.places.topics_after(&self.asked_last, TOPICS_MAX);
@@ -213,7 +213,7 @@ impl Pump {
     }
 
     /// Says and counts that a partition begins anew where it was not sought to.
-    pub(super) fn tell_reset(&self, place: Place, reset: Reset, to: Offset) {
+    pub(super) fn tell_reset(&self, place: PartitionId, reset: Reset, to: Offset) {
         let source = self.inside.places.source(place);
         let (reason, from) = match reset {
             Reset::WentBack { from, .. } => (ResetReason::WentBack, Some(from)),

@@ -8,9 +8,9 @@ use penstock_core::{Class, Outcome, Rejection};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::answers::Answers;
-use super::held::HeldAs;
-use super::work::{Chunk, Judged, Taken, Wish};
+use super::record_codec::RecordCodec;
+use super::retry_queue::RetryId;
+use super::work::{Chunk, HeaderOptions, Judged, Taken};
 use crate::status;
 use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::{InferenceRequest, InferenceService};
@@ -28,7 +28,7 @@ pub struct Finished {
     /// The records with an answer.
     pub judged: Vec<Judged>,
     /// What the chunk was held as before.
-    pub tried: Option<HeldAs>,
+    pub tried: Option<RetryId>,
     /// Those to be tried again, and why they could not be scored.
     pub held: Option<(Chunk, Rejection)>,
     /// Those of which nothing is known, because their task died.
@@ -38,7 +38,7 @@ pub struct Finished {
 /// Where a pump hands chunks over, and gets them back.
 pub struct Scorer {
     service: Arc<InferenceService>,
-    answers: Arc<Answers>,
+    answers: Arc<RecordCodec>,
     runtime: Handle,
     done: Sender<Finished>,
     finished: Receiver<Finished>,
@@ -52,7 +52,7 @@ impl Scorer {
     /// At most `chunks_max` chunks are out at once.
     pub fn new(
         service: Arc<InferenceService>,
-        answers: Arc<Answers>,
+        answers: Arc<RecordCodec>,
         runtime: Handle,
         chunks_max: usize,
     ) -> Scorer {
@@ -143,7 +143,7 @@ impl Drop for Duty {
 }
 
 impl Duty {
-    async fn fulfil(&mut self, service: &InferenceService, answers: &Answers) {
+    async fn fulfil(&mut self, service: &InferenceService, answers: &RecordCodec) {
         let texts = std::mem::take(&mut self.chunk.texts);
         let (served, rows) = score(service, answers, &self.chunk, texts).await;
         let failed = |row: &Outcome| matches!(row, Err(why) if is_of_the_model(why));
@@ -179,7 +179,7 @@ impl Duty {
         why: &Rejection,
         works: bool,
         record: &mut Taken,
-        answers: &Answers,
+        answers: &RecordCodec,
     ) -> Option<DeadReason> {
         let reason = status::dead_letter(why)?;
         let blamed = match reason {
@@ -212,12 +212,12 @@ fn is_of_the_model(why: &Rejection) -> bool {
 
 async fn score(
     service: &InferenceService,
-    answers: &Answers,
+    answers: &RecordCodec,
     chunk: &Chunk,
     texts: Vec<String>,
 ) -> (Option<Arc<ServedModel>>, Vec<Outcome>) {
     let count = texts.len();
-    let Wish {
+    let HeaderOptions {
         model,
         class,
         deadline,
@@ -250,8 +250,8 @@ async fn score(
 }
 
 /// Whether the model scores anything at all.
-async fn probe(service: &InferenceService, answers: &Answers, chunk: &Chunk) -> bool {
-    let mut probe = Chunk::empty(Wish {
+async fn probe(service: &InferenceService, answers: &RecordCodec, chunk: &Chunk) -> bool {
+    let mut probe = Chunk::empty(HeaderOptions {
         class: Class::Bulk,
         deadline: None,
         ..chunk.wish.clone()

@@ -47,7 +47,7 @@ pub enum Standing {
     /// It is not known yet.
     Unknown,
     /// So many records are not committed.
-    Behind(u64),
+    ConsumerLag(u64),
     /// The log ends before what was read: it is another one, or has lost its end. So many records are in it.
     Beyond(u64),
 }
@@ -100,7 +100,7 @@ impl Partition {
                 Standing::Beyond((self.ls_offset - self.lo_offset.max(0)).max(0) as u64)
             }
             // A fetch that is newer than the end which is known is no reason to doubt it.
-            (Some(stands), _) => Standing::Behind((self.ls_offset - stands).max(0) as u64),
+            (Some(stands), _) => Standing::ConsumerLag((self.ls_offset - stands).max(0) as u64),
             (None, _) => Standing::Unknown,
         }
     }
@@ -130,9 +130,12 @@ mod tests {
     fn the_lag_counts_from_what_is_committed() {
         assert_eq!(
             partition(100, 90, 5).standing(Some(40), false),
-            Standing::Behind(60)
+            Standing::ConsumerLag(60)
         );
-        assert_eq!(partition(100, 90, 5).standing(None, false), Standing::Behind(15));
+        assert_eq!(
+            partition(100, 90, 5).standing(None, false),
+            Standing::ConsumerLag(15)
+        );
         assert_eq!(partition(100, -1001, 0).standing(None, false), Standing::Unknown);
         assert_eq!(partition(-1001, 0, 0).standing(Some(40), true), Standing::Unknown);
     }
@@ -141,11 +144,11 @@ mod tests {
     fn a_marker_at_the_end_is_no_lag() {
         assert_eq!(
             partition(101, 101, 0).standing(Some(100), true),
-            Standing::Behind(0)
+            Standing::ConsumerLag(0)
         );
         assert_eq!(
             partition(101, 101, 0).standing(Some(90), false),
-            Standing::Behind(11)
+            Standing::ConsumerLag(11)
         );
     }
 

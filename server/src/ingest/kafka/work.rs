@@ -6,8 +6,8 @@ use penstock_core::{Class, Epoch, Nanos};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Message};
 
 use super::headers;
-use super::held::HeldAs;
-use super::places::{Place, Source};
+use super::partition_ids::{PartitionId, Source};
+use super::retry_queue::RetryId;
 use crate::respond::kafka::{Carried, Outgoing};
 use penstock_engine::settings::Limits;
 use penstock_telemetry::metrics::DeadReason;
@@ -26,7 +26,7 @@ const BYTES_MAX: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Its partition.
-    pub place: Place,
+    pub place: PartitionId,
     /// The assignment under which it was read.
     pub epoch: Epoch,
     /// Its offset.
@@ -167,7 +167,7 @@ pub enum Fate {
 
 /// What texts must share to stand in one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct HeaderOptions {
     /// The model.
     pub model: Arc<str>,
     /// Who waits.
@@ -179,7 +179,7 @@ pub struct Wish {
 /// Records that are scored together.
 pub struct Chunk {
     /// As all of them wish.
-    pub wish: Wish,
+    pub wish: HeaderOptions,
     /// The records.
     pub records: Vec<Taken>,
     /// Their texts.
@@ -189,13 +189,13 @@ pub struct Chunk {
     /// How often they were held.
     pub attempt: u32,
     /// Since the first time.
-    pub held: Option<HeldAs>,
+    pub held: Option<RetryId>,
     bytes: usize,
 }
 
 impl Chunk {
     /// Nothing in it.
-    pub fn empty(wish: Wish) -> Chunk {
+    pub fn empty(wish: HeaderOptions) -> Chunk {
         Chunk {
             wish,
             records: Vec::new(),
@@ -243,7 +243,7 @@ impl Chunks {
     }
 
     /// Adds a record. Returns the chunk that had no room for it.
-    pub fn add(&mut self, wish: &Wish, record: Taken, text: String, now: Nanos) -> Option<Chunk> {
+    pub fn add(&mut self, wish: &HeaderOptions, record: Taken, text: String, now: Nanos) -> Option<Chunk> {
         let at = self.open.iter().position(|chunk| chunk.wish == *wish);
         let at = at.unwrap_or_else(|| {
             self.open.push(Chunk::empty(wish.clone()));

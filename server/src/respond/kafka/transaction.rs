@@ -12,9 +12,9 @@ use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::Trouble;
-use super::apart::{Apart, Stuck};
+use super::call_with_timeout::{Stuck, TimedCalls};
+use super::client_shutdown::ClientShutdown;
 use super::deliveries::{Deliveries, Refused, Undelivered};
-use super::ending::Ending;
 use super::produce::Partitions;
 use super::progress::Progress;
 use penstock_config::Delivery;
@@ -33,8 +33,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(1);
 
 /// The producer's end of a route.
 pub struct Writer {
-    pub(super) producer: Arc<Ending<BaseProducer<Deliveries>>>,
-    apart: Apart,
+    pub(super) producer: Arc<ClientShutdown<BaseProducer<Deliveries>>>,
+    apart: TimedCalls,
     progress: Arc<Progress>,
     pub(super) partitions: Partitions,
     pub(super) delivery: Delivery,
@@ -56,14 +56,15 @@ impl Writer {
     /// Takes the place of whoever wrote under the same transactional id before; what that one left open is
     /// undone.
     pub fn open(
-        producer: Ending<BaseProducer<Deliveries>>,
+        producer: ClientShutdown<BaseProducer<Deliveries>>,
         partitions: Partitions,
         delivery: Delivery,
         (patience, timeout): (Duration, Duration),
         progress: Arc<Progress>,
     ) -> Result<Writer, Trouble> {
         let name = format!("kafka-{}-apart", producer.context().told.route());
-        let apart = Apart::start(name).map_err(|e| Trouble::Restart(format!("no thread can be had: {e}")))?;
+        let apart =
+            TimedCalls::start(name).map_err(|e| Trouble::Restart(format!("no thread can be had: {e}")))?;
         let writer = Writer {
             producer: Arc::new(producer),
             apart,
@@ -123,7 +124,7 @@ impl Writer {
     /// the first of it was sent.
     pub fn commit<C: ConsumerContext + 'static>(
         &mut self,
-        consumer: Arc<Ending<BaseConsumer<C>>>,
+        consumer: Arc<ClientShutdown<BaseConsumer<C>>>,
         positions: TopicPartitionList,
     ) -> Result<Duration, Trouble> {
         let began = self.opened()?.since;

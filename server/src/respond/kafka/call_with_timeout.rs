@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_millis(100);
 type Call = Box<dyn FnOnce() + Send>;
 
 /// A thread that makes one call after the other.
-pub struct Apart {
+pub struct TimedCalls {
     calls: Sender<Call>,
 }
 
@@ -22,13 +22,13 @@ pub struct Apart {
 #[derive(Clone, Copy, Debug)]
 pub struct Stuck;
 
-impl Apart {
+impl TimedCalls {
     /// Starts it. It ends when nobody can ask it any more, and its last call has returned.
-    pub fn start(name: String) -> std::io::Result<Apart> {
+    pub fn start(name: String) -> std::io::Result<TimedCalls> {
         let (calls, waiting) = bounded::<Call>(1);
         let each = move || waiting.iter().for_each(|call| call());
         std::thread::Builder::new().name(name).spawn(each)?;
-        Ok(Apart { calls })
+        Ok(TimedCalls { calls })
     }
 
     /// What `call` returns, unless that takes longer than `bound`. `meanwhile` is done now and then until then.
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn what_returns_is_had_and_what_does_not_is_left() {
-        let apart = Apart::start("apart".into()).unwrap();
+        let apart = TimedCalls::start("apart".into()).unwrap();
         assert_eq!(apart.call(Duration::from_mins(1), || 7, || ()).unwrap(), 7);
         let (open, gate) = bounded::<()>(0);
         let mut looks = 0;
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_call_that_panics_is_no_hang() {
-        let apart = Apart::start("apart".into()).unwrap();
+        let apart = TimedCalls::start("apart".into()).unwrap();
         let dies = || panic!("on purpose");
         let since = Instant::now();
         assert!(apart.call(Duration::from_mins(1), dies, || ()).is_err());

@@ -8,11 +8,11 @@ const LAST: Duration = Duration::from_secs(30);
 
 /// The attempts since something was done.
 #[derive(Debug, Default)]
-pub struct Again {
+pub struct Backoff {
     attempts: u32,
 }
 
-impl Again {
+impl Backoff {
     /// Another attempt has failed, whose pump ran for so long, and with something committed or without. That the clients
     /// could be made says nothing: a group that may not be joined is found out after that.
     pub fn failed(&mut self, ran_for: Duration, committed: bool) -> Duration {
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn the_wait_grows_until_something_is_done() {
-        let mut again = Again::default();
+        let mut again = Backoff::default();
         let mut failed = |ran, committed| again.failed(Duration::from_secs(ran), committed).as_secs();
         let waits = [(); 7].map(|()| failed(1, false));
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);

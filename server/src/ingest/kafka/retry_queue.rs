@@ -20,14 +20,14 @@ const STUCK_ATTEMPTS: u32 = 6;
 const RECENT: Duration = Duration::from_secs(10);
 
 /// Which chunk that was held.
-pub type HeldAs = u64;
+pub type RetryId = u64;
 
 /// Chunks of one pump that could not be scored.
 #[derive(Default)]
-pub struct Held {
+pub struct RetryQueue {
     waiting: Vec<(Instant, Chunk)>,
     /// Those that are no passing trouble, at work or waiting.
-    stuck: BTreeSet<HeldAs>,
+    stuck: BTreeSet<RetryId>,
     /// Of the next one.
     number: u64,
     /// When something was scored last.
@@ -49,7 +49,7 @@ enum State {
     NoneScored,
 }
 
-impl Held {
+impl RetryQueue {
     /// Keeps a chunk until it is its time again.
     pub fn hold(&mut self, mut chunk: Chunk, why: &Rejection, now: Instant, route: &str) {
         let wait = FIRST.saturating_mul(1 << chunk.attempt.min(16)).min(LAST);
@@ -79,7 +79,7 @@ impl Held {
 
     /// A chunk is back, and in it something was `scored` or not. What is `done` is no longer held, whatever became of
     /// it; true where it was.
-    pub fn back(&mut self, done: Option<HeldAs>, scored: bool, now: Instant, route: &str) -> bool {
+    pub fn back(&mut self, done: Option<RetryId>, scored: bool, now: Instant, route: &str) -> bool {
         let freed = done.is_some_and(|held| self.stuck.remove(&held));
         if scored {
             self.scored = Some(now);
@@ -174,10 +174,10 @@ mod tests {
     use penstock_core::Class;
 
     use super::*;
-    use crate::ingest::kafka::work::Wish;
+    use crate::ingest::kafka::work::HeaderOptions;
 
     fn chunk() -> Chunk {
-        Chunk::empty(Wish {
+        Chunk::empty(HeaderOptions {
             model: Arc::from("m"),
             class: Class::Bulk,
             deadline: None,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     /// Takes the only chunk that waits, as if its time had come.
-    fn tried(held: &mut Held) -> Chunk {
+    fn tried(held: &mut RetryQueue) -> Chunk {
         let (_, chunk) = held.waiting.pop().unwrap();
         assert!(held.waiting.is_empty());
         chunk
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_alarm_ends_with_what_it_was_about() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (RetryQueue::default(), Instant::now());
         held.hold(chunk(), &broken(), now, "r");
         assert!(held.alarm());
         held.clear(now);
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn chunks_that_stay_beside_others_that_are_scored_are_no_alarm() {
-        let (mut held, mut now) = (Held::default(), Instant::now());
+        let (mut held, mut now) = (RetryQueue::default(), Instant::now());
         held.hold(chunk(), &broken(), now, "r");
         assert_eq!(held.state, State::NoneScored, "nothing was ever scored");
         for _ in 0..10 {
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_stays_until_it_has_stopped_all_others_is_an_alarm() {
-        let (mut held, mut now) = (Held::default(), Instant::now());
+        let (mut held, mut now) = (RetryQueue::default(), Instant::now());
         held.back(None, true, now, "r");
         held.hold(chunk(), &broken(), now, "r");
         let last = now;
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_was_stuck_and_is_gone_unscored_is_no_alarm() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (RetryQueue::default(), Instant::now());
         held.hold(chunk(), &broken(), now, "r");
         let chunk = tried(&mut held);
         assert!(held.back(chunk.held, false, now, "r"));
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_was_given_up_and_never_came_back_is_no_alarm_for_ever() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (RetryQueue::default(), Instant::now());
         held.hold(chunk(), &broken(), now, "r");
         held.settle(0, now + 2 * RECENT, "r");
         assert!(held.alarm(), "it waits");
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_trouble_that_passes_is_none() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (RetryQueue::default(), Instant::now());
         let full = Rejection::NotReady("loading".into());
         held.hold(chunk(), &full, now, "r");
         for _ in 2..STUCK_ATTEMPTS {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::apart::Apart;
+use super::call_with_timeout::TimedCalls;
 
 /// To leave the group takes a client 5 s at most.
 const END_MAX: Duration = Duration::from_secs(15);
@@ -20,23 +20,23 @@ pub fn clients_alive() -> usize {
 }
 
 /// A client that ends on a thread apart, and in its own time where that takes too long.
-pub struct Ending<T: Send + 'static> {
+pub struct ClientShutdown<T: Send + 'static> {
     /// There until it is dropped.
     client: Option<T>,
     route: String,
 }
 
-impl<T: Send + 'static> Ending<T> {
+impl<T: Send + 'static> ClientShutdown<T> {
     /// A client of this route.
-    pub fn new(client: T, route: &str) -> Ending<T> {
+    pub fn new(client: T, route: &str) -> ClientShutdown<T> {
         ALIVE.fetch_add(1, Ordering::Relaxed);
         let client = Some(client);
         let route = route.to_owned();
-        Ending { client, route }
+        ClientShutdown { client, route }
     }
 }
 
-impl<T: Send + 'static> Deref for Ending<T> {
+impl<T: Send + 'static> Deref for ClientShutdown<T> {
     type Target = T;
 
     #[expect(clippy::expect_used, reason = "only drop takes it")]
@@ -45,14 +45,14 @@ impl<T: Send + 'static> Deref for Ending<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Ending<T> {
+impl<T: Send + 'static> Drop for ClientShutdown<T> {
     fn drop(&mut self) {
         let client = self.client.take();
         let end = move || {
             drop(client);
             ALIVE.fetch_sub(1, Ordering::Relaxed);
         };
-        let Ok(apart) = Apart::start(format!("kafka-{}-end", self.route)) else {
+        let Ok(apart) = TimedCalls::start(format!("kafka-{}-end", self.route)) else {
             return end();
         };
         if apart.call(END_MAX, end, || ()).is_err() {
@@ -79,7 +79,7 @@ mod tests {
             }
         }
         let (ended, end) = bounded(1);
-        let client = Ending::new(Client(ended), "r");
+        let client = ClientShutdown::new(Client(ended), "r");
         assert!(client.0.is_empty());
         drop(client);
         assert!(end.try_recv().is_ok());

@@ -5,7 +5,7 @@ use std::time::Instant;
 use rdkafka::consumer::Consumer;
 use tracing::debug;
 
-use super::behind::Outlook;
+use super::consumer_lag::Outlook;
 use super::pump::Pump;
 
 impl Pump {

@@ -8,14 +8,14 @@ use penstock_core::throughput::drain_seconds;
 use penstock_core::{Nanos, Throughput};
 use tracing::warn;
 
-use super::inside::Inside;
-use super::places::Source;
+use super::in_flight_records::InFlightRecords;
+use super::partition_ids::Source;
 use super::statistics::{Standing, Statistics};
 use penstock_telemetry::metrics::Drain;
 
 /// The topics of one consumer.
 #[derive(Default)]
-pub struct Behind {
+pub struct ConsumerLag {
     topics: HashMap<String, Topic>,
 }
 
@@ -47,9 +47,9 @@ struct Look {
     finished: u64,
 }
 
-impl Behind {
+impl ConsumerLag {
     /// Takes what the client has counted, and publishes it.
-    pub fn look(&mut self, statistics: &Statistics, inside: &mut Inside, now: Nanos) -> Outlook {
+    pub fn look(&mut self, statistics: &Statistics, inside: &mut InFlightRecords, now: Nanos) -> Outlook {
         let mut outlook = Outlook::default();
         for (topic, known) in statistics.partitions() {
             let Some(place) = inside.places.find(topic, known.number) else {
@@ -82,7 +82,7 @@ impl Behind {
                 );
             }
             let lag = match standing {
-                Standing::Behind(lag) => lag,
+                Standing::ConsumerLag(lag) => lag,
                 Standing::Beyond(lag) if ours.beyond >= BELIEVED => lag,
                 Standing::Beyond(_) | Standing::Unknown => continue,
             };
@@ -105,7 +105,7 @@ impl Behind {
     }
 
     /// Of topics of which no partition is ours any more, nothing is kept.
-    pub fn forget_gone(&mut self, inside: &Inside) {
+    pub fn forget_gone(&mut self, inside: &InFlightRecords) {
         self.topics.retain(|topic, _| inside.places.has_topic(topic));
     }
 

@@ -8,16 +8,16 @@ const PARTS: u32 = 10;
 
 /// The time between two commits.
 #[derive(Clone, Copy, Debug)]
-pub struct Cadence {
+pub struct CommitInterval {
     least: Duration,
     most: Duration,
     interval: Duration,
 }
 
-impl Cadence {
+impl CommitInterval {
     /// Between these two; the first while nothing is known.
-    pub fn new(least: Duration, most: Duration) -> Cadence {
-        Cadence {
+    pub fn new(least: Duration, most: Duration) -> CommitInterval {
+        CommitInterval {
             least,
             // The configuration refuses less; the clamp would panic on it.
             most: most.max(least),
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn it_grows_with_the_backlog_and_shrinks_with_it() {
-        let mut cadence = Cadence::new(LEAST, MOST);
+        let mut cadence = CommitInterval::new(LEAST, MOST);
         let mut after = |drain: Option<u64>| {
             cadence.behind(drain.map(Duration::from_millis));
             cadence.interval()
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn equal_bounds_hold_it_still() {
-        let mut cadence = Cadence::new(LEAST, LEAST);
+        let mut cadence = CommitInterval::new(LEAST, LEAST);
         cadence.behind(Some(Duration::from_hours(1)));
         assert_eq!(cadence.interval(), LEAST);
     }

@@ -3,7 +3,7 @@
 use penstock_core::Class;
 use rdkafka::message::Headers;
 
-use super::work::Wish;
+use super::work::HeaderOptions;
 use penstock_config::Honour;
 
 /// Another configured model.
@@ -18,7 +18,11 @@ const DEADLINE_GRID_MS: i64 = 10;
 
 /// What a record wishes: the route's `wish`, changed by those headers that count. Where one is there several
 /// times, the last one counts. An error says in words which one means nothing.
-pub fn wish(wish: &Wish, honour: Honour, headers: Option<&impl Headers>) -> Result<Wish, String> {
+pub fn wish(
+    wish: &HeaderOptions,
+    honour: Honour,
+    headers: Option<&impl Headers>,
+) -> Result<HeaderOptions, String> {
     let mut wish = wish.clone();
     for header in headers.into_iter().flat_map(Headers::iter) {
         match header.key {
@@ -88,15 +92,15 @@ mod tests {
         deadline: true,
     };
 
-    fn route() -> Wish {
-        Wish {
+    fn route() -> HeaderOptions {
+        HeaderOptions {
             model: "m".into(),
             class: Class::Bulk,
             deadline: None,
         }
     }
 
-    fn read(honour: Honour, headers: &[(&str, &str)]) -> Result<Wish, String> {
+    fn read(honour: Honour, headers: &[(&str, &str)]) -> Result<HeaderOptions, String> {
         let insert = |made: OwnedHeaders, (key, value): &(&str, &str)| {
             let value = Some(*value);
             made.insert(Header { key, value })
@@ -112,7 +116,7 @@ mod tests {
             ("priority", "interactive"),
             ("deadline-ms", "1764000000001"),
         ];
-        let wished = Wish {
+        let wished = HeaderOptions {
             model: "other".into(),
             class: Class::Interactive,
             deadline: Some(1_764_000_000_010),

@@ -7,17 +7,17 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::field;
-use super::wishes;
-use super::work::{Answer, Fate, Judged, Kept, Taken, Value, Wish};
+use super::header_options;
+use super::work::{Answer, Fate, HeaderOptions, Judged, Kept, Taken, Value};
 use crate::respond::kafka::{self as leaving, Carried, DeadLetter, is_too_large};
 use penstock_config::KafkaRoute;
 use penstock_engine::served_model::ServedModel;
 use penstock_telemetry::metrics::DeadReason;
 
 /// How records of a route are read and answered.
-pub struct Answers {
+pub struct RecordCodec {
     route: Arc<KafkaRoute>,
-    wish: Wish,
+    wish: HeaderOptions,
     output: Arc<str>,
     dead_letter: Arc<str>,
     /// What is written is never larger, our own headers left out of account.
@@ -30,20 +30,20 @@ const OWN_BYTES_MAX: usize = 2 << 10;
 /// What a record turned out to be.
 pub enum Read {
     /// A text to be scored.
-    Text(Wish, String, Taken),
+    Text(HeaderOptions, String, Taken),
     /// Nothing to score.
     Judged(Judged),
 }
 
-impl Answers {
+impl RecordCodec {
     /// Of a route.
-    pub fn new(route: Arc<KafkaRoute>) -> Answers {
-        let wish = Wish {
+    pub fn new(route: Arc<KafkaRoute>) -> RecordCodec {
+        let wish = HeaderOptions {
             model: route.model.as_str().into(),
             class: route.class,
             deadline: None,
         };
-        Answers {
+        RecordCodec {
             wish,
             output: route.output.as_str().into(),
             dead_letter: route.dead_letter.as_str().into(),
@@ -98,7 +98,7 @@ impl Answers {
                 answer: Answer { record, fate },
             });
         }
-        let wish = wishes::wish(&self.wish, self.route.honour, message.headers());
+        let wish = header_options::wish(&self.wish, self.route.honour, message.headers());
         let wish = wish.map_err(|message| (DeadReason::Header, message));
         match wish.and_then(|wish| Ok((wish, self.text(&taken)?))) {
             Ok((wish, text)) => Read::Text(wish, text, taken),

@@ -10,7 +10,7 @@ use penstock_telemetry::metrics::TopicMetrics;
 
 /// One partition of one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place(u32);
+pub struct PartitionId(u32);
 
 /// Where a record comes from.
 pub struct Source {
@@ -26,18 +26,18 @@ pub struct Source {
 pub type Series = Box<dyn Fn(&str) -> Arc<TopicMetrics> + Send>;
 
 /// All places.
-pub struct Places {
+pub struct PartitionIds {
     series: Series,
-    sources: HashMap<Place, Arc<Source>>,
-    topics: BTreeMap<String, HashMap<i32, Place>>,
+    sources: HashMap<PartitionId, Arc<Source>>,
+    topics: BTreeMap<String, HashMap<i32, PartitionId>>,
     /// Of the next one. None has the number of one before, so that what is late is not taken for another's.
     next: u32,
 }
 
-impl Places {
+impl PartitionIds {
     /// None seen yet.
-    pub fn new(series: Series) -> Places {
-        Places {
+    pub fn new(series: Series) -> PartitionIds {
+        PartitionIds {
             series,
             sources: HashMap::new(),
             topics: BTreeMap::new(),
@@ -46,12 +46,12 @@ impl Places {
     }
 
     /// The place of a partition that is ours.
-    pub fn find(&self, topic: &str, partition: i32) -> Option<Place> {
+    pub fn find(&self, topic: &str, partition: i32) -> Option<PartitionId> {
         self.topics.get(topic)?.get(&partition).copied()
     }
 
     /// The places of a list, those that are new included.
-    pub fn of(&mut self, list: &TopicPartitionList) -> Vec<Place> {
+    pub fn of(&mut self, list: &TopicPartitionList) -> Vec<PartitionId> {
         let elements = list.elements();
         let place = elements.iter().map(|e| self.place(e.topic(), e.partition()));
         place.collect()
@@ -75,12 +75,12 @@ impl Places {
     }
 
     /// What a place is called.
-    pub fn source(&self, place: Place) -> &Arc<Source> {
+    pub fn source(&self, place: PartitionId) -> &Arc<Source> {
         &self.sources[&place]
     }
 
     /// A partition is no longer ours. Its topic may be gone for good, and others come.
-    pub fn forget(&mut self, place: Place) {
+    pub fn forget(&mut self, place: PartitionId) {
         let Some(source) = self.sources.remove(&place) else {
             return;
         };
@@ -93,7 +93,7 @@ impl Places {
     }
 
     /// A list of places, without offsets.
-    pub fn list(&self, places: impl IntoIterator<Item = Place>) -> TopicPartitionList {
+    pub fn list(&self, places: impl IntoIterator<Item = PartitionId>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for place in places {
             let source = self.source(place);
@@ -102,11 +102,11 @@ impl Places {
         list
     }
 
-    fn place(&mut self, topic: &str, partition: i32) -> Place {
+    fn place(&mut self, topic: &str, partition: i32) -> PartitionId {
         if let Some(known) = self.find(topic, partition) {
             return known;
         }
-        let place = Place(self.next);
+        let place = PartitionId(self.next);
         self.next += 1;
         let source = Source {
             topic: topic.to_owned(),
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_partition_keeps_its_place() {
         let metrics = Metrics::new(Clock::start());
-        let mut places = Places::new(Box::new(move |name| metrics.topic(name, None)));
+        let mut places = PartitionIds::new(Box::new(move |name| metrics.topic(name, None)));
         let mut list = TopicPartitionList::new();
         list.add_partition("a", 0);
         list.add_partition("a", 1);

@@ -9,21 +9,21 @@ use std::collections::BTreeMap;
 
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::inside::Position;
-use super::places::Place;
+use super::in_flight_records::Position;
+use super::partition_ids::PartitionId;
 use super::work::{Fate, Kept};
 use crate::respond::kafka::{Refused, is_too_large};
 
 /// What is known of the records that were read and not committed.
-pub struct Refusals {
+pub struct RejectedRecords {
     /// Those that were sent since the last commit, by their numbers.
     sent: Vec<Sent>,
-    known: BTreeMap<(Place, i64), Known>,
+    known: BTreeMap<(PartitionId, i64), Known>,
     known_max: usize,
 }
 
 struct Sent {
-    at: (Place, i64),
+    at: (PartitionId, i64),
     dead: bool,
 }
 
@@ -39,7 +39,7 @@ struct Known {
 
 /// What an abort has taught.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Lesson {
+pub struct AbortAnalysis {
     /// Records that are under suspicion now.
     pub suspected: usize,
     /// Records that are dead letters from now on.
@@ -47,14 +47,14 @@ pub struct Lesson {
     /// Records whose dead letters keep less from now on.
     pub cut: usize,
     /// A dead letter that was refused twice: nothing is left to be done with its record.
-    pub buried: Option<(Place, i64, RDKafkaErrorCode)>,
+    pub buried: Option<(PartitionId, i64, RDKafkaErrorCode)>,
 }
 
-impl Refusals {
+impl RejectedRecords {
     /// Remembers so many. A transaction has no more records than that; only those of several, undone one after
     /// the other, could be more.
-    pub fn new(known_max: usize) -> Refusals {
-        Refusals {
+    pub fn new(known_max: usize) -> RejectedRecords {
+        RejectedRecords {
             sent: Vec::new(),
             known: BTreeMap::new(),
             known_max,
@@ -62,7 +62,7 @@ impl Refusals {
     }
 
     /// What becomes of a record is being sent. Returns the number under which its delivery is reported.
-    pub fn sending(&mut self, place: Place, offset: i64, fate: Fate) -> usize {
+    pub fn sending(&mut self, place: PartitionId, offset: i64, fate: Fate) -> usize {
         self.sent.push(Sent {
             at: (place, offset),
             dead: matches!(fate, Fate::Dead(_)),
@@ -71,25 +71,25 @@ impl Refusals {
     }
 
     /// Whether what becomes of this record is under suspicion.
-    pub fn suspects(&self, place: Place, offset: i64) -> bool {
+    pub fn suspects(&self, place: PartitionId, offset: i64) -> bool {
         let known = self.known.get(&(place, offset));
         known.is_some_and(|known| known.suspected)
     }
 
     /// Why what becomes of this record is refused, where that is certain.
-    pub fn of(&self, place: Place, offset: i64) -> Option<RDKafkaErrorCode> {
+    pub fn of(&self, place: PartitionId, offset: i64) -> Option<RDKafkaErrorCode> {
         self.known.get(&(place, offset))?.refused
     }
 
     /// What the dead letter of this record may keep of it.
-    pub fn kept(&self, place: Place, offset: i64) -> Kept {
+    pub fn kept(&self, place: PartitionId, offset: i64) -> Kept {
         let known = self.known.get(&(place, offset));
         known.map_or(Kept::All, |known| known.kept)
     }
 
     /// What was sent since the last commit is undone, and these records of it were refused.
-    pub fn undone(&mut self, refused: &[Refused]) -> Lesson {
-        let mut lesson = Lesson::default();
+    pub fn undone(&mut self, refused: &[Refused]) -> AbortAnalysis {
+        let mut lesson = AbortAnalysis::default();
         let sent = std::mem::take(&mut self.sent);
         for Refused { number, code } in refused {
             let Some(Sent { at, dead }) = sent.get(*number) else {
@@ -98,7 +98,7 @@ impl Refusals {
             if self.known.len() >= self.known_max && !self.known.contains_key(at) {
                 // Who is still refused comes back; that nothing was learnt is what makes it wait.
                 self.known.clear();
-                return Lesson::default();
+                return AbortAnalysis::default();
             }
             let known = self.known.entry(*at).or_default();
             if !std::mem::replace(&mut known.suspected, true) {
@@ -133,12 +133,12 @@ impl Refusals {
     }
 
     /// A partition is no longer ours.
-    pub fn forget(&mut self, place: Place) {
+    pub fn forget(&mut self, place: PartitionId) {
         self.known.retain(|(of, _), _| *of != place);
     }
 }
 
-impl Lesson {
+impl AbortAnalysis {
     /// Whether the next attempt will differ from the last.
     pub fn is_news(&self) -> bool {
         self.suspected + self.refused + self.cut > 0
@@ -151,30 +151,34 @@ mod tests {
     use rdkafka::topic_partition_list::TopicPartitionList;
 
     use super::*;
-    use crate::ingest::kafka::places::Places;
+    use crate::ingest::kafka::partition_ids::PartitionIds;
     use penstock_telemetry::clock::Clock;
     use penstock_telemetry::metrics::{DeadReason, Metrics};
 
     const CODE: RDKafkaErrorCode = RDKafkaErrorCode::InvalidTimestamp;
 
-    fn place() -> Place {
+    fn place() -> PartitionId {
         let metrics = Metrics::new(Clock::start());
         let mut list = TopicPartitionList::new();
         list.add_partition("t", 0);
-        Places::new(Box::new(move |name| metrics.topic(name, None))).of(&list)[0]
+        PartitionIds::new(Box::new(move |name| metrics.topic(name, None))).of(&list)[0]
     }
 
     /// Sends these records, each scored or, where it is known to be refused, as a dead letter; then some are refused.
-    fn attempt(refusals: &mut Refusals, offsets: std::ops::Range<i64>, refused: &[usize]) -> Lesson {
+    fn attempt(
+        refusals: &mut RejectedRecords,
+        offsets: std::ops::Range<i64>,
+        refused: &[usize],
+    ) -> AbortAnalysis {
         attempt_with(refusals, offsets, refused, CODE)
     }
 
     fn attempt_with(
-        refusals: &mut Refusals,
+        refusals: &mut RejectedRecords,
         offsets: std::ops::Range<i64>,
         refused: &[usize],
         code: RDKafkaErrorCode,
-    ) -> Lesson {
+    ) -> AbortAnalysis {
         for offset in offsets {
             let dead = refusals.of(place(), offset).is_some();
             let fate = if dead {
@@ -188,17 +192,17 @@ mod tests {
         refusals.undone(&refused.collect::<Vec<_>>())
     }
 
-    fn lesson(suspected: usize, refused: usize) -> Lesson {
-        Lesson {
+    fn lesson(suspected: usize, refused: usize) -> AbortAnalysis {
+        AbortAnalysis {
             suspected,
             refused,
-            ..Lesson::default()
+            ..AbortAnalysis::default()
         }
     }
 
     #[test]
     fn what_is_refused_twice_is_a_dead_letter_until_it_is_committed() {
-        let mut refusals = Refusals::new(100);
+        let mut refusals = RejectedRecords::new(100);
         assert_eq!(attempt(&mut refusals, 5..9, &[1, 3]), lesson(2, 0));
         assert!(refusals.suspects(place(), 6) && refusals.suspects(place(), 8));
         assert!(!refusals.suspects(place(), 5) && refusals.of(place(), 6).is_none());
@@ -208,7 +212,7 @@ mod tests {
             !refusals.suspects(place(), 6),
             "its dead letter goes with the others"
         );
-        assert_eq!(attempt(&mut refusals, 5..9, &[]), Lesson::default());
+        assert_eq!(attempt(&mut refusals, 5..9, &[]), AbortAnalysis::default());
         let epoch = Assignment::new(1).begin(place());
         let committed = |offset| {
             let place = place();
@@ -222,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_dead_letter_that_is_refused_twice_leaves_no_way_out() {
-        let mut refusals = Refusals::new(100);
+        let mut refusals = RejectedRecords::new(100);
         let lessons = [lesson(1, 0), lesson(0, 1), lesson(1, 0)];
         for expected in lessons {
             assert_eq!(attempt(&mut refusals, 5..6, &[0]), expected);
@@ -236,10 +240,10 @@ mod tests {
     #[test]
     fn a_dead_letter_that_is_too_large_keeps_less_each_time_it_is_refused_alone() {
         let code = RDKafkaErrorCode::MessageSizeTooLarge;
-        let mut refusals = Refusals::new(100);
-        let cut = || Lesson {
+        let mut refusals = RejectedRecords::new(100);
+        let cut = || AbortAnalysis {
             cut: 1,
-            ..Lesson::default()
+            ..AbortAnalysis::default()
         };
         let lessons = [
             (lesson(1, 0), Kept::All),
@@ -258,7 +262,7 @@ mod tests {
 
     #[test]
     fn no_more_is_remembered_than_is_allowed_and_that_is_no_news() {
-        let mut refusals = Refusals::new(2);
+        let mut refusals = RejectedRecords::new(2);
         assert!(attempt(&mut refusals, 0..2, &[0, 1]).is_news());
         assert!(!attempt(&mut refusals, 2..4, &[0]).is_news());
         assert!(attempt(&mut refusals, 2..4, &[0]).is_news());

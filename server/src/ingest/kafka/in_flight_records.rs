@@ -9,7 +9,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::identity::note;
 use super::native::{TopicId, leader_epoch, set_leader_epoch};
 use super::partition::{Begin, Leaving, Partition, Reset};
-use super::places::{Place, Places, Source};
+use super::partition_ids::{PartitionId, PartitionIds, Source};
 use super::work::{Answer, Judged, Mark, Taken};
 use penstock_telemetry::clock::Clock;
 
@@ -20,7 +20,7 @@ const SLACK: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 pub struct Position {
     /// The partition.
-    pub place: Place,
+    pub place: PartitionId,
     /// The assignment that it belongs to.
     pub epoch: Epoch,
     /// The next record to be read by whoever comes after.
@@ -28,33 +28,33 @@ pub struct Position {
 }
 
 /// All records of a pump.
-pub struct Inside {
+pub struct InFlightRecords {
     /// What the partitions are called.
-    pub places: Places,
-    partitions: BTreeMap<Place, Partition>,
-    assignment: Assignment<Place>,
-    in_flight: InFlight<Place>,
+    pub places: PartitionIds,
+    partitions: BTreeMap<PartitionId, Partition>,
+    assignment: Assignment<PartitionId>,
+    in_flight: InFlight<PartitionId>,
     pace: ReadAhead,
     limit: usize,
     /// A larger value is not copied.
     value_max: usize,
     /// Partitions whose first record may leave.
-    ready: Vec<Place>,
+    ready: Vec<PartitionId>,
     /// Partitions whose positions have gone back, which is not settled yet.
-    resets: BTreeMap<Place, Reset>,
+    resets: BTreeMap<PartitionId, Reset>,
     clock: Clock,
 }
 
-impl Inside {
+impl InFlightRecords {
     /// Nothing inside.
     pub fn new(
         bounds: InFlightBounds,
         pace: ReadAhead,
         value_max: usize,
-        places: Places,
+        places: PartitionIds,
         clock: Clock,
-    ) -> Result<Inside, BoundsError> {
-        Ok(Inside {
+    ) -> Result<InFlightRecords, BoundsError> {
+        Ok(InFlightRecords {
             places,
             partitions: BTreeMap::new(),
             assignment: Assignment::new(bounds.partition_records_max + SLACK),
@@ -69,7 +69,7 @@ impl Inside {
     }
 
     /// A partition is ours, or begins anew: what it had inside is given up.
-    pub fn begin(&mut self, place: Place, begin: Begin) {
+    pub fn begin(&mut self, place: PartitionId, begin: Begin) {
         let epoch = match begin {
             Begin::Anywhere | Begin::Remade => self.assignment.begin(place),
             Begin::At(position) => self.assignment.begin_at(place, position),
@@ -86,7 +86,7 @@ impl Inside {
     }
 
     /// A partition is no longer ours.
-    pub fn end(&mut self, place: Place) {
+    pub fn end(&mut self, place: PartitionId) {
         self.assignment.end(&place);
         self.in_flight.end(&place, self.clock.now());
         self.partitions.remove(&place);
@@ -146,7 +146,7 @@ impl Inside {
 
     /// Partitions that have begun, and of which it is not known whether they did so at a position of their topic, as far
     /// as that can be told.
-    pub fn unvouched(&self, is_known: impl Fn(&str) -> bool) -> Vec<Place> {
+    pub fn unvouched(&self, is_known: impl Fn(&str) -> bool) -> Vec<PartitionId> {
         let unvouched = self.partitions.iter().filter(|(_, one)| one.is_to_vouch());
         unvouched
             .map(|(place, _)| *place)
@@ -155,13 +155,13 @@ impl Inside {
     }
 
     /// Whether that is known of a partition.
-    pub fn is_vouched(&self, place: Place) -> bool {
+    pub fn is_vouched(&self, place: PartitionId) -> bool {
         self.partitions.get(&place).is_none_or(|one| one.vouched)
     }
 
     /// The position that a partition has begun at, or the last that is remembered of it, is `from`, after a record of this
     /// leader; it is one of its topic, or of one before it that was `remade`.
-    pub fn vouch(&mut self, place: Place, from: Option<i64>, leader_epoch: Option<i32>, remade: bool) {
+    pub fn vouch(&mut self, place: PartitionId, from: Option<i64>, leader_epoch: Option<i32>, remade: bool) {
         let Some(partition) = self.partitions.get_mut(&place) else {
             return;
         };
@@ -184,19 +184,20 @@ impl Inside {
     }
 
     /// The partitions of which it has.
-    pub fn resets(&self) -> Vec<Place> {
+    pub fn resets(&self) -> Vec<PartitionId> {
         self.resets.keys().copied().collect()
     }
 
     /// How the position of a partition has gone back.
-    pub fn reset(&self, place: Place) -> Option<Reset> {
+    pub fn reset(&self, place: PartitionId) -> Option<Reset> {
         self.resets.get(&place).copied()
     }
 
     /// Partitions whose log has.
-    pub fn went_back(&self) -> impl Iterator<Item = Place> {
-        let went_back =
-            |(place, reset): (&Place, &Reset)| matches!(reset, Reset::WentBack { .. }).then_some(*place);
+    pub fn went_back(&self) -> impl Iterator<Item = PartitionId> {
+        let went_back = |(place, reset): (&PartitionId, &Reset)| {
+            matches!(reset, Reset::WentBack { .. }).then_some(*place)
+        };
         self.resets.iter().filter_map(went_back)
     }
 
@@ -208,7 +209,7 @@ impl Inside {
     /// Lets records go, each partition's in order, as far as they have answers.
     pub fn leave<E>(
         &mut self,
-        mut each: impl FnMut(&Source, (Place, i64), Answer) -> Result<(), E>,
+        mut each: impl FnMut(&Source, (PartitionId, i64), Answer) -> Result<(), E>,
     ) -> Result<(), E> {
         while let Some(place) = self.ready.pop() {
             let Some(partition) = self.partitions.get_mut(&place) else {
@@ -231,7 +232,7 @@ impl Inside {
     /// The positions that are safe and not committed.
     pub fn uncommitted(&self) -> Vec<Position> {
         let uncommitted = self.assignment.uncommitted();
-        let position = |(place, epoch, offset): (&Place, _, _)| Position {
+        let position = |(place, epoch, offset): (&PartitionId, _, _)| Position {
             place: *place,
             epoch,
             offset,
@@ -269,23 +270,23 @@ impl Inside {
     }
 
     /// The partitions that are ours.
-    pub fn assigned(&self) -> Vec<Place> {
+    pub fn assigned(&self) -> Vec<PartitionId> {
         self.partitions.keys().copied().collect()
     }
 
     /// One of them.
-    pub fn partition(&self, place: Place) -> Option<&Partition> {
+    pub fn partition(&self, place: PartitionId) -> Option<&Partition> {
         self.partitions.get(&place)
     }
 
     /// The same, to be changed.
-    pub fn partition_mut(&mut self, place: Place) -> Option<&mut Partition> {
+    pub fn partition_mut(&mut self, place: PartitionId) -> Option<&mut Partition> {
         self.partitions.get_mut(&place)
     }
 
     /// True when nothing of these partitions is inside.
-    pub fn is_empty(&self, places: &[Place]) -> bool {
-        let of = |place: &Place| self.partitions.get(place);
+    pub fn is_empty(&self, places: &[PartitionId]) -> bool {
+        let of = |place: &PartitionId| self.partitions.get(place);
         places.iter().filter_map(of).all(Partition::is_empty)
     }
 
@@ -309,7 +310,7 @@ impl Inside {
     }
 
     /// Partitions to pause and to resume. To be asked for in every round.
-    pub fn flow(&mut self) -> Flow<Place> {
+    pub fn flow(&mut self) -> Flow<PartitionId> {
         let now = self.clock.now();
         self.limit = self.pace.limit(now);
         self.in_flight.limit(self.limit);
