@@ -13,8 +13,8 @@ mod produce;
 
 mod transaction;
 
-pub use deliveries::{Deliveries, Refused, Told, is_too_large};
 pub use client_shutdown::{ClientShutdown, clients_alive};
+pub use deliveries::{Deliveries, Refused, Told, is_too_large};
 pub use produce::Partitions;
 pub use progress::{Hand, LOOK, Progress, Still};
 pub use record::{Carried, DeadLetter, Outgoing, dead, scored, tombstone, value};
