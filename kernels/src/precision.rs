@@ -3,6 +3,7 @@
 use crate::cpu::int8::Bytes;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::{amx_bf16::AmxBf16, amx_int8::AmxInt8, bf16::Avx512Bf16};
+use crate::dispatch::Path;
 use crate::ops::KernelError;
 
 /// The format of weights and of what they are multiplied with. A value exists only where the processor can
@@ -84,15 +85,22 @@ impl Precision {
 
     /// The format's name, and the instructions where it has several ways.
     pub fn name(self) -> String {
-        let way = match self.0 {
-            Kind::Singles => return Format::F32.name().to_owned(),
+        match self.0 {
+            Kind::Singles => Format::F32.name().to_owned(),
+            _ => format!("{} by {}", self.format().name(), self.instructions()),
+        }
+    }
+
+    /// The instructions that multiply, as logs show them.
+    pub fn instructions(self) -> &'static str {
+        match self.0 {
+            Kind::Singles => Path::best().name(),
             #[cfg(target_arch = "x86_64")]
             Kind::Bf16(Bf16::Tiles(_)) | Kind::TiledBytes(_) => "amx",
             #[cfg(target_arch = "x86_64")]
             Kind::Bf16(Bf16::Vectors(_)) => "avx512-bf16",
             Kind::Bytes(way) => way.name(),
-        };
-        format!("{} by {way}", self.format().name())
+        }
     }
 }
 
