@@ -47,14 +47,13 @@ impl Precision {
     /// bfloat16 by each way that this processor has, the fastest first. Sums are rounded differently by each.
     pub fn bf16_supported() -> Vec<Self> {
         #[cfg(target_arch = "x86_64")]
-        let ways = {
+        {
             let tiles = AmxBf16::detect().map(Bf16::Tiles);
             let ways = tiles.into_iter().chain(Avx512Bf16::detect().map(Bf16::Vectors));
             ways.map(|way| Self(Kind::Bf16(way))).collect()
-        };
+        }
         #[cfg(not(target_arch = "x86_64"))]
-        let ways = Vec::new();
-        ways
+        Vec::new()
     }
 
     /// 8-bit integers, by the fastest instructions this processor has for them.

@@ -51,8 +51,10 @@ fn apply<V: Vector, F: Function>(v: V, row: &mut [f32]) {
 }
 
 /// No activation.
+#[cfg(target_arch = "x86_64")]
 pub(crate) struct Identity;
 
+#[cfg(target_arch = "x86_64")]
 impl Function for Identity {
     #[inline(always)]
     fn of<V: Vector>(_: V, x: V::F) -> V::F {

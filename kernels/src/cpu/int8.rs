@@ -179,6 +179,7 @@ impl ByteMatrix {
     }
 
     /// Where sums start and what scales them, from output `column` on.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn columns(&self, column: usize) -> (&[i32], &[f32]) {
         (&self.starts[column..], &self.scales[column..])
