@@ -125,9 +125,11 @@ fn limit(c: &mut Criterion) {
     let mut bursts: Vec<(Path, Precision, String)> = vectors
         .map(|path| (path, Precision::F32, format!("f32 by {}", path.name())))
         .collect();
-    let others = Precision::bf16().into_iter().chain(Precision::int8_supported());
-    let others = others
-        .filter(|precision| !precision.name().starts_with("int8") || precision.name().ends_with("vnni"));
+    let bf16 = Precision::bf16_supported().into_iter();
+    let others = bf16.chain(Precision::int8_supported().into_iter().filter(|precision| {
+        let name = precision.name();
+        name.ends_with("vnni") || name.ends_with("amx")
+    }));
     bursts.extend(others.map(|precision| (Path::best(), precision, precision.name())));
     for (path, precision, name) in bursts {
         let (operations, _) = peak::multiply_adds(path, precision, ROUNDS);

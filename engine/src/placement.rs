@@ -222,6 +222,14 @@ impl Compute {
             Compute::Cuda { dtype, .. } => dtype.name(),
         }
     }
+
+    /// What multiplies, for the log: the CPU's instructions, or `cuda`.
+    pub fn instructions(&self) -> &'static str {
+        match self {
+            Compute::Cpu { precision } => precision.instructions(),
+            Compute::Cuda { .. } => "cuda",
+        }
+    }
 }
 
 impl fmt::Display for Compute {

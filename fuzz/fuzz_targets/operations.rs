@@ -33,7 +33,7 @@ fn devices() -> Vec<Cpu> {
     let exact = Path::supported().into_iter().map(|path| (path, Precision::F32));
     let others = Precision::int8_supported()
         .into_iter()
-        .chain(Precision::bf16())
+        .chain(Precision::bf16_supported())
         .map(|precision| (Path::best(), precision));
     exact
         .chain(others)

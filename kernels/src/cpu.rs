@@ -6,6 +6,12 @@
 )]
 
 mod activation;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx_bf16;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx_int8;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
@@ -22,11 +28,14 @@ pub(crate) mod int8_neon;
 pub(crate) mod int8_portable;
 mod layer_norm;
 mod linear;
+mod matrix;
 mod memory;
 pub mod peak;
 mod pin;
 mod pool;
 mod threads;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 mod turns;
 pub(crate) mod vector;
 #[cfg(target_arch = "x86_64")]
@@ -38,12 +47,11 @@ pub(crate) mod vector_neon;
 pub(crate) mod vector_portable;
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
 
 pub use self::embedding::Words;
-pub use self::linear::Matrix;
+pub use self::matrix::Matrix;
 pub use self::memory::{Buffer, Table};
 
 use self::embedding::Embed;
@@ -72,10 +80,9 @@ pub struct Cpu {
     path: Path,
     precision: Precision,
     threads: Threads,
-    packed: linear::Packed,
+    linear: linear::Room,
     scratch: Vec<attention::Scratch>,
     attention_tasks: Vec<attention::Task>,
-    strips_done: Vec<AtomicUsize>,
     /// The same processor once for each thread, for the parts of a batch that it computes by itself.
     seats: Vec<Cpu>,
     /// Their team.
@@ -125,17 +132,15 @@ impl Cpu {
 
     /// One without seats, which lets nobody in.
     fn seat(threads: Threads, path: Path, precision: Precision) -> Self {
-        let scratch = (0..threads.count())
-            .map(|_| attention::Scratch::default())
-            .collect();
+        let count = threads.count();
+        let scratch = (0..count).map(|_| attention::Scratch::default()).collect();
         Self {
             path,
             precision,
             threads,
-            packed: linear::Packed::default(),
+            linear: linear::Room::new(count),
             scratch,
             attention_tasks: Vec::new(),
-            strips_done: Vec::new(),
             seats: Vec::new(),
             helpers: Threads::helped(1),
             inside: None,
@@ -163,6 +168,15 @@ impl Cpu {
     fn let_in(&self) {
         if let Some(LetsIn { team, side_by_side }) = &self.lets_in {
             team.let_in(*side_by_side);
+        }
+    }
+
+    /// What computes linear layers.
+    fn device(&mut self) -> linear::Device<'_> {
+        linear::Device {
+            path: self.path,
+            threads: &self.threads,
+            room: &mut self.linear,
         }
     }
 
@@ -343,13 +357,7 @@ impl Ops for Cpu {
         check::not_empty("linear", "x", x.shape())?;
         check::shape("linear", "x", x.shape(), (rows, w.inp()))?;
         out.reshape(rows, w.out());
-        linear::linear(
-            (self.path, &self.threads, &mut self.packed),
-            x.values(),
-            w,
-            activation,
-            out.values_mut(),
-        );
+        linear::linear(self.device(), x.values(), w, activation, out.values_mut());
         Ok(())
     }
 
@@ -367,15 +375,7 @@ impl Ops for Cpu {
         check::shape(KERNEL, "x", x.shape(), (rows, w.inp()))?;
         check::shape(KERNEL, "residual", residual.shape(), (rows, w.out()))?;
         check::norm(KERNEL, (norm.gamma.shape(), norm.beta.shape()), w.out())?;
-        let device = (self.path, &self.threads, &mut self.packed);
-        linear::linear_add_norm(
-            device,
-            x.values(),
-            w,
-            norm,
-            residual.values_mut(),
-            &mut self.strips_done,
-        );
+        linear::linear_add_norm(self.device(), x.values(), w, norm, residual.values_mut());
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! What the products of the linear layers are computed in: decided once, then carried by each packed matrix.
 
-#[cfg(target_arch = "x86_64")]
-use crate::cpu::bf16::Avx512Bf16;
 use crate::cpu::int8::Bytes;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::{amx_bf16::AmxBf16, amx_int8::AmxInt8, bf16::Avx512Bf16};
+use crate::dispatch::Path;
 use crate::ops::KernelError;
 
 /// The format of weights and of what they are multiplied with. A value exists only where the processor can
@@ -15,24 +16,44 @@ pub struct Precision(pub(crate) Kind);
 pub(crate) enum Kind {
     Singles,
     #[cfg(target_arch = "x86_64")]
-    Bf16(Avx512Bf16),
+    Bf16(Bf16),
     Bytes(Bytes),
+    /// The same integers, on tiles.
+    #[cfg(target_arch = "x86_64")]
+    TiledBytes(AmxInt8),
+}
+
+/// A way to multiply bfloat16.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bf16 {
+    Tiles(AmxBf16),
+    Vectors(Avx512Bf16),
 }
 
 impl Precision {
     /// f32: any processor.
     pub const F32: Self = Self(Kind::Singles);
 
-    /// bfloat16 where the processor multiplies it; elsewhere the error names what it lacks.
+    /// bfloat16 by the fastest instructions this processor has for it; without any the error names what it lacks.
     pub fn bf16() -> Result<Self, KernelError> {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(proof) = Avx512Bf16::detect() {
-            return Ok(Self(Kind::Bf16(proof)));
-        }
-        Err(KernelError::Instructions {
+        let fastest = Self::bf16_supported().into_iter().next();
+        fastest.ok_or(KernelError::Instructions {
             dtype: "bf16",
             missing: "avx512_bf16",
         })
+    }
+
+    /// bfloat16 by each way that this processor has, the fastest first. Sums are rounded differently by each.
+    pub fn bf16_supported() -> Vec<Self> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let tiles = AmxBf16::detect().map(Bf16::Tiles);
+            let ways = tiles.into_iter().chain(Avx512Bf16::detect().map(Bf16::Vectors));
+            ways.map(|way| Self(Kind::Bf16(way))).collect()
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        Vec::new()
     }
 
     /// 8-bit integers, by the fastest instructions this processor has for them.
@@ -42,8 +63,11 @@ impl Precision {
 
     /// 8-bit integers by each way that this processor has, the fastest first. All give the same results.
     pub fn int8_supported() -> Vec<Self> {
-        let ways = Bytes::supported().into_iter();
-        ways.map(|way| Self(Kind::Bytes(way))).collect()
+        let mut ways = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        ways.extend(AmxInt8::detect().map(Kind::TiledBytes));
+        ways.extend(Bytes::supported().into_iter().map(Kind::Bytes));
+        ways.into_iter().map(Self).collect()
     }
 
     /// What it is, without how this processor does it.
@@ -53,14 +77,28 @@ impl Precision {
             #[cfg(target_arch = "x86_64")]
             Kind::Bf16(_) => Format::Bf16,
             Kind::Bytes(_) => Format::Int8,
+            #[cfg(target_arch = "x86_64")]
+            Kind::TiledBytes(_) => Format::Int8,
         }
     }
 
     /// The format's name, and the instructions where it has several ways.
     pub fn name(self) -> String {
         match self.0 {
-            Kind::Bytes(way) => format!("int8 by {}", way.name()),
-            _ => self.format().name().to_owned(),
+            Kind::Singles => Format::F32.name().to_owned(),
+            _ => format!("{} by {}", self.format().name(), self.instructions()),
+        }
+    }
+
+    /// The instructions that multiply, as logs show them.
+    pub fn instructions(self) -> &'static str {
+        match self.0 {
+            Kind::Singles => Path::best().name(),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Bf16(Bf16::Tiles(_)) | Kind::TiledBytes(_) => "amx",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Bf16(Bf16::Vectors(_)) => "avx512-bf16",
+            Kind::Bytes(way) => way.name(),
         }
     }
 }

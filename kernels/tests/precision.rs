@@ -138,6 +138,28 @@ fn the_shapes_of_real_models() {
     }
 }
 
+/// Around a tile's 16 rows, a pair's 32, a block's 64, and a step's 64 bytes.
+#[test]
+fn shapes_around_the_edges_of_tiles_and_blocks() {
+    for (rows, inp, out) in [
+        (15, 63, 31),
+        (16, 64, 32),
+        (17, 65, 33),
+        (31, 31, 15),
+        (33, 127, 16),
+        (48, 128, 17),
+        (64, 1, 1),
+        (65, 33, 65),
+        (127, 32, 48),
+        (129, 96, 96),
+        (300, 130, 40),
+    ] {
+        let operands = Operands::random(rows, inp, out, true, 11);
+        operands.check_int8();
+        operands.check_bf16();
+    }
+}
+
 #[test]
 fn sums_of_the_largest_integers_do_not_saturate() {
     for (x, weight) in [(3.0, 0.5), (-3.0, 0.5), (3.0, -0.5), (-3.0, -0.5)] {

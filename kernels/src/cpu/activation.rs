@@ -34,7 +34,7 @@ pub(crate) fn activate<V: Vector>(v: V, activation: Activation, row: &mut [f32])
 }
 
 /// One function of one vector.
-trait Function {
+pub(crate) trait Function {
     fn of<V: Vector>(v: V, x: V::F) -> V::F;
 }
 
@@ -50,7 +50,19 @@ fn apply<V: Vector, F: Function>(v: V, row: &mut [f32]) {
     }
 }
 
-struct Gelu;
+/// No activation.
+#[cfg(target_arch = "x86_64")]
+pub(crate) struct Identity;
+
+#[cfg(target_arch = "x86_64")]
+impl Function for Identity {
+    #[inline(always)]
+    fn of<V: Vector>(_: V, x: V::F) -> V::F {
+        x
+    }
+}
+
+pub(crate) struct Gelu;
 
 impl Function for Gelu {
     #[inline(always)]
@@ -65,7 +77,7 @@ impl Function for Gelu {
     }
 }
 
-struct GeluTanh;
+pub(crate) struct GeluTanh;
 
 impl Function for GeluTanh {
     /// `½ · (1 + tanh(y))` is `1 / (1 + e^(−2y))`.
@@ -78,7 +90,7 @@ impl Function for GeluTanh {
     }
 }
 
-struct Relu;
+pub(crate) struct Relu;
 
 impl Function for Relu {
     #[inline(always)]
@@ -87,7 +99,7 @@ impl Function for Relu {
     }
 }
 
-struct Tanh;
+pub(crate) struct Tanh;
 
 impl Function for Tanh {
     /// `tanh(x) = 1 − 2 / (e^(2x) + 1)`, exact to rounding in absolute terms.

@@ -93,11 +93,12 @@ pub(crate) fn words(inp: usize) -> usize {
     inp.div_ceil(WORD)
 }
 
-/// Rounds rows of `inp` values to the nearest bfloat16, ties to even, two to a word; an odd row ends in a zero.
+/// Rounds rows of `inp` values to the nearest bfloat16, ties to even, two to a word; rows of `width` words end in zeros.
 pub(crate) struct Round<'a> {
     pub x: &'a [f32],
     pub words: &'a mut [u32],
     pub inp: usize,
+    pub width: usize,
 }
 
 impl Bf16Kernel for Round<'_> {
@@ -106,7 +107,7 @@ impl Bf16Kernel for Round<'_> {
     #[inline(always)]
     fn run(self, proof: Avx512Bf16) {
         const STEP: usize = 32;
-        let rows = self.words.chunks_exact_mut(words(self.inp));
+        let rows = self.words.chunks_exact_mut(self.width);
         for (row, words) in self.x.chunks_exact(self.inp).zip(rows) {
             let whole = self.inp / STEP * STEP;
             for (values, words) in row.chunks_exact(STEP).zip(words.chunks_exact_mut(STEP / WORD)) {
@@ -117,9 +118,10 @@ impl Bf16Kernel for Round<'_> {
                 let (mut values, mut rounded) = ([0.0; STEP], [0; STEP / WORD]);
                 values[..rest.len()].copy_from_slice(rest);
                 proof.round(&values, &mut rounded);
-                let words = &mut words[whole / WORD..];
-                words.copy_from_slice(&rounded[..words.len()]);
+                let rest = rest.len().div_ceil(WORD);
+                words[whole / WORD..][..rest].copy_from_slice(&rounded[..rest]);
             }
+            words[self::words(self.inp)..].fill(0);
         }
     }
 }
@@ -145,13 +147,14 @@ impl Avx512Bf16 {
     }
 }
 
-/// `weight`, row-major `[out, inp]`, in words.
-pub(crate) fn rounded(proof: Avx512Bf16, weight: &[f32], out: usize, inp: usize) -> Lines<u32> {
-    let mut words = Lines::zeroed(out * words(inp));
+/// `weight`, row-major `[out, inp]`, in rows of `width` words.
+pub(crate) fn rounded(proof: Avx512Bf16, weight: &[f32], inp: usize, width: usize) -> Lines<u32> {
+    let mut words = Lines::zeroed(weight.len() / inp * width);
     proof.enter(Round {
         x: weight,
         words: &mut words,
         inp,
+        width,
     });
     words
 }

@@ -137,7 +137,6 @@ pub(crate) trait Dot: Copy {
 
 /// Weights in bytes.
 pub(crate) struct ByteMatrix {
-    pub bytes: Bytes,
     pub panels: Panels<u32>,
     /// One for each output.
     scales: Lines,
@@ -146,8 +145,8 @@ pub(crate) struct ByteMatrix {
 }
 
 impl ByteMatrix {
-    /// Quantises and packs `weight`, row-major `[out, inp]`.
-    pub(crate) fn new(bytes: Bytes, weight: &[f32], out: usize, inp: usize) -> Result<Self, KernelError> {
+    /// Quantises and packs `weight`, row-major `[out, inp]`, in rows of `width` words: zeros where a row has no more.
+    pub(crate) fn new(weight: &[f32], out: usize, inp: usize, width: usize) -> Result<Self, KernelError> {
         if inp > INP_MAX {
             return Err(KernelError::Unsupported {
                 kernel: "matrix",
@@ -158,7 +157,7 @@ impl ByteMatrix {
         }
         let padded = out.next_multiple_of(PANEL);
         let (mut scales, mut starts) = (Lines::zeroed(padded), Lines::zeroed(padded));
-        let mut words = Vec::with_capacity(out * words(inp));
+        let mut words = Vec::with_capacity(out * width);
         for (column, row) in weight.chunks_exact(inp).enumerate() {
             let (scale, integers) = quantised(row);
             scales[column] = scale;
@@ -170,13 +169,20 @@ impl ByteMatrix {
                 }
                 u32::from_ne_bytes(word)
             }));
+            words.resize((column + 1) * width, 0);
         }
         Ok(Self {
-            bytes,
-            panels: Panels::pack(&words, out, self::words(inp)),
+            panels: Panels::pack(&words, out, width),
             scales,
             starts,
         })
+    }
+
+    /// Where sums start and what scales them, from output `column` on.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn columns(&self, column: usize) -> (&[i32], &[f32]) {
+        (&self.starts[column..], &self.scales[column..])
     }
 
     /// How the panel that starts with output `column` is multiplied with rows of these scales.

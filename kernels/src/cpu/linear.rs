@@ -8,79 +8,16 @@ use super::bf16::{self, Avx512Bf16, Bf16Kernel};
 use super::gemm::{PANEL, Panels, Product, Singles, TILE_ROWS_MAX, Tile, tile, tiles};
 use super::int8::{self, ByteMatrix, Dot, DotKernel};
 use super::layer_norm::LayerNorm;
+#[cfg(target_arch = "x86_64")]
+use super::matrix::Tiles;
+use super::matrix::{Matrix, Vectors, Weights};
 use super::memory::{Cells, Lines, Table, Word};
 use super::threads::Threads;
+#[cfg(target_arch = "x86_64")]
+use super::tiled;
 use super::vector::Vector;
 use crate::dispatch::{Kernel, Path};
-use crate::ops::{Activation, KernelError, Norm};
-use crate::precision::Kind;
-
-/// Weights as panels, with their bias.
-pub struct Matrix {
-    weights: Weights,
-    /// Zeros where there is no bias, so that the tile need not ask.
-    bias: Lines,
-    out: usize,
-    inp: usize,
-}
-
-/// The panels, and the proof that the processor can multiply them.
-enum Weights {
-    Singles(Panels<f32>),
-    #[cfg(target_arch = "x86_64")]
-    Bf16(Avx512Bf16, Panels<u32>),
-    Bytes(ByteMatrix),
-}
-
-impl Matrix {
-    pub(crate) fn new(
-        form: Kind,
-        weight: &[f32],
-        bias: Option<&[f32]>,
-        out: usize,
-        inp: usize,
-    ) -> Result<Self, KernelError> {
-        let mut padded = Lines::zeroed(out.next_multiple_of(PANEL));
-        if let Some(bias) = bias {
-            padded[..out].copy_from_slice(bias);
-        }
-        let weights = match form {
-            Kind::Singles => Weights::Singles(Panels::pack(weight, out, inp)),
-            #[cfg(target_arch = "x86_64")]
-            Kind::Bf16(proof) => {
-                let words = bf16::rounded(proof, weight, out, inp);
-                Weights::Bf16(proof, Panels::pack(&words, out, bf16::words(inp)))
-            }
-            Kind::Bytes(bytes) => Weights::Bytes(ByteMatrix::new(bytes, weight, out, inp)?),
-        };
-        Ok(Self {
-            weights,
-            bias: padded,
-            out,
-            inp,
-        })
-    }
-
-    /// Outputs.
-    pub fn out(&self) -> usize {
-        self.out
-    }
-
-    /// Inputs.
-    pub fn inp(&self) -> usize {
-        self.inp
-    }
-
-    /// Words of a row of inputs.
-    fn words(&self) -> usize {
-        match &self.weights {
-            Weights::Singles(panels) => panels.k(),
-            #[cfg(target_arch = "x86_64")]
-            Weights::Bf16(_, panels) => panels.k(),
-            Weights::Bytes(matrix) => matrix.panels.k(),
-        }
-    }
-}
+use crate::ops::{Activation, Norm};
 
 /// Rows in the words that a matrix is multiplied with, where those are not f32. Kept between calls.
 #[derive(Default)]
@@ -95,7 +32,7 @@ impl Packed {
     const ROWS: usize = 64;
 
     /// Makes room for `rows` rows and fills it: `pack` is given values, words and scales of some of them.
-    fn fill(
+    pub(crate) fn fill(
         &mut self,
         threads: &Threads,
         (x, rows): (&[f32], usize),
@@ -119,47 +56,146 @@ impl Packed {
             pack(&x[first * inp..(first + rows) * inp], words, scales);
         });
     }
+
+    /// What was filled in: the words of all rows, and their scales.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn rows(&self) -> (&[u32], &[f32]) {
+        (&self.words, &self.scales)
+    }
+}
+
+/// What linear layers keep between calls.
+pub(crate) struct Room {
+    packed: Packed,
+    counts: Vec<AtomicUsize>,
+    #[cfg(target_arch = "x86_64")]
+    blocks: Vec<tiled::Scratch>,
+}
+
+impl Room {
+    /// For `threads` threads.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(unused_variables, reason = "tiles alone need room for each thread")
+    )]
+    pub(crate) fn new(threads: usize) -> Self {
+        Self {
+            packed: Packed::default(),
+            counts: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            blocks: (0..threads).map(|_| tiled::Scratch::default()).collect(),
+        }
+    }
+}
+
+/// What computes.
+pub(crate) struct Device<'a> {
+    pub path: Path,
+    pub threads: &'a Threads,
+    pub room: &'a mut Room,
 }
 
 /// `out = activation(x · wᵀ + bias)`; `out` holds as many rows as `x`.
-pub(crate) fn linear(
-    device: (Path, &Threads, &mut Packed),
-    x: &[f32],
-    w: &Matrix,
-    activation: Activation,
-    out: &mut [f32],
-) {
-    let plan = Plan::new(x.len() / w.inp(), w, device.1.count());
-    let after = After {
-        w,
-        activation,
-        add: false,
-        out: Cells::new(out),
-    };
-    multiply(device, x, &plan, after, |_| {});
+pub(crate) fn linear(device: Device<'_>, x: &[f32], w: &Matrix, activation: Activation, out: &mut [f32]) {
+    let out = Cells::new(out);
+    match &w.weights {
+        #[cfg(target_arch = "x86_64")]
+        Weights::Tiles(tiles) => on_tiles(device, x, (w, tiles), activation, None, out),
+        Weights::Vectors(vectors) => {
+            let plan = Plan::new(x.len() / w.inp(), (w, vectors), device.threads.count());
+            let after = After {
+                w,
+                activation,
+                add: false,
+                out,
+            };
+            let Device { path, threads, room } = device;
+            multiply(
+                (path, threads, &mut room.packed),
+                x,
+                (&plan, vectors),
+                after,
+                |_| {},
+            );
+        }
+    }
 }
 
-/// `sum = norm(sum + x · wᵀ + bias)`. `counts` is the caller's to keep between calls.
+/// `sum = norm(sum + x · wᵀ + bias)`.
 pub(crate) fn linear_add_norm(
-    device: (Path, &Threads, &mut Packed),
+    device: Device<'_>,
     x: &[f32],
     w: &Matrix,
     norm: &Norm<Table>,
     sum: &mut [f32],
-    counts: &mut Vec<AtomicUsize>,
 ) {
-    let (path, threads, _) = device;
-    let plan = Plan::new(x.len() / w.inp(), w, threads.count());
+    let sum = Cells::new(sum);
+    match &w.weights {
+        #[cfg(target_arch = "x86_64")]
+        Weights::Tiles(tiles) => on_tiles(device, x, (w, tiles), Activation::None, Some(norm), sum),
+        Weights::Vectors(vectors) => add_norm(device, x, (w, vectors), norm, sum),
+    }
+}
+
+/// Either of them, on tiles.
+#[cfg(target_arch = "x86_64")]
+fn on_tiles(
+    Device { threads, room, .. }: Device<'_>,
+    x: &[f32],
+    (matrix, tiles): (&Matrix, &Tiles),
+    activation: Activation,
+    norm: Option<&Norm<Table>>,
+    out: Cells,
+) {
+    let Room {
+        packed,
+        counts,
+        blocks,
+    } = room;
+    let room = tiled::Room {
+        threads,
+        packed,
+        counts,
+        scratch: blocks,
+    };
+    macro_rules! layer {
+        ($tiled:ident, $weights:ident) => {
+            tiled::Layer {
+                tiled: *$tiled,
+                weights: $weights,
+                matrix,
+                activation,
+                norm,
+                out,
+            }
+        };
+    }
+    match tiles {
+        Tiles::Bf16(tiled, weights) => tiled::linear(room, x, &layer!(tiled, weights)),
+        Tiles::Bytes(tiled, weights) => tiled::linear(room, x, &layer!(tiled, weights)),
+    }
+}
+
+/// The product and the norm on vectors.
+fn add_norm(
+    device: Device<'_>,
+    x: &[f32],
+    (w, vectors): (&Matrix, &Vectors),
+    norm: &Norm<Table>,
+    sum: Cells,
+) {
+    let Device { path, threads, room } = device;
+    let Room { packed, counts, .. } = room;
+    let plan = Plan::new(x.len() / w.inp(), (w, vectors), threads.count());
     counts.clear();
     counts.resize_with(plan.blocks, AtomicUsize::default);
-    let sum = Cells::new(sum);
     let after = After {
         w,
         activation: Activation::None,
         add: true,
         out: sum,
     };
-    multiply(device, x, &plan, after, |area| {
+    multiply((path, threads, packed), x, (&plan, vectors), after, |area| {
         // The thread that completes a block's rows normalises them; acquiring what the others released
         // lets it see their cells.
         if counts[area.block].fetch_add(1, Ordering::AcqRel) + 1 == plan.panels {
@@ -175,11 +211,10 @@ pub(crate) fn linear_add_norm(
 fn multiply(
     (path, threads, packed): (Path, &Threads, &mut Packed),
     x: &[f32],
-    plan: &Plan,
+    (plan, vectors): (&Plan, &Vectors),
     after: After<'_>,
     done: impl Fn(Area) + Sync,
 ) {
-    let w = after.w;
     let each = |strip: &(dyn Fn(Area) + Sync)| {
         threads.each(plan.tasks(), |task| {
             let area = plan.area(task);
@@ -187,8 +222,8 @@ fn multiply(
             done(area);
         });
     };
-    match &w.weights {
-        Weights::Singles(panels) => each(&|area| {
+    match vectors {
+        Vectors::Singles(panels) => each(&|area| {
             path.run(Strip {
                 after,
                 area,
@@ -197,10 +232,10 @@ fn multiply(
             });
         }),
         #[cfg(target_arch = "x86_64")]
-        Weights::Bf16(proof, panels) => {
+        Vectors::Bf16(proof, panels) => {
             packed.fill(threads, (x, plan.rows), panels.k(), |x, words, _| {
-                let inp = w.inp();
-                proof.enter(bf16::Round { x, words, inp });
+                let (inp, width) = (after.w.inp(), panels.k());
+                proof.enter(bf16::Round { x, words, inp, width });
             });
             let a = &packed.words;
             each(&|area| {
@@ -212,7 +247,7 @@ fn multiply(
                 });
             });
         }
-        Weights::Bytes(matrix) => {
+        Vectors::Bytes(bytes, matrix) => {
             let panels = &matrix.panels;
             packed.fill(threads, (x, plan.rows), panels.k(), |x, words, scales| {
                 path.run(int8::Quantise { x, words, scales });
@@ -225,7 +260,7 @@ fn multiply(
                     a,
                     panels,
                 };
-                matrix.bytes.run(ByteStrip {
+                bytes.run(ByteStrip {
                     strip,
                     matrix,
                     scales,
@@ -246,9 +281,9 @@ impl Plan {
     /// Words of `x` in one block at most: half of a 512 KiB second-level cache.
     const BLOCK_WORDS: usize = 64 * 1024;
 
-    fn new(rows: usize, w: &Matrix, threads: usize) -> Self {
+    fn new(rows: usize, (w, vectors): (&Matrix, &Vectors), threads: usize) -> Self {
         let panels = w.out().div_ceil(PANEL);
-        let fit = (Self::BLOCK_WORDS / w.words()).max(TILE_ROWS_MAX);
+        let fit = (Self::BLOCK_WORDS / vectors.words()).max(TILE_ROWS_MAX);
         // Three tasks a thread at least, so that one that starts late finds less to do than the others,
         // but no block lower than one tile.
         let wanted = if threads > 1 {
@@ -354,7 +389,7 @@ impl<W: Word> Strip<'_, W> {
         let column = self.area.panel * PANEL;
         let cols = PANEL.min(n - column);
         let b = self.panels.panel(self.area.panel);
-        let bias = &w.bias[column..column + PANEL];
+        let bias = &w.bias()[column..column + PANEL];
         for (start, rows) in tiles(self.area.rows, P::TILE_ROWS) {
             let row = self.area.first + start;
             let a = &self.a[row * k..(row + rows) * k];

@@ -2,11 +2,17 @@
 //! words read from memory.
 
 #[cfg(target_arch = "x86_64")]
+use super::amx;
+#[cfg(target_arch = "x86_64")]
 use super::bf16::{Avx512Bf16, Bf16Kernel};
 use super::gemm::{PANEL, Product, Singles, TILE_ROWS_MAX};
 use super::int8::{Dot, DotKernel, Quantised};
+#[cfg(target_arch = "x86_64")]
+use super::tiled::Tiled;
 use super::vector::{LANES_MAX, Vector};
 use crate::dispatch::{Kernel, Path};
+#[cfg(target_arch = "x86_64")]
+use crate::precision::Bf16;
 use crate::precision::{Kind, Precision};
 
 /// Sums of the largest tile: two registers for each of its rows.
@@ -21,10 +27,20 @@ pub fn multiply_adds(path: Path, precision: Precision, rounds: usize) -> (f64, f
     let (factors, (operations, sum)) = match precision.0 {
         Kind::Singles => (1, path.run(burst)),
         #[cfg(target_arch = "x86_64")]
-        Kind::Bf16(proof) => (2, proof.enter(burst)),
+        Kind::Bf16(Bf16::Vectors(proof)) => (2, proof.enter(burst)),
+        #[cfg(target_arch = "x86_64")]
+        Kind::Bf16(Bf16::Tiles(proof)) => (2, tiles(proof, rounds)),
         Kind::Bytes(bytes) => (4, bytes.run(burst)),
+        #[cfg(target_arch = "x86_64")]
+        Kind::TiledBytes(proof) => (4, tiles(proof, rounds)),
     };
     ((operations * factors * 2) as f64, sum)
+}
+
+/// The same on tiles, all of zeros.
+#[cfg(target_arch = "x86_64")]
+fn tiles<T: Tiled>(proof: T, rounds: usize) -> (usize, f32) {
+    (amx::burst(proof.amx(), T::WORDS, rounds), 0.0)
 }
 
 /// Reads all of `values` once and returns their sum.

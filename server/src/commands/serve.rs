@@ -24,6 +24,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ExitCode, Failure> {
         version = env!("CARGO_PKG_VERSION"),
         device = %placement.compute,
         dtype = placement.compute.dtype(),
+        instructions = placement.compute.instructions(),
         reason = placement.reason,
         threads = config.threads,
         ?models,
