@@ -21,10 +21,17 @@ use super::inbound::Receiver;
 use crate::ingest::accept::BoundedListener;
 use penstock_engine::settings::Limits;
 
-/// How much a client may send ahead of what is read: of one call, and of all calls of a connection. A
-/// megabyte keeps a fast network busy over a millisecond's round trip.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 2 << 20;
+/// Bytes that a client may send ahead on one call. A stream whose server reads no further leaves this much unread,
+/// and h2 closes connections on which too many small frames wait: it takes 256 bytes for each smaller frame from a
+/// budget of half the connection's window. So the two windows stand far apart, and one stream of messages of a
+/// dozen bytes stays within the budget.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// Bytes that a client may send ahead on all calls of a connection.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const _: () = assert!(
+    STREAM_WINDOW / 13 * 256 < CONNECTION_WINDOW / 2,
+    "unread small messages end a connection"
+);
 
 /// How much of one call's answers may lie ready for a client that does not take them.
 const SEND_BUFFER: usize = 256 * 1024;
