@@ -79,10 +79,7 @@ fn what_is_there_still_and_not_committed_is_read_again_and_nothing_that_is_commi
 fn a_log_that_ends_before_the_position_that_was_sought_has_gone_back() {
     let mut assignment = Assignment::new(10);
     assignment.begin_at(0, 150);
-    let back = OffsetError::WentBack {
-        offset: 0,
-        last: 149,
-    };
+    let back = OffsetError::WentBack { offset: 0, last: 149 };
     assert_eq!(assignment.start(&0, 0), Err(back));
     assert_eq!(assignment.uncommitted().count(), 0);
 }
