@@ -23,11 +23,13 @@ const FRESH: Duration = Duration::from_millis(400);
 const AGAIN_BUSY: Duration = Duration::from_millis(300);
 const AGAIN_IDLE: Duration = Duration::from_secs(2);
 
-/// A commit waits so long for the answer: a broker that does not tell is no reason to stop.
+/// A commit waits so long for the answer: a broker that does not tell is no reason to stop. The first wait is shorter,
+/// as nothing is known of the broker then.
 const HOLD_MAX: Duration = Duration::from_secs(1);
+const HOLD_FIRST: Duration = Duration::from_millis(250);
 
 /// After this the answer is no more to be expected.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Topics of one question, beside those of which something is to be committed.
 pub const TOPICS_MAX: usize = 100;
@@ -54,14 +56,25 @@ pub struct Identities {
     /// When that was asked which was answered last.
     heard: Option<Instant>,
     known: BTreeMap<String, Known>,
-    /// The broker has no ids: nothing can be told by them.
-    without: bool,
+    telling: Telling,
     /// Since when the commit waits.
     holding: Option<Instant>,
-    /// The commit has waited for long enough once, and nothing was answered since.
-    given_up: bool,
     /// Ask as soon as may be.
     hurry: bool,
+}
+
+/// What is to be expected of the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Telling {
+    /// It answers, as far as that is known.
+    #[default]
+    Soon,
+    /// The commit has waited for long enough, and nothing was answered since.
+    Late,
+    /// The last question had no answer. librdkafka's mock cluster gives none: it names a controller that is not there.
+    Not,
+    /// It has no ids: nothing can be told by them.
+    Never,
 }
 
 /// One topic.
@@ -87,7 +100,7 @@ impl Identities {
         let waits = self
             .asked
             .is_some_and(|asked| now.saturating_duration_since(asked) < pause);
-        !self.without && self.asking.is_none() && !waits
+        self.telling != Telling::Never && self.asking.is_none() && !waits
     }
 
     /// Asks for these topics.
@@ -109,7 +122,7 @@ impl Identities {
 
     /// Whether something was answered that was asked at this time or later, as far as anything ever is.
     pub fn heard_since(&self, time: Instant) -> bool {
-        self.without || self.heard.is_some_and(|asked| asked >= time)
+        self.is_mute() || self.heard.is_some_and(|asked| asked >= time)
     }
 
     /// Looks for the answer, without waiting. An error names a topic that was made anew; it stays known as what it was.
@@ -130,6 +143,7 @@ impl Identities {
             }
             Err(code) => {
                 debug!(route, %code, "the ids of the topics are not told");
+                self.unanswered(code, route);
                 Ok(())
             }
         }
@@ -154,17 +168,35 @@ impl Identities {
                 }
             }
         }
-        self.given_up = false;
+        if self.telling != Telling::Never {
+            self.telling = Telling::Soon;
+        }
         remade.map_or(Ok(()), Err)
     }
 
+    fn unanswered(&mut self, code: RDKafkaErrorCode, route: &str) {
+        let silent = code == RDKafkaErrorCode::OperationTimedOut;
+        if silent && std::mem::replace(&mut self.telling, Telling::Not) != Telling::Not {
+            info!(
+                route,
+                "the broker does not tell the ids of the topics: until it does, one that is made anew is told by its \
+                 positions alone"
+            );
+        }
+    }
+
     fn go_without(&mut self, route: &str) {
-        if !std::mem::replace(&mut self.without, true) {
+        if std::mem::replace(&mut self.telling, Telling::Never) != Telling::Never {
             info!(
                 route,
                 "the broker gives topics no ids: one that is made anew is told by its positions alone"
             );
         }
+    }
+
+    /// Whether nothing is to be waited for.
+    fn is_mute(&self) -> bool {
+        matches!(self.telling, Telling::Not | Telling::Never)
     }
 
     /// The id of a topic.
@@ -174,21 +206,26 @@ impl Identities {
 
     /// Whether nothing more is to be expected of this topic than what [`Identities::id`] says.
     pub fn is_settled(&self, topic: &str) -> bool {
-        self.without || self.given_up || self.known.contains_key(topic)
+        self.telling != Telling::Soon || self.known.contains_key(topic)
     }
 
     /// Whether what was read of these topics may be committed: each is known to be what it was, or nobody tells.
     pub fn vouch<'a>(&mut self, mut topics: impl Iterator<Item = &'a str>, now: Instant) -> bool {
         let fresh = |known: &Known| now.saturating_duration_since(known.asked) <= FRESH;
-        if self.without || topics.all(|topic| self.known.get(topic).is_some_and(fresh)) {
+        if self.is_mute() || topics.all(|topic| self.known.get(topic).is_some_and(fresh)) {
             self.holding = None;
             return true;
         }
         self.hurry = true;
         let since = *self.holding.get_or_insert(now);
-        let waited = now.saturating_duration_since(since) >= HOLD_MAX;
+        let most = if self.heard.is_some() {
+            HOLD_MAX
+        } else {
+            HOLD_FIRST
+        };
+        let waited = now.saturating_duration_since(since) >= most;
         if waited {
-            self.given_up = true;
+            self.telling = Telling::Late;
         }
         waited
     }
@@ -272,6 +309,21 @@ mod tests {
         learn(&mut of, "t", Ok(Some(id(A))), now + 2 * HOLD_MAX).unwrap();
         assert!(vouches(&mut of, now + 2 * HOLD_MAX), "from now on it waits again");
         assert!(!vouches(&mut of, now + 4 * HOLD_MAX));
+    }
+
+    #[test]
+    fn a_broker_that_never_answered_holds_nothing_until_it_does() {
+        let (mut of, now) = (Identities::default(), Instant::now());
+        assert!(!vouches(&mut of, now));
+        assert!(!vouches(&mut of, now + HOLD_FIRST / 2));
+        assert!(vouches(&mut of, now + HOLD_FIRST));
+        let mut of = Identities::default();
+        of.unanswered(RDKafkaErrorCode::BrokerTransportFailure, "r");
+        assert!(!vouches(&mut of, now));
+        of.unanswered(RDKafkaErrorCode::OperationTimedOut, "r");
+        assert!(vouches(&mut of, now) && of.is_settled("t") && of.heard_since(now));
+        learn(&mut of, "t", Ok(Some(id(A))), now).unwrap();
+        assert!(!vouches(&mut of, now + 2 * FRESH));
     }
 
     #[test]
