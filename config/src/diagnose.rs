@@ -1,4 +1,4 @@
-//! What is wrong with a config, and where: file, line, column, a plain reason, and what was probably meant.
+//! Errors of a configuration with their place: file, line, column, a plain reason, and a suggestion.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,10 +8,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::resolve::{Problem, Step};
 
-/// Why a config cannot be run.
+/// Reason why a configuration is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
-    /// The file, where it is the file's fault.
+    /// The file, if the error is in the file.
     pub file: Option<PathBuf>,
     /// Line and column, both from 1.
     pub position: Option<(usize, usize)>,
@@ -33,19 +33,19 @@ impl fmt::Display for ConfigError {
 }
 
 impl ConfigError {
-    /// Nothing to serve.
+    /// The configuration has no model.
     pub fn no_model() -> ConfigError {
         ConfigError::plain(
             "no model to serve: give --model NAME=DIR_OR_HF_ID, or a [[model]] table in --config".into(),
         )
     }
 
-    /// What is wrong with a key of the model of that index in `file`.
+    /// An error in a key of the model with that index in `file`.
     pub fn at_model(file: &Path, index: usize, key: &'static str, message: String) -> ConfigError {
         ConfigError::at_table(file, "model", index, key, message)
     }
 
-    /// What a client of Kafka says of a route.
+    /// An error of a Kafka client on a route.
     pub fn at_kafka(file: &Path, index: usize, key: &'static str, message: String) -> ConfigError {
         ConfigError::at_table(file, "kafka", index, key, message)
     }
@@ -78,7 +78,7 @@ impl ConfigError {
         }
     }
 
-    /// What the parser refused: syntax, an unknown key, a value of the wrong type.
+    /// An error of the parser: syntax, an unknown key, a value of the wrong type.
     pub(super) fn from_toml(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
         let message = unknown_key(error.message()).unwrap_or_else(|| one_line(error.message()));
         let position = error.span().map(|span| position(text, span.start));
@@ -89,8 +89,8 @@ impl ConfigError {
         }
     }
 
-    /// What `resolve` refused, at the place in the file that says it. Where no place does, a flag, the
-    /// environment or a default does, and the message is all there is to say.
+    /// An error of `resolve`, at its place in the file. An error in a flag, the environment or a default has
+    /// no place; the message names the setting.
     pub(super) fn from_problem(source: Option<(&Path, &str)>, problem: Problem) -> ConfigError {
         let Problem { path, message } = problem;
         let found = source.and_then(|(file, text)| Some((file, position(text, find(text, &path)?.start))));
@@ -115,8 +115,8 @@ fn position(text: &str, byte: usize) -> (usize, usize) {
     )
 }
 
-/// The span of the value at `path`. A model's batching that the model does not state is looked for in the
-/// section that it comes from; what a route leaves to its default, at the route.
+/// Span of the value at `path`. Batching that a model inherits is searched in the section it comes from. A
+/// default of a route points to the route.
 fn find(text: &str, path: &[Step]) -> Option<Range<usize>> {
     let table = DeTable::parse(text).ok()?;
     let inherited = path
@@ -147,7 +147,7 @@ fn value_at(table: &DeTable<'_>, path: &[Step]) -> Option<Range<usize>> {
     Some(value.span())
 }
 
-/// The parser's messages may have several lines; ours have one.
+/// Joins the parser's messages of several lines into one.
 fn one_line(message: &str) -> String {
     message
         .split('\n')
@@ -157,7 +157,7 @@ fn one_line(message: &str) -> String {
         .join("; ")
 }
 
-/// serde's "unknown field `x`, expected one of `a`, `b`" in our words.
+/// Rewords serde's "unknown field `x`, expected one of `a`, `b`".
 fn unknown_key(message: &str) -> Option<String> {
     let rest = message.strip_prefix("unknown field `")?;
     let (key, rest) = rest.split_once('`')?;
@@ -168,7 +168,7 @@ fn unknown_key(message: &str) -> Option<String> {
     })
 }
 
-/// The known key that was most likely meant, where one is near.
+/// The most similar known key, if one is similar enough.
 fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     let similarity = |k: &&str| strsim::normalized_damerau_levenshtein(key, k);
     let best = known

@@ -1,5 +1,4 @@
-//! The routes: each reads topics, scores their records with a model and writes what comes out to another
-//! topic.
+//! The routes: each reads topics, scores their records with a model and writes the results to another topic.
 
 mod client;
 pub(super) mod raw;
@@ -25,81 +24,81 @@ use super::secret::Secret;
 pub struct KafkaRoute {
     /// Unique among the routes; a metric label and a part of the `transactional.id`.
     pub name: String,
-    /// `HOST:PORT`, several with commas between them.
+    /// `HOST:PORT`, several separated by commas.
     pub brokers: String,
     /// The consumer group.
     pub group: String,
-    /// What is read.
+    /// Input topics.
     pub input: KafkaInput,
-    /// The topic that scores go to; never one that is read here.
+    /// Topic for scores; never one that this configuration reads.
     pub output: String,
-    /// The topic that records go to which cannot be scored; never one that is read here.
+    /// Topic for records that cannot be scored; never one that this configuration reads.
     pub dead_letter: String,
     /// A configured model.
     pub model: String,
     /// Its version; empty is the newest.
     pub version: String,
-    /// Where the text stands in a JSON value; `None` is the value itself.
+    /// Path of the text in a JSON value; `None` if the whole value is the text.
     pub field: Option<String>,
-    /// What happens to a record when something breaks.
+    /// Guarantee of delivery.
     pub delivery: Delivery,
-    /// Of the records, where no header says otherwise.
+    /// Default class of the records; a header may override it.
     pub class: Class,
     /// Consumers, each with a thread, a producer and bounds of its own.
     pub consumers: usize,
-    /// The time between commits.
+    /// Time between two commits.
     pub commit_interval: Duration,
-    /// The same while the route is far behind; at least that.
+    /// Commit interval during a backlog; at least `commit_interval`.
     pub commit_interval_max: Duration,
-    /// Records after which there is a commit before that time.
+    /// Finished records that cause a commit before the interval ends.
     pub commit_records_max: usize,
-    /// Records of one consumer that are read and not done with.
+    /// Bound on one consumer's records in flight.
     pub in_flight_records_max: usize,
-    /// Their bytes; at least one record of `record_bytes_max`.
+    /// Bound on their bytes; at least one record of `record_bytes_max`.
     pub in_flight_bytes_max: usize,
-    /// Records of one partition that are read and not done with.
+    /// Bound on one partition's records in flight.
     pub partition_in_flight_records_max: usize,
-    /// Their bytes; at least one record of `record_bytes_max`.
+    /// Bound on their bytes; at least one record of `record_bytes_max`.
     pub partition_in_flight_bytes_max: usize,
-    /// A larger value is not read.
+    /// Largest value that is read.
     pub record_bytes_max: usize,
-    /// How long a revoked partition's records may take to be finished before they are given up.
+    /// Longest time to finish a revoked partition's records before they are given up.
     pub revoke_timeout: Duration,
-    /// After which the broker aborts a transaction that nobody ends.
+    /// Time after which the broker aborts a transaction that stays open.
     pub transaction_timeout: Duration,
-    /// Which headers of a record count.
+    /// Headers that the route honours.
     pub honour: Honour,
-    /// Whether a text longer than the model's window is cut, or its record a dead letter.
+    /// Whether a text longer than the model's window is cut; otherwise its record is a dead letter.
     pub truncate: bool,
-    /// Topics of a pattern that have metrics of their own.
+    /// Bound on pattern topics with metrics of their own.
     pub topics_max: usize,
-    /// Properties of librdkafka, none of them one that the settings above decide.
+    /// Properties of librdkafka, without those that the settings above decide.
     pub client: BTreeMap<String, Secret<String>>,
-    /// Where those properties come from that do not stand in the file.
+    /// Sources of the properties that do not stand in the file.
     pub client_sources: BTreeMap<String, ClientSource>,
-    /// Which of several processes this one is.
+    /// Name of this process among several.
     pub instance: String,
-    /// Whether that name was given: another process may have it after this one.
+    /// Whether the name was configured: a later process may then have the same name.
     pub instance_given: bool,
 }
 
-/// What a record may carry beside its value: its key, its headers, and ours.
+/// Bound on the rest of a record: its key, its headers, and the headers added here.
 const BESIDE_BYTES_MAX: usize = 64 << 10;
 
 impl KafkaRoute {
-    /// What is written is never larger: key, headers and value together.
+    /// Largest record that is written: key, headers and value together.
     pub fn written_bytes_max(&self) -> usize {
         self.record_bytes_max + BESIDE_BYTES_MAX
     }
 
-    /// What its transactional ids begin with; the consumer's number follows. Whoever comes later under the same
-    /// id fences the one before.
+    /// Prefix of its transactional ids; the consumer's number follows. A later producer with the same id
+    /// fences the earlier one.
     pub fn transactional_id(&self) -> String {
         format!("{}-{}-{}", self.group, self.name, self.instance)
     }
 }
 
-/// What a route reads.
+/// Input topics of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KafkaInput {
     /// These topics.
@@ -108,17 +107,17 @@ pub enum KafkaInput {
     Pattern(String),
 }
 
-/// What a record's fate is when something breaks between reading and committing.
+/// Guarantee for a record when something fails between reading and committing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// Its output and its offset stand in one transaction: it is written once, whatever breaks.
+    /// Output and offset are in one transaction: the output is visible once, whatever fails.
     ExactlyOnce,
-    /// Its offset is committed after its output is acknowledged: it may be written again.
+    /// The offset is committed after the output is acknowledged: the output may be written again.
     AtLeastOnce,
 }
 
 impl Delivery {
-    /// Both.
+    /// Both guarantees.
     pub const ALL: [Delivery; 2] = [Delivery::ExactlyOnce, Delivery::AtLeastOnce];
 
     /// The name in configuration and logs.
@@ -130,18 +129,18 @@ impl Delivery {
     }
 }
 
-/// Which headers of a record count. Whoever may write to the topic decides by them.
+/// Headers that the route honours. Anyone who may write to the topic can set them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Honour {
     /// `model`: another configured model.
     pub model: bool,
     /// `priority`: another class.
     pub priority: bool,
-    /// `deadline-ms`: when the score is worth nothing any more.
+    /// `deadline-ms`: the time after which the score is worthless.
     pub deadline: bool,
 }
 
-/// Where a property's value comes from.
+/// Source of a property's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientSource {
     /// A file that holds it.

@@ -1,5 +1,5 @@
-//! Stage 0: what the server runs with. A raw mirror of the file, the environment and the flags is
-//! resolved once, before any port opens, into the checked types below.
+//! Stage 0: the server's configuration. A raw mirror of the file, the environment and the flags is resolved
+//! once, before any port opens, into the checked types below.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -32,8 +32,8 @@ pub use raw::{JobSettings, Settings};
 pub use secret::Secret;
 pub use values::{Size, Time};
 
-/// What the server runs with, from the file under the environment under the flags. clap has already laid
-/// the flags over the environment.
+/// Loads the configuration: flags take precedence over the environment, and the environment over the file.
+/// clap has already merged the flags and the environment.
 pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError> {
     let base = Settings::of_environment(std::env::var("RUST_LOG").ok());
     let Some(file) = file else {
@@ -50,37 +50,37 @@ fn parse(file: &Path, text: &str, flags: Settings, base: Settings) -> Result<Con
         .map_err(|problem| ConfigError::from_problem(Some((file, text)), problem))
 }
 
-/// The CPUs this process may use: its affinity and its cgroup's quota count.
+/// Number of CPUs this process may use; its affinity and its cgroup's quota are included.
 fn cpus() -> usize {
     available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Everything that the server runs with.
+/// The checked configuration of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where gRPC listens.
+    /// Address of gRPC.
     pub grpc_addr: SocketAddr,
-    /// Where HTTP listens.
+    /// Address of HTTP.
     pub http_addr: SocketAddr,
-    /// Where `/metrics` listens.
+    /// Address of `/metrics`.
     pub metrics_addr: SocketAddr,
-    /// Where the models are to run; [`penstock_engine::placement`] holds it against what this machine has.
+    /// Device of the models; [`penstock_engine::placement`] compares it with this machine.
     pub device: DeviceChoice,
-    /// What they are to compute in.
+    /// Number format of the models.
     pub dtype: DtypeChoice,
-    /// Whether a GPU starts the launches of a small batch by one call.
+    /// Whether a GPU replays the launches of a small batch as one graph.
     pub cuda_graphs: bool,
-    /// Threads that compute.
+    /// Compute threads.
     pub threads: usize,
-    /// Whether each of them stays on a CPU of its own.
+    /// Whether each compute thread is pinned to a CPU.
     pub pin_threads: bool,
-    /// Threads that tokenize.
+    /// Tokenizer threads.
     pub tokenizer_threads: usize,
     /// Threads that read and write sockets.
     pub io_threads: usize,
-    /// How long a shutdown waits for the work that was accepted.
+    /// Longest time that a shutdown waits for accepted work.
     pub drain_timeout: Duration,
-    /// Which of several processes this one is, where it was said; otherwise the routes have a name at random.
+    /// Name of this process among several; without one, the routes use a random name.
     pub instance: Option<String>,
     /// The bounds.
     pub limits: Limits,
@@ -88,14 +88,14 @@ pub struct Config {
     pub models: Vec<ModelConfig>,
     /// The Kafka routes; names are unique.
     pub kafka: Vec<KafkaRoute>,
-    /// Which log lines are written, as `tracing` filters are.
+    /// Filter of log lines, in `tracing`'s syntax.
     pub log: String,
-    /// How they look.
+    /// Format of log lines.
     pub log_format: LogFormat,
 }
 
 impl Config {
-    /// The part that the engine starts with.
+    /// The engine's part.
     pub fn engine(&self) -> EngineSettings {
         EngineSettings {
             threads: self.threads,

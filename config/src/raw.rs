@@ -1,4 +1,4 @@
-//! The mirror of what was written: one struct per section, read from the file by serde and from the
+//! The raw mirror of all settings: one struct per section, read from the file by serde and from the
 //! environment and the flags by clap. A setting is one field, so it has one name in all three places:
 //! `[limits] queue_texts_max`, `PENSTOCK_QUEUE_TEXTS_MAX`, `--queue-texts-max`.
 
@@ -15,7 +15,7 @@ use super::values::{Size, Time};
 use penstock_engine::placement::choice::{DeviceChoice, DtypeChoice};
 use penstock_telemetry::logging::LogFormat;
 
-/// Everything that can be set. `None` means that nobody said it.
+/// All settings. `None` is a setting that is not set.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -59,7 +59,7 @@ pub(super) struct Server {
     /// Where the models run: auto, cpu, cuda, cuda:N or cuda:N,M [default: auto]
     #[arg(long, env = "PENSTOCK_DEVICE", value_name = "DEVICE")]
     pub(super) device: Option<DeviceChoice>,
-    /// What they compute in: auto, f32, f16, bf16 or int8 [default: auto]
+    /// Number format of the models: auto, f32, f16, bf16 or int8 [default: auto]
     #[arg(long, env = "PENSTOCK_DTYPE", value_name = "DTYPE")]
     pub(super) dtype: Option<DtypeChoice>,
     /// On a GPU: start the launches of a small batch by one call [default: true]
@@ -190,14 +190,14 @@ pub(super) struct Batching {
     pub(super) executors: Option<NonZeroUsize>,
 }
 
-/// The settings that a job without listeners has, under the same names.
+/// Settings of a job without listeners, under the same names.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Engine")]
 pub struct JobSettings {
     /// Where the model runs: auto, cpu, cuda, cuda:N or cuda:N,M [default: auto]
     #[arg(long, env = "PENSTOCK_DEVICE", value_name = "DEVICE")]
     device: Option<DeviceChoice>,
-    /// What it computes in: auto, f32, f16, bf16 or int8 [default: auto]
+    /// Number format of the model: auto, f32, f16, bf16 or int8 [default: auto]
     #[arg(long, env = "PENSTOCK_DTYPE", value_name = "DTYPE")]
     dtype: Option<DtypeChoice>,
     /// Threads that compute [default: the CPUs this process may use]
@@ -220,7 +220,7 @@ pub struct JobSettings {
 }
 
 impl JobSettings {
-    /// With the one model that the job runs.
+    /// Adds the one model that the job runs.
     pub fn with_model(self, name: &str, path: &str) -> Settings {
         let JobSettings {
             device,
@@ -302,7 +302,7 @@ impl TryFrom<String> for TaskName {
     }
 }
 
-/// `over`: what this layer says, and where it says nothing, what the layer below says.
+/// `over`: values of this layer, or of the layer below where this one has none.
 macro_rules! layered {
     ($t:ident { $($field:ident),+ }) => {
         impl $t {
@@ -350,7 +350,7 @@ layered!(Batching {
 });
 
 impl Settings {
-    /// The layer below all others: what other programs' variables say.
+    /// The lowest layer: settings from other programs' environment variables.
     pub(super) fn of_environment(rust_log: Option<String>) -> Settings {
         let server = Server {
             log: rust_log.filter(|log| !log.is_empty()),
@@ -362,8 +362,8 @@ impl Settings {
         }
     }
 
-    /// This layer over the one below. A model named by flag takes the place of the file's model of that
-    /// name and keeps its other settings.
+    /// This layer over the one below. A model named by a flag replaces the file's model of that name and
+    /// keeps its other settings.
     pub(super) fn over(self, below: Settings) -> Settings {
         let mut model = below.model;
         model.extend(self.model);

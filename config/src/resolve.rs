@@ -1,4 +1,4 @@
-//! From what was written to what the server runs with: defaults, relations, and what this build can do.
+//! From raw settings to the checked configuration: defaults, relations, and the abilities of this build.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -18,17 +18,17 @@ use penstock_engine::settings::Batching;
 use penstock_telemetry::logging;
 use penstock_telemetry::logging::LogFormat;
 
-/// Batches in flight beyond which no device gains; each holds its tokens.
+/// Largest prefetch; more batches in flight gain nothing, and each holds its tokens.
 const PREFETCH_MAX: usize = 8;
-/// Executors beyond which no GPU gains; each has activations and 32 MiB of workspace of its own.
+/// Most executors on one GPU; more gain nothing, and each has activations and 32 MiB of workspace of its own.
 const EXECUTORS_MAX: usize = 8;
 const NAME_BYTES_MAX: usize = 128;
-/// Threads of one kind beyond which no machine gains.
+/// Most threads of one kind.
 const THREADS_MAX: usize = 4096;
-/// Texts of a queue, which has a place for each from the start.
+/// Most texts of a queue, whose places are allocated at the start.
 const QUEUE_TEXTS_MAX: usize = 1 << 22;
 
-/// A setting that cannot be, by the path that it has in the file.
+/// An invalid setting, by its path in the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) path: Vec<Step>,
@@ -40,7 +40,7 @@ pub(super) struct Problem {
 pub(super) enum Step {
     Key(&'static str),
     Index(usize),
-    /// A key that the file made up.
+    /// A key that the file defines.
     Name(String),
 }
 
@@ -55,7 +55,7 @@ fn setting(section: &'static str, key: &'static str, message: impl Into<String>)
     problem([Step::Key(section), Step::Key(key)], message)
 }
 
-/// `cpus` is what the defaults are made from.
+/// `cpus` is the base of the defaults.
 pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem> {
     let Settings {
         server,
@@ -98,8 +98,8 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
     })
 }
 
-/// Where the models are to run and in what. What this machine has is looked at later; a format that a device
-/// named by the user never computes in is told now.
+/// Device and number format of the models. This machine is probed later. A format that the named device never
+/// supports is refused here.
 fn compute(server: &raw::Server) -> Result<(DeviceChoice, DtypeChoice), Problem> {
     let device = server.device.clone().unwrap_or(DeviceChoice::Auto);
     let dtype = server.dtype.unwrap_or(DtypeChoice::Auto);
@@ -134,7 +134,7 @@ fn addresses(server: &raw::Server) -> Result<[SocketAddr; 3], Problem> {
     Ok(named.map(|(_, addr)| addr))
 }
 
-/// A count within what this program can hold.
+/// Checks a count against the limit of this program.
 fn at_most(count: usize, most: usize, section: &'static str, key: &'static str) -> Result<usize, Problem> {
     if count > most {
         let message = format!("{key} is {count}; {most} is the most");
@@ -160,7 +160,7 @@ fn bounds(limits: &raw::Limits) -> Result<Limits, Problem> {
     })
 }
 
-/// The routes of this process, under the name that it was given or one of its own.
+/// The routes of this process, under the configured name or a random one.
 fn kafka_routes(
     tables: Vec<Kafka>,
     models: &[ModelConfig],
@@ -178,8 +178,8 @@ fn kafka_routes(
     kafka::resolve::routes(tables, models, limits, instance, env)
 }
 
-/// A name that no other process has. Drawn once, so that whoever resolves the same settings again, as a
-/// test does, has the same.
+/// A random name, unique among processes. It is drawn once, so that resolving the same settings again, as a
+/// test does, gives the same name.
 fn at_random() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| format!("{:016x}", RandomState::new().build_hasher().finish()))
@@ -249,7 +249,7 @@ fn models(
     Ok(models)
 }
 
-/// Names stand in URLs, metric labels, logs and Kafka's ids.
+/// Checks a name: names appear in URLs, metric labels, logs and Kafka's ids.
 pub(super) fn valid_name(whose: &str, name: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let kind = whose.rsplit(' ').next().unwrap_or_default();

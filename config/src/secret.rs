@@ -1,8 +1,8 @@
-//! A value that nothing prints.
+//! A value that is never printed.
 
 use std::fmt;
 
-/// A value that shows as `***` wherever it is formatted: in logs, errors and what `penstock check` prints.
+/// A value that shows as `***` wherever it is formatted: in logs, errors and the output of `penstock check`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(T);
 

@@ -1,4 +1,4 @@
-//! A config written out again, every default included, as a file that gives the same config.
+//! A configuration as TOML: every default is included, and the file gives the same configuration.
 
 use std::fmt::{Display, Write};
 
@@ -46,7 +46,7 @@ impl Config {
     }
 }
 
-/// Settings as the lines of a table of the file.
+/// Settings as lines of a table of the file.
 trait Shown {
     fn settings(&self) -> String;
 }

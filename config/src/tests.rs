@@ -1,4 +1,4 @@
-//! What a config may say, what it means, and what is said where it is wrong.
+//! Tests of the configuration: settings, defaults and error messages.
 
 use std::path::Path;
 
@@ -140,7 +140,7 @@ fn every_setting_of_a_file_arrives() {
 }
 
 #[test]
-fn nothing_said_is_the_documented_default() {
+fn defaults_are_the_documented_ones() {
     let config = resolve::resolve(Settings::default(), 8).unwrap();
     assert_eq!(config.grpc_addr.to_string(), "127.0.0.1:8001");
     assert_eq!(config.http_addr.to_string(), "127.0.0.1:8000");
@@ -187,7 +187,7 @@ fn flags_beat_the_file() {
 }
 
 #[test]
-fn rust_log_counts_where_nothing_else_is_said() {
+fn rust_log_is_the_lowest_layer() {
     let base = || Settings::of_environment(Some("trace".to_owned()));
     let log = |text, flags| {
         parse(Path::new("penstock.toml"), text, given(flags), base())
@@ -223,7 +223,7 @@ fn models_by_flag_need_no_file() {
 }
 
 #[test]
-fn what_is_shown_gives_the_same_config() {
+fn shown_settings_give_the_same_config() {
     for text in [
         FULL,
         "",
@@ -240,7 +240,7 @@ fn what_is_shown_gives_the_same_config() {
 }
 
 #[test]
-fn unknown_keys_say_what_was_meant() {
+fn unknown_keys_get_a_suggestion() {
     refused(
         "[server]\nthreads = 2\ngrcp_addr = \"x\"",
         &[],
@@ -346,7 +346,7 @@ fn contradictions_say_where_and_why() {
         filter.starts_with("penstock.toml:2:7: log filter `penstock=loud`: "),
         "{filter}"
     );
-    // What a flag says has no place in the file.
+    // An error in a flag has no place in the file.
     refused(
         "",
         &["--batching-prefetch", "9", "--model", "a=b"],
@@ -381,7 +381,7 @@ fn a_format_that_the_device_never_has_is_refused() {
         &["--device", "cpu", "--dtype", "f16"],
         "dtype f16 is not computed on the cpu, which has f32, bf16 and int8; auto takes the best of them",
     );
-    // Whether this machine has a GPU is not the file's business.
+    // The file is valid whether or not this machine has a GPU.
     for device in ["auto", "cuda", "cuda:0,1"] {
         assert!(read("", &["--device", device, "--dtype", "f16"]).is_ok());
     }
@@ -412,7 +412,7 @@ fn a_setting_has_one_name_in_all_three_places() {
     }
 }
 
-/// The keys of each section, as the parser itself lists them when one is unknown.
+/// Keys of each section, as the parser lists them when one is unknown.
 fn sections() -> Vec<(&'static str, Vec<String>)> {
     ["server", "limits", "batching"]
         .into_iter()
@@ -459,7 +459,7 @@ fn the_manual_has_every_setting_with_its_names_and_default() {
             } else {
                 &shown[section]
             };
-            // Not shown where nobody said it: it depends on the device and the model.
+            // The value depends on the device and the model, so it is shown only where it was set.
             let unsaid = match key.as_str() {
                 "tokens_max" => "1024 on the CPU, 8192 on a GPU",
                 "prefetch" => "0 on the CPU, 1 on a GPU",

@@ -1,4 +1,4 @@
-//! The values that settings take: each is read the same way from the file, the environment and a flag.
+//! Types of values: each is read the same way from the file, the environment and a flag.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// A length of time such as `100ms`, `5s` or `2m`: a unit is always said.
+/// A duration such as `100ms`, `5s` or `2m`; the unit is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Time(pub Duration);

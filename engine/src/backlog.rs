@@ -1,14 +1,13 @@
-//! The text that streams have read and that is not scored yet: bounded over all streams together.
+//! Bytes of text that streams have read and that are not scored yet, bounded over all streams together.
 //!
-//! A stream waits for room in a queue rather than being refused, so what it has read meanwhile is outside
-//! of any admission. Here it is counted.
+//! A stream waits for room in a queue instead of being refused, so the text it has read is outside admission.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Bytes of text that all streams together hold.
+/// Bytes of text held by all streams.
 pub struct Backlog {
     bytes: AtomicUsize,
     bytes_max: usize,
@@ -22,7 +21,7 @@ pub struct Held {
 }
 
 impl Backlog {
-    /// Nothing held; full at `bytes_max`.
+    /// An empty backlog that is full at `bytes_max`.
     pub fn new(bytes_max: usize) -> Arc<Backlog> {
         Arc::new(Backlog {
             bytes: AtomicUsize::new(0),
@@ -36,8 +35,8 @@ impl Backlog {
         self.bytes.load(Ordering::SeqCst) >= self.bytes_max
     }
 
-    /// Counts a message that was read. It may go over the bound: what is over is what was on its way,
-    /// which has a bound of its own.
+    /// Counts a message that was read. The message may exceed the bound, because it was already on its way;
+    /// its own size is bounded elsewhere.
     pub fn hold(self: &Arc<Self>, bytes: usize) -> Held {
         self.bytes.fetch_add(bytes, Ordering::SeqCst);
         Held {
@@ -51,7 +50,7 @@ impl Backlog {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
-            // Armed before the look: room that comes free in between is not missed.
+            // Enabled before the check, so that a notification in between is not missed.
             freed.as_mut().enable();
             if !self.is_full() {
                 return;

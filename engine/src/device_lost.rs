@@ -1,5 +1,5 @@
-//! A device that does no more work for this process: noticed by the executor on it, heard by the app, which drains
-//! the process and ends it, so that an orchestrator starts another.
+//! Loss of a device: the executor detects it, and the app drains and ends the process, so that an
+//! orchestrator starts another.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ impl Default for DeviceLost {
 }
 
 impl DeviceLost {
-    /// Says that a device is lost. The first reason stands: what follows is mostly its consequence.
+    /// Reports the loss of a device. The first reason is kept, because later ones are mostly consequences.
     pub fn raise(&self, why: &str) {
         self.0.send_if_modified(|reason| {
             let first = reason.is_none();
@@ -30,7 +30,7 @@ impl DeviceLost {
         self.0.borrow().is_some()
     }
 
-    /// Why a device is lost, where one is.
+    /// Reason of the loss, if a device is lost.
     pub fn reason(&self) -> Option<String> {
         self.0.borrow().clone()
     }
@@ -43,7 +43,8 @@ impl DeviceLost {
                 return why;
             }
             if reason.changed().await.is_err() {
-                // The sender lives in `self`, so this is never reached; and where nobody can say it, nothing is lost.
+                // The sender lives in `self`, so this is unreachable; without a sender no loss can be
+                // reported.
                 return std::future::pending().await;
             }
         }

@@ -1,5 +1,5 @@
-//! Starting and shutting down without losing an accepted request: the server's state, how many requests
-//! are inside, and when none is left.
+//! Start and shutdown without losing an accepted request: the server's state and the number of requests in
+//! flight.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use penstock_core::lifecycle::ServerState;
 use tokio::sync::{Notify, watch};
 
-/// The server's state and the requests inside it.
+/// The server's state and its number of requests in flight.
 pub struct Drain {
     state: watch::Sender<ServerState>,
     inside: AtomicUsize,
     empty: Notify,
 }
 
-/// Proof that one request is inside; dropping it lets the drain go on.
+/// Guard of one request in flight; the drain waits until it is dropped.
 pub struct Inside<'a> {
     drain: &'a Drain,
 }
@@ -30,22 +30,21 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// Counts a request in, or `None` once the drain has begun.
+    /// Counts a request in; `None` once the drain has begun.
     pub fn enter(&self) -> Option<Inside<'_>> {
-        // Counted before the switch is read: a drain that begins in between sees this request.
+        // Counted before the state is read, so that a drain that begins in between sees this request.
         self.inside.fetch_add(1, Ordering::SeqCst);
         let inside = Inside { drain: self };
         (!self.is_draining()).then_some(inside)
     }
 
-    /// Goes on to `next`: `Ready` once the models serve, `Draining` to make `enter` refuse, `Stopped`
-    /// when nothing is left. A step out of order is none: a server told to stop while it started never
-    /// becomes ready.
+    /// Moves to `next`: `Ready` once the models serve, `Draining` to make `enter` refuse, `Stopped` at the
+    /// end. A step out of order is ignored, so a server stopped during its start never becomes ready.
     pub fn go(&self, next: ServerState) {
         self.state.send_if_modified(|state| state.enter(next).is_ok());
     }
 
-    /// Where the server stands.
+    /// Present state of the server.
     pub fn state(&self) -> ServerState {
         *self.state.borrow()
     }
@@ -59,11 +58,11 @@ impl Drain {
     pub async fn begun(&self) {
         let mut state = self.state.subscribe();
         let begun = |state: &ServerState| matches!(state, ServerState::Draining | ServerState::Stopped);
-        // The sender lives in `self`: the wait cannot fail while `self` is borrowed.
+        // The sender lives in `self`, so the wait cannot fail.
         let _ = state.wait_for(begun).await;
     }
 
-    /// Waits until nothing is inside; false where `timeout` passed first.
+    /// Waits until no request is in flight; false if `timeout` passes first.
     pub async fn emptied(&self, timeout: Duration) -> bool {
         let wait = async {
             loop {
@@ -79,7 +78,7 @@ impl Drain {
         tokio::time::timeout(timeout, wait).await.is_ok()
     }
 
-    /// How many requests are inside.
+    /// Number of requests in flight.
     pub fn inside(&self) -> usize {
         self.inside.load(Ordering::SeqCst)
     }
@@ -98,7 +97,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_drain_waits_for_what_is_inside_and_refuses_what_comes() {
+    async fn a_drain_waits_for_requests_in_flight_and_refuses_new_ones() {
         let drain = Drain::default();
         let inside = drain.enter().expect("serving");
         drain.go(ServerState::Draining);

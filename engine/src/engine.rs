@@ -18,34 +18,34 @@ use crate::service::InferenceService;
 use crate::settings::EngineSettings;
 use crate::tokenize::TokenizerPool;
 
-/// How long a shutdown waits for threads that have nothing left to do.
+/// Longest wait of a shutdown for idle threads.
 const TOKENIZERS_END_MAX: Duration = Duration::from_secs(1);
 
-/// Why the engine could not start, or did not end well.
+/// Reason why the engine could not start, or did not end cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// A thread could not be started.
     #[error("cannot start {what}: {source}")]
     Start {
-        /// Which one.
+        /// Name of the thread.
         what: &'static str,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// A model could not be loaded.
     #[error("{0}")]
     Model(String),
-    /// Requests were still inside when the time for the drain had passed.
+    /// Requests were still in flight at the end of the drain timeout.
     #[error("{inside} requests were still running when drain_timeout = {timeout:?} passed")]
     Drain {
-        /// How many.
+        /// Number of requests.
         inside: usize,
-        /// The limit.
+        /// The drain timeout.
         timeout: Duration,
     },
 }
 
-/// Everything behind the wire: models, threads, metrics. `serve` puts listeners before it, `score` a file.
+/// All parts behind the wire: models, threads, metrics. `serve` adds listeners, `score` a file.
 pub struct Engine {
     service: Arc<InferenceService>,
     tokenizers: Vec<JoinHandle<()>>,
@@ -59,7 +59,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The same, with `wrap` around every model that is loaded.
+    /// Like `start`, with `wrap` around every loaded model.
     pub async fn start_with(
         settings: &EngineSettings,
         placement: &Placement,
@@ -123,12 +123,12 @@ impl Engine {
         Ok(())
     }
 
-    /// The door.
+    /// The inference service.
     pub fn service(&self) -> &Arc<InferenceService> {
         &self.service
     }
 
-    /// Takes no new work, lets what is inside finish within `timeout`, then ends every thread.
+    /// Refuses new work, lets requests in flight finish within `timeout`, then ends every thread.
     pub async fn stop(self, timeout: Duration) -> Result<(), EngineError> {
         let drain = self.service.drain();
         drain.go(ServerState::Draining);
@@ -146,7 +146,8 @@ impl Engine {
         }
         drain.go(ServerState::Stopped);
         drop(self.service);
-        // Every request is answered: idle tokenizers end at once, unless a model that still loads holds them.
+        // Every request is answered, so idle tokenizers end at once, unless a model that is still loading
+        // holds them.
         let joined = tokio::task::spawn_blocking(move || {
             self.tokenizers.into_iter().for_each(|t| drop(t.join()));
         });

@@ -1,5 +1,5 @@
-//! Stage 5: a thread that owns a model and runs its batches. Where the thread computes itself it runs one after the
-//! other; where a device does, the next is prepared and copied while one runs.
+//! Stage 5: a thread that owns a model and runs its batches. A thread that computes by itself runs them one
+//! after the other. For a GPU, the next batch is prepared and copied while one runs.
 
 mod attempt;
 mod direct;
@@ -18,47 +18,48 @@ use crate::scheduler::{Ran, Report};
 use penstock_telemetry::clock::Clock;
 use penstock_telemetry::metrics::{BusyMeter, ModelMetrics};
 
-/// What the executor of one model version needs beside the model.
+/// Context of one model version's executor, without the model.
 pub struct Executor {
     /// The model's name, for errors.
     pub name: String,
-    /// Which of the model's executors this is, from 0 on.
+    /// Number of this executor among the model's executors, from 0.
     pub number: usize,
     /// The token budget of a batch, for the fill ratio.
     pub tokens_max: usize,
     /// The model's metrics.
     pub metrics: Arc<ModelMetrics>,
-    /// Where it sits.
+    /// Its place on a device.
     pub seat: DeviceSlot,
     /// The clock.
     pub clock: Clock,
 }
 
-/// What an executor shares with the others on its device.
+/// State shared by the executors of one device.
 #[derive(Clone)]
 pub struct DeviceSlot {
     /// The device's name.
     pub device: String,
     /// Its busy time.
     pub busy: BusyMeter,
-    /// Where it is told that the device is lost.
+    /// Receiver of the report that the device is lost.
     pub fault: DeviceLost,
 }
 
-/// A batch of which the device made something.
+/// A batch that the device has finished.
 struct Done {
     batch: Batch,
     rows: Rescued,
-    /// When the device began with it.
+    /// Time at which the device began it.
     begun: Nanos,
-    /// What urgent batches took of the time since then.
+    /// Time since then that urgent batches took.
     gave: Duration,
-    /// Whether it ran at the first attempt and on the whole device, and so says how long such a batch takes.
+    /// Whether the batch ran at the first attempt and on the whole device, so that its duration is valid for
+    /// the cost model.
     clean: bool,
 }
 
 impl Executor {
-    /// Runs every batch that comes, until the scheduler is gone or the device is lost.
+    /// Runs batches until the scheduler is gone or the device is lost.
     pub fn run(&self, mut model: Box<dyn Model>, batches: &Receiver<Batch>, reports: &Sender<Report>) {
         let leaving = Leaving {
             executor: self.number,
@@ -77,7 +78,7 @@ impl Executor {
         }
     }
 
-    /// The device is lost: who waits for this executor is told, and so is the app.
+    /// Reports a lost device to the app and answers the batches that wait for this executor.
     fn leave(&self, why: &str, leaving: Leaving, batches: &Receiver<Batch>) {
         let (model, device) = (&self.name, &self.seat.device);
         error!(
@@ -86,7 +87,8 @@ impl Executor {
             error = why,
             "a device is lost: the process drains and ends"
         );
-        // From here on batches go to other executors. One may be on its way still: so until the scheduler lets go.
+        // New batches now go to other executors. One may still be in the channel, so the loop runs until the
+        // scheduler drops its sender.
         drop(leaving);
         for batch in batches {
             batch.answer(Err(Rejection::NotReady(why.to_owned())), self.clock.now());
@@ -94,7 +96,7 @@ impl Executor {
         self.seat.fault.raise(why);
     }
 
-    /// Nobody in the batch is left to run for.
+    /// Reports a batch whose requests have all been cancelled or expired.
     fn nothing_to_run(&self, batch: &Batch, reports: &Sender<Report>) {
         // An error means that the scheduler is gone.
         let _ = reports.send(Report::Ran(Ran {
@@ -105,7 +107,7 @@ impl Executor {
         }));
     }
 
-    /// What is left to be done with a batch that failed as a whole.
+    /// Tries to answer a batch that failed as a whole.
     fn rescue(&self, model: &mut dyn Model, batch: Batch, begun: Nanos, failure: Failure) -> Done {
         let rows = rescue(&batch.tokens, failure, |part| {
             self.attempt(part, |part| model.forward(part))
@@ -119,7 +121,7 @@ impl Executor {
         }
     }
 
-    /// Reports a batch and answers it; the error is why the device is lost.
+    /// Reports a batch and answers it; the error is the reason why the device is lost.
     fn finish(&self, done: Done, reports: &Sender<Report>) -> Result<Nanos, String> {
         let Done {
             mut batch,
@@ -137,8 +139,8 @@ impl Executor {
         let took = finished.since(begun).saturating_sub(gave);
         let shape = batch.shape();
         batch.started(begun);
-        // Reported before the answers go out, so that the next batch is packed meanwhile. An error
-        // means that the scheduler is gone; this batch is answered all the same.
+        // Reported before the answers go out, so that the next batch is packed meanwhile. An error means that
+        // the scheduler is gone; this batch is still answered.
         let _ = reports.send(Report::Ran(Ran {
             executor: self.number,
             shape,
@@ -156,7 +158,7 @@ impl Executor {
     }
 }
 
-/// Tells the scheduler that an executor takes no more, however it ends: by a panic too.
+/// Tells the scheduler that an executor has ended, even by a panic.
 struct Leaving<'a> {
     executor: usize,
     reports: &'a Sender<Report>,
@@ -185,7 +187,7 @@ impl Done {
         }
     }
 
-    /// The same for what the model says of how it shared the device.
+    /// Adds the model's account of how it shared the device.
     fn shared(self, sharing: Sharing) -> Done {
         Done {
             begun: self.begun + sharing.waited,

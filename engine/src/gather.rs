@@ -1,4 +1,4 @@
-//! Collects the rows of one request, from whichever batches they ran in, and wakes who waits for them.
+//! Collects the rows of one request from all batches they ran in, and wakes the waiting task.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 pub struct Gathered {
     /// One outcome per text.
     pub rows: Vec<Outcome>,
-    /// The stages of the text that finished last: the ones that made the request as long as it was.
+    /// Stages of the text that finished last, which set the duration of the request.
     pub stages: Stages,
     /// Token ids of all texts.
     pub tokens: usize,
@@ -66,7 +66,7 @@ impl Gather {
 impl Sink for Gather {
     fn answer(&self, row: u32, outcome: Outcome, stages: Stages) {
         let mut state = self.state.lock();
-        // A row out of range would be a broken invariant of the caller; it must not take the others down.
+        // A row out of range is a bug of the caller; it must not spoil the other rows.
         if let Some(slot) = state.rows.get_mut(row as usize) {
             *slot = outcome;
         }
@@ -81,7 +81,7 @@ impl Sink for Gather {
             let rows = std::mem::take(&mut state.rows);
             let (stages, tokens) = (state.stages, state.tokens);
             drop(state);
-            // An error means that nobody waits any more: the rows are dropped, as they should be.
+            // An error means that the receiver was dropped, so the rows are dropped too.
             let _ = complete.send(Gathered { rows, stages, tokens });
         }
     }
@@ -95,7 +95,8 @@ impl Future for Waiting {
     type Output = Gathered;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Gathered> {
-        // The sender lives in the gather that `self` holds, and is taken only to send: no error can come.
+        // The sender lives in the gather that `self` holds, and is taken only to send, so the channel cannot
+        // close.
         Pin::new(&mut self.complete).poll(cx).map(|gathered| {
             gathered.unwrap_or_else(|_| Gathered {
                 rows: Vec::new(),

@@ -1,7 +1,9 @@
-//! The engine: an admitted text becomes rows. The modules stand in the order in which a text passes them: `service`
-//! admits it, `tokenize`, `scheduler` and `executor` work on it, `gather` collects its rows, `rows` renders them.
+//! The engine: an admitted text becomes rows. The modules are in the order of the data path. `service` admits
+//! a text, `tokenize`, `scheduler` and `executor` work on it, `gather` collects its rows, and `rows` renders
+//! them.
 //!
-//! No wire type and no listener is here: a protocol, a Kafka route and a batch job all call [`service`].
+//! The crate has no wire type and no listener: a protocol, a Kafka route and a batch job all call
+//! [`service`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

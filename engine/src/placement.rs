@@ -1,5 +1,5 @@
-//! Stage 0, after the settings: what the models run on. Decided once, before any port opens, from what was
-//! asked for and what this machine has; the reason goes to the log.
+//! Stage 0, after the settings: the device of the models. It is decided once, before any port opens, from the
+//! settings and this machine; the reason is logged.
 
 pub mod choice;
 
@@ -9,28 +9,27 @@ use penstock_models::{Device, Dtype, KernelError, Precision, Threads, Unavailabl
 
 use crate::placement::choice::{DeviceChoice, DtypeChoice};
 
-/// What the models run on, and why.
+/// Device of the models, and the reason for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Placement {
-    /// The device and what it computes in.
+    /// The device and its number format.
     pub compute: Compute,
-    /// Why this one, for the log.
+    /// Reason of the choice, for the log.
     pub reason: String,
-    /// What runs a model that the GPU cannot hold: only where nobody asked for a GPU by name, and the CPU has the
-    /// format.
+    /// Device for a model that does not fit the GPU: the CPU, if it has the format and no GPU was named.
     pub fallback: Option<Compute>,
 }
 
-/// Where every model runs.
+/// Devices of every model.
 pub struct Devices {
-    /// On all of these.
+    /// Devices that each run the model.
     pub each: Vec<Device>,
-    /// Or on this one, where those cannot hold it.
+    /// Device for a model that those cannot hold.
     pub fallback: Option<Device>,
 }
 
-/// Tokens of one batch where nothing else is said. On a CPU a larger batch computes no more tokens a second and
-/// keeps everybody in it waiting; a GPU is not filled by less (docs/performance.md).
+/// Default tokens of a batch. On a CPU a larger batch computes no more tokens a second and delays all its
+/// texts. A GPU needs this many to be busy (docs/performance.md).
 pub fn tokens_max(device: &Device) -> usize {
     match device {
         Device::Cpu { .. } => 1024,
@@ -38,50 +37,50 @@ pub fn tokens_max(device: &Device) -> usize {
     }
 }
 
-/// A device and what it computes in.
+/// A device and its number format.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Compute {
     /// The CPU.
     Cpu {
-        /// What the linear layers compute in.
+        /// Number format of the linear layers.
         precision: Precision,
     },
     /// GPUs, each of which runs every model.
     Cuda {
-        /// Their numbers.
+        /// Their indices.
         gpus: Vec<usize>,
-        /// What they compute in.
+        /// Their number format.
         dtype: Dtype,
     },
 }
 
-/// Why the models cannot run as they are to.
+/// Reason why the requested device or format is not possible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// A GPU was asked for by name.
+    /// A GPU was named and cannot be used.
     #[error("device {device} cannot be used: {reason}")]
     Unavailable {
-        /// As it was asked for.
+        /// The requested device.
         device: DeviceChoice,
-        /// What is missing.
+        /// Reason of the GPU.
         reason: Unavailable,
     },
-    /// A format that only a GPU has, and no GPU.
+    /// A format that only a GPU has, without a usable GPU.
     #[error("{refused}; a gpu cannot be used: {reason}")]
     NoGpu {
-        /// What the CPU says.
+        /// Error of the CPU.
         refused: Box<DeviceError>,
-        /// What is missing.
+        /// Reason of the GPU.
         reason: Unavailable,
     },
-    /// A format that the device does not compute in.
+    /// A format that the device does not support.
     #[error("dtype {dtype} is not computed on {device}, which has {known}; auto takes the best of them")]
     Dtype {
         /// The format.
         dtype: DtypeChoice,
         /// The device.
         device: &'static str,
-        /// The formats it has.
+        /// The formats that it supports.
         known: &'static str,
     },
     /// The CPU lacks the instructions for a format.
@@ -89,7 +88,7 @@ pub enum DeviceError {
     Instructions(#[from] KernelError),
 }
 
-/// What the CPU computes in where `dtype` is asked for.
+/// Number format of the CPU for `dtype`.
 pub fn on_cpu(dtype: DtypeChoice) -> Result<Compute, DeviceError> {
     let precision = match dtype {
         DtypeChoice::Auto | DtypeChoice::F32 => Precision::F32,
@@ -106,8 +105,8 @@ pub fn on_cpu(dtype: DtypeChoice) -> Result<Compute, DeviceError> {
     Ok(Compute::Cpu { precision })
 }
 
-/// What a GPU computes in where `dtype` is asked for. `auto` is f16: as fast as bf16, and three more bits of
-/// precision for activations that a layer norm keeps small.
+/// Number format of a GPU for `dtype`. `auto` is f16: as fast as bf16, with three more bits of precision for
+/// activations, which a layer norm keeps small.
 pub fn on_cuda(dtype: DtypeChoice) -> Result<Dtype, DeviceError> {
     match dtype {
         DtypeChoice::Auto | DtypeChoice::F16 => Ok(Dtype::F16),
@@ -121,8 +120,8 @@ pub fn on_cuda(dtype: DtypeChoice) -> Result<Dtype, DeviceError> {
     }
 }
 
-/// Decides what the models run on. `probe` names the GPUs of these numbers, or says why they cannot be used; it is
-/// asked only where the answer counts.
+/// Chooses the device. `probe` names the GPUs with these numbers, or returns why they cannot be used; it is
+/// called only where the answer matters.
 pub fn place(
     device: &DeviceChoice,
     dtype: DtypeChoice,
@@ -151,7 +150,7 @@ pub fn place(
     }
 }
 
-/// The first GPU where it can be used and has the format, else the CPU.
+/// The first GPU, if it is usable and has the format; otherwise the CPU.
 fn choose(
     dtype: DtypeChoice,
     probe: impl FnOnce(&[usize]) -> Result<Vec<String>, Unavailable>,
@@ -187,7 +186,8 @@ fn choose(
 }
 
 impl Placement {
-    /// The devices. On the CPU models share `threads`; on a GPU `graphs` says whether small batches are recorded.
+    /// Opens the devices. On the CPU models share `threads`; on a GPU `graphs` enables graphs for small
+    /// batches.
     pub fn devices(&self, threads: &Threads, graphs: bool) -> Devices {
         let fallback = self.fallback.as_ref();
         Devices {
@@ -223,7 +223,7 @@ impl Compute {
         }
     }
 
-    /// What multiplies, for the log: the CPU's instructions, or `cuda`.
+    /// Instruction set for the log: the CPU's, or `cuda`.
     pub fn instructions(&self) -> &'static str {
         match self {
             Compute::Cpu { precision } => precision.instructions(),
@@ -251,7 +251,7 @@ mod tests {
     const FOUND: Probe = |gpus| Ok(gpus.iter().map(|gpu| format!("GPU {gpu}")).collect());
     const UNASKED: Probe = |_| panic!("a probe nobody needs");
 
-    /// `DEVICE DTYPE` and what becomes of it: `DEVICE DTYPE` and the reason, or the error.
+    /// Checks that `DEVICE DTYPE` gives `expected`: the device, the format and the reason, or the error.
     fn check(asked: &str, probe: Probe, expected: &str) {
         let (device, dtype) = asked.split_once(' ').unwrap();
         let placed = place(&device.parse().unwrap(), dtype.parse().unwrap(), probe);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_may_run_on_the_cpu_where_nobody_named_the_gpu() {
+    fn the_cpu_is_a_fallback_unless_a_gpu_was_named() {
         let fallback = |device: &str, dtype: &str| {
             let placed = place(&device.parse().unwrap(), dtype.parse().unwrap(), FOUND).unwrap();
             placed
@@ -281,7 +281,7 @@ mod tests {
         };
         assert_eq!(fallback("auto", "auto").as_deref(), Some("cpu f32"));
         assert_eq!(fallback("auto", "f32").as_deref(), Some("cpu f32"));
-        // The CPU does not compute in it.
+        // The CPU does not support f16.
         assert_eq!(fallback("auto", "f16"), None);
         assert_eq!(fallback("cuda", "auto"), None);
         assert_eq!(fallback("cpu", "auto"), None);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_that_nothing_here_has_is_an_error() {
+    fn a_format_without_a_device_is_an_error() {
         let cpu =
             "dtype f16 is not computed on the cpu, which has f32, bf16 and int8; auto takes the best of them";
         check("cpu f16", UNASKED, cpu);

@@ -1,4 +1,4 @@
-//! The models: which are configured, which versions serve, and how one takes another's place.
+//! The models: which are configured, which versions serve, and how a new version replaces another.
 
 mod load;
 
@@ -19,7 +19,7 @@ use crate::settings::ModelConfig;
 use load::Loader;
 use penstock_telemetry::metrics::Metrics;
 
-/// Versions of a model that answer side by side, as Triton's default version policy has it.
+/// Versions of a model that serve at a time, as in Triton's default version policy.
 const SERVING_MAX: usize = 1;
 
 /// A version's state by Triton's names.
@@ -27,11 +27,11 @@ const SERVING_MAX: usize = 1;
 pub enum ModelState {
     /// Being loaded or warmed.
     Loading,
-    /// Answers.
+    /// Serves.
     Ready,
-    /// Answers what it has taken.
+    /// Answers accepted requests only.
     Unloading,
-    /// Does not answer; the reason says why.
+    /// Does not serve; the reason is in the index.
     Unavailable,
 }
 
@@ -52,18 +52,18 @@ impl ModelState {
 pub struct IndexEntry {
     /// The model's name.
     pub name: String,
-    /// Its version; empty where none was ever loaded.
+    /// Its version; empty if none was ever loaded.
     pub version: String,
-    /// Where it stands.
+    /// Its state.
     pub state: ModelState,
-    /// Why it is unavailable; otherwise empty.
+    /// Reason why it is unavailable; otherwise empty.
     pub reason: String,
 }
 
 /// The configured models.
 pub struct Repository {
     entries: BTreeMap<String, Arc<Entry>>,
-    /// Where every model runs.
+    /// Devices of every model.
     devices: Arc<Devices>,
     shared: Shared,
     metrics: Arc<Metrics>,
@@ -72,20 +72,20 @@ pub struct Repository {
 struct Entry {
     config: ModelConfig,
     serving: RwLock<Serving>,
-    /// One load or unload of a model at a time; the others wait their turn.
+    /// Serialises loads and unloads of a model.
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// Joins of served models that are on their way out.
+    /// Joins of served models that are ending.
     leaving: Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
-/// What the lifecycle decides, and the served models that carry it out.
+/// The lifecycle and the served models that it governs.
 struct Serving {
     lifecycle: ModelLifecycle,
     served: HashMap<LoadId, (Arc<ServedModel>, ModelThreads)>,
 }
 
 impl Repository {
-    /// The models of the configuration, none of them loaded; each will run on `devices`.
+    /// The configured models, not yet loaded; each will run on `devices`.
     pub fn new(
         models: &[ModelConfig],
         devices: Devices,
@@ -128,7 +128,7 @@ impl Repository {
             Some(served) if served.is_alive() => Ok(served),
             _ => {
                 let why = "its executor ended; load it again";
-                // An error means that somebody has taken it out of service meanwhile.
+                // An error means that the version was unloaded meanwhile.
                 let _ = entry.serving.write().lifecycle.failed(id, why);
                 error!(model = name, reason = why, "a model no longer serves");
                 Err(Rejection::NotReady(format!("model {name}: {why}")))
@@ -136,7 +136,8 @@ impl Repository {
         }
     }
 
-    /// True when every configured model serves, and no device is lost: what still serves then is about to end.
+    /// True when every configured model serves and no device is lost. A process with a lost device still
+    /// serves, but is about to end.
     pub fn is_ready(&self) -> bool {
         let serves = |entry: &Arc<Entry>| {
             let serving = entry.serving.read();
@@ -163,7 +164,7 @@ impl Repository {
         Ok(numbers.into_iter().map(|number| number.to_string()).collect())
     }
 
-    /// Every version of every model, with what became of it.
+    /// Every version of every model, with its state.
     pub fn index(&self) -> Vec<IndexEntry> {
         self.entries
             .iter()
@@ -171,7 +172,7 @@ impl Repository {
             .collect()
     }
 
-    /// Loads every configured model; the first that fails is the error.
+    /// Loads every configured model; the first failure is the error.
     pub async fn load_all(&self) -> Result<(), Rejection> {
         for name in self.entries.keys() {
             self.load(name).await?;
@@ -179,8 +180,8 @@ impl Repository {
         Ok(())
     }
 
-    /// Loads the newest version that the model's folder holds, warms it, and lets it take the place of
-    /// the one that serves. That one serves until then, and answers what it has taken.
+    /// Loads and warms the newest version in the model's folder, then replaces the serving one. The old
+    /// version serves until then, and answers its accepted requests.
     pub async fn load(&self, name: &str) -> Result<(), Rejection> {
         let entry = Arc::clone(self.entry(name)?);
         let turn = Arc::clone(&entry.turn).lock_owned().await;
@@ -189,7 +190,7 @@ impl Repository {
             self.shared.clone(),
             Arc::clone(&self.metrics),
         );
-        // All of it on the blocking thread, the turn included: a caller that goes away meanwhile stops
+        // All steps, the lock included, run on the blocking thread, so a caller that leaves interrupts
         // nothing half-way.
         let loading = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -207,7 +208,7 @@ impl Repository {
             .inspect_err(|e| error!(model = name, error = %e, "a model could not be loaded"))
     }
 
-    /// Takes a model out of service; what it had taken is answered.
+    /// Takes a model out of service; its accepted requests are answered.
     pub async fn unload(&self, name: &str) -> Result<(), Rejection> {
         let entry = self.entry(name)?;
         let _turn = entry.turn.lock().await;
@@ -219,14 +220,14 @@ impl Repository {
         Ok(())
     }
 
-    /// Unloads every model and waits until their threads are gone.
+    /// Unloads every model and waits until their threads end.
     pub async fn close(&self) {
         for entry in self.entries.values() {
             let leaving = entry.serving.write().lifecycle.unload(None);
             entry.retire(leaving);
             let joins = std::mem::take(&mut *entry.leaving.lock());
             for join in joins {
-                // An error means that a thread panicked, which it has said itself.
+                // An error means that a thread panicked, which its panic hook has reported.
                 let _ = join.await;
             }
         }
@@ -241,7 +242,7 @@ impl Repository {
 }
 
 impl Entry {
-    /// Reads, checks, warms and opens the newest version. Returns the loads whose place it took.
+    /// Reads, checks, warms and opens the newest version. Returns the loads that it replaced.
     fn load(&self, devices: &Devices, shared: Shared, metrics: &Metrics) -> Result<Vec<LoadId>, Rejection> {
         let name = &self.config.name;
         let started = Instant::now();
@@ -269,7 +270,7 @@ impl Entry {
         match &leaving {
             Ok(_) => info!(model = name, version, took = ?started.elapsed(), "serving"),
             Err(e) => {
-                // An error means that it was unloaded while it loaded: that is its state, then.
+                // An error means that it was unloaded during the load; that state stays.
                 let _ = serving.lifecycle.failed(id, e.to_string());
             }
         }
@@ -293,7 +294,7 @@ impl Entry {
             fault: &shared.fault,
             wrap: shared.wrap.as_ref(),
         };
-        // An error means that it was unloaded meanwhile, which is met again when it is to serve.
+        // An error means that it was unloaded meanwhile; the step to serving detects this again.
         let loaded = || drop(self.serving.write().lifecycle.loaded(id));
         let (copies, policy) = loader
             .copies(loaded)
@@ -303,8 +304,8 @@ impl Entry {
         ServedModel::open(name, &version, copies, policy, batching.prefetch, shared, metrics)
     }
 
-    /// Lets served models go that the lifecycle has taken out of service. Whoever still holds one finishes with
-    /// it; the threads end when the last has.
+    /// Drops served models that the lifecycle has taken out of service. Requests that still hold one finish
+    /// on it; the threads end with the last reference.
     fn retire(self: &Arc<Self>, leaving: Vec<LoadId>) {
         let mut joins = self.leaving.lock();
         joins.retain(|join| !join.is_finished());
@@ -316,7 +317,7 @@ impl Entry {
             joins.push(tokio::task::spawn_blocking(move || {
                 drop(served);
                 threads.join();
-                // An error means that it was marked as failed before: that is its state, then.
+                // An error means that it was marked as failed before; that state stays.
                 let _ = entry.serving.write().lifecycle.drained(id);
                 info!(model = entry.config.name, "a version has left");
             }));

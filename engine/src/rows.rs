@@ -1,19 +1,19 @@
-//! From what a model computed for one text to what a caller sees of it, the same for every protocol.
+//! From a model's result for one text to the values a caller sees, the same for every protocol.
 
 use penstock_core::{Rejection, Reply};
 use penstock_models::{ModelSpec, normalize};
 
-/// What a caller wants of an embedding.
+/// Requested form of an embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Scale it to unit length.
     pub normalize: bool,
-    /// Keep only the first components; `None` is all of them. Never more than the model has.
+    /// Keep only the first components; `None` keeps all. At most the model's own number.
     pub dimensions: Option<usize>,
 }
 
 impl Shape {
-    /// What the model's folder asks for.
+    /// The form that the model's folder defines.
     pub fn of(spec: &ModelSpec) -> Shape {
         Shape {
             normalize: spec.normalize,
@@ -27,8 +27,8 @@ impl Shape {
             .map_or(hidden, |dimensions| dimensions.min(hidden))
     }
 
-    /// Appends the shaped `vector` to `out`. Cutting comes first: what is left of a unit vector is no
-    /// unit vector.
+    /// Appends the shaped `vector` to `out`. Cutting comes first, because a part of a unit vector is no unit
+    /// vector.
     pub fn append(self, vector: &[f32], out: &mut Vec<f32>) {
         let from = out.len();
         out.extend_from_slice(&vector[..self.width(vector.len())]);
@@ -37,7 +37,7 @@ impl Shape {
         }
     }
 
-    /// Shapes `vector` where it stands.
+    /// Shapes `vector` in place.
     pub fn apply(self, vector: &mut Vec<f32>) {
         vector.truncate(self.width(vector.len()));
         if self.normalize {
@@ -49,7 +49,7 @@ impl Shape {
 /// A classification of one text, borrowed from its reply.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Classified<'a> {
-    /// The label with the highest probability; the first of them where several are equal.
+    /// The label with the highest probability; the first one of equals.
     pub label: &'a str,
     /// Its probability.
     pub score: f32,

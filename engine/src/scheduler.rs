@@ -1,6 +1,6 @@
-//! Stage 4: one thread around [`Batcher`]. It gathers while the device is busy and hands over a batch
-//! when the device asks for one. Of several executors the idle come first. Where the device lets urgent batches into
-//! those of bulk work, interactive texts that come while such a batch runs are one, for an executor of their own.
+//! Stage 4: one thread around [`Batcher`]. It collects texts while the device is busy and hands over a batch
+//! when the device asks for one. Idle executors come first. On a device with preemption, interactive texts
+//! that arrive during a bulk batch form an urgent batch for an executor of its own.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use tracing::warn;
 
 use penstock_telemetry::clock::Clock;
 
-/// What an executor reports.
+/// A report of an executor.
 #[derive(Clone, Copy, Debug)]
 pub enum Report {
-    /// A batch is done: there is room for one more.
+    /// A batch is finished: there is a credit for one more.
     Ran(Ran),
-    /// The executor with this number takes no more.
+    /// The executor with this number has ended.
     Gone(usize),
 }
 
-/// A batch that is done.
+/// A finished batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Ran {
-    /// Which of them, by its number.
+    /// Number of the executor.
     pub executor: usize,
-    /// What it ran.
+    /// Shape of the batch.
     pub shape: BatchShape,
-    /// How long the forward pass took; `None` where it failed and says nothing about the cost.
+    /// Duration of the forward pass; `None` if it failed and tells nothing about the cost.
     pub took: Option<Duration>,
-    /// Tokens that the device had no memory for, where there were some.
+    /// Tokens that did not fit the device's memory, if the batch failed for that reason.
     pub too_large: Option<usize>,
 }
 
@@ -39,18 +39,19 @@ pub struct Wires {
     pub requests: Receiver<Request>,
     /// The executors' reports.
     pub reports: Receiver<Report>,
-    /// To each executor, by its number. They have room for what an executor may hold, so that a send never blocks.
+    /// Channels to the executors, by number. They hold as many batches as an executor may, so a send never
+    /// blocks.
     pub batches: Vec<Sender<Batch>>,
-    /// Whether the last of them takes urgent batches alone.
+    /// Whether the last executor takes urgent batches only.
     pub urgent: bool,
 }
 
-/// Runs until the requests' senders are gone and everything they sent is on its way, or until every
-/// executor is gone. What is left in the batcher then answers by itself. What is left in the queue does not, and
-/// more may come as long as it has senders: so the queue is handed back.
+/// Runs until the requests' senders are gone and all their requests are handed over, or until every executor
+/// is gone. Requests left in the batcher then answer by themselves. Requests left in the queue do not, and
+/// senders may add more, so the queue is returned.
 ///
-/// `held_max`: how many batches an executor can hold, the running one included. `idle` is called
-/// after each round with the token budget of a batch, to publish the queue's figures.
+/// `held_max` is the number of batches an executor can hold, the running one included. `idle` is called after
+/// each round with the token budget of a batch, to publish the queue's figures.
 pub fn run(
     model: &str,
     mut batcher: Batcher,
@@ -67,7 +68,7 @@ pub fn run(
     } = wires;
     let queue = requests.clone();
     let mut executors = Executors::new(batches, urgent, held_max);
-    // Packed for an executor that is gone.
+    // A batch whose executor is gone.
     let mut packed = None;
     let mut open = true;
     while open || !batcher.is_empty() || packed.is_some() {
@@ -111,7 +112,8 @@ pub fn run(
     queue
 }
 
-/// Gives each executor what it has room for, `packed` first. Returns when there is more to give, where that is known.
+/// Gives each executor batches for its credits, `packed` first. Returns when more work is due, if that is
+/// known.
 fn hand_out(
     batcher: &mut Batcher,
     executors: &mut Executors,
@@ -120,7 +122,7 @@ fn hand_out(
 ) -> Option<Nanos> {
     loop {
         let mut wake = None;
-        // First: what an executor prepares behind the batch that lets urgent ones in would wait for its end.
+        // First: a batch prepared behind the preemptible one would wait for its end.
         if packed.is_none() && executors.let_in() {
             match batcher.poll_urgent(clock.now()) {
                 Poll::Run(batch) => *packed = executors.give_urgent(batch),
@@ -142,11 +144,11 @@ fn hand_out(
     }
 }
 
-/// Who runs batches, and whose turn it is.
+/// The executors and their dispatch.
 struct Executors {
     to: Vec<Option<Sender<Batch>>>,
     turns: LeastLoaded,
-    /// Of each batch that an executor holds, in the order in which it runs them: whether it lets urgent ones in.
+    /// For each executor: whether the batches it holds, in order, are preemptible.
     lets_in: Vec<VecDeque<bool>>,
     urgent: Option<Sender<Batch>>,
     urgent_runs: bool,
@@ -164,13 +166,13 @@ impl Executors {
         }
     }
 
-    /// Whether an urgent batch would be let in.
+    /// Whether an urgent batch could preempt one now.
     fn let_in(&self) -> bool {
         let is_let_in = |held: &VecDeque<bool>| held.contains(&true);
         self.urgent.is_some() && !self.urgent_runs && self.lets_in.iter().any(is_let_in)
     }
 
-    /// Hands an urgent batch over; it comes back where its executor is gone.
+    /// Hands an urgent batch over; returns it if its executor is gone.
     fn give_urgent(&mut self, batch: Batch) -> Option<Batch> {
         let sent = match &self.urgent {
             Some(to) => to.send(batch),
@@ -183,7 +185,7 @@ impl Executors {
         })
     }
 
-    /// An executor has run the oldest batch that it holds.
+    /// Records that an executor has run its oldest batch.
     fn done(&mut self, executor: usize) {
         match self.lets_in.get_mut(executor) {
             Some(held) => drop(held.pop_front()),
@@ -192,7 +194,7 @@ impl Executors {
         self.turns.done(executor);
     }
 
-    /// Hands a batch over; one whose executor is gone comes back.
+    /// Hands a batch over; returns it if its executor is gone.
     fn give(&mut self, executor: usize, batch: Batch) -> Option<Batch> {
         let lets_in = batch.is_bulk();
         let sent = match &self.to[executor] {
@@ -212,7 +214,7 @@ impl Executors {
         }
     }
 
-    /// Lets go of the channel, and with it of the batches that nobody took out.
+    /// Drops the channel, and with it the batches left in it.
     fn gone(&mut self, executor: usize) {
         self.turns.gone(executor);
         match self.to.get_mut(executor) {
@@ -225,11 +227,11 @@ impl Executors {
     }
 }
 
-/// A batch is reported before its answers go out, and these are what leaves the queue's figures: the round
-/// after the last batch may come too early to see them gone.
+/// Interval of publishing while idle. A batch is reported before its answers go out, so the round after the
+/// last batch may be too early to see an empty queue.
 const PUBLISH: Duration = Duration::from_secs(1);
 
-/// A timer in the past still has to fire after some time.
+/// Shortest wait, because a timer in the past must still fire later.
 const MIN_WAIT: Duration = Duration::from_micros(10);
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! One model version being served: its admission, its queue, and the two threads behind it.
+//! One served model version: its admission, its queue, and its threads.
 //!
-//! A served model is the whole line for one version. Versions and models share the tokenizer threads and the
-//! compute pool, never a queue: a slow model cannot hold another one's texts back.
+//! Versions and models share the tokenizer threads and the compute pool, but never a queue. A slow model
+//! therefore cannot delay another model's texts.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,23 +24,23 @@ use crate::tokenize::{Job, Text, TokenizerPool};
 use penstock_telemetry::clock::Clock;
 use penstock_telemetry::metrics::ModelMetrics;
 
-/// Texts that one tokenizer thread takes in one go: few enough that a large request spreads over all
-/// threads, enough that the hand-over costs little.
+/// Texts of one tokenizer job: few enough to spread a large request over all threads, enough to make the
+/// hand-over cheap.
 const JOB_TEXTS: usize = 16;
 
-/// Text of a request that its caller tokenizes by itself, in bytes: it holds an io thread for some 100 µs.
+/// Bytes of a request that its caller tokenizes itself; it occupies an io thread for some 100 µs.
 const QUICK_BYTES_MAX: usize = 1024;
 
-/// A request that does not fit the queue enters in pieces of this share of it. A piece as large as the
-/// queue would wait until the queue is empty, which under a steady load is never.
+/// A request larger than the queue enters in pieces of this share. A piece as large as the queue would wait
+/// for an empty queue, which under steady load never comes.
 const PIECE_SHARE: usize = 8;
 
-/// What an ingest stage does when the queue is full.
+/// Behaviour of an ingest stage when the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// Answer `Overloaded`: somebody waits for this request alone.
+    /// Answer `Overloaded`: a client waits for this request alone.
     Reject,
-    /// Block, and read no further meanwhile: back-pressure on a stream.
+    /// Wait without reading on: back-pressure on a stream.
     Block,
 }
 
@@ -48,15 +48,15 @@ pub enum WhenFull {
 pub struct Submission {
     /// In row order.
     pub texts: Vec<String>,
-    /// Of the request.
+    /// Class of the request.
     pub class: Class,
-    /// When the request is no longer worth computing.
+    /// Time after which the request is not worth computing.
     pub deadline: Option<Nanos>,
     /// Whether a text longer than the model's window is cut or refused.
     pub truncate: bool,
     /// When the request was read.
     pub received: Nanos,
-    /// Where the rows go.
+    /// Receiver of the rows.
     pub sink: Arc<dyn Sink>,
 }
 
@@ -66,7 +66,7 @@ pub struct ServedModel {
     pub name: String,
     /// The version, as the v2 protocol names it.
     pub version: String,
-    /// What the model is.
+    /// Specification of the model.
     pub spec: Arc<ModelSpec>,
     /// Its metrics.
     pub metrics: Arc<ModelMetrics>,
@@ -74,22 +74,22 @@ pub struct ServedModel {
     pub policy: BatchPolicy,
     /// Its tokenizer.
     pub tokenizer: TextTokenizer,
-    /// What it runs on; the first, where there are several.
+    /// Its device; the first one of several.
     pub device: Device,
     admission: Arc<Admission>,
     room: Arc<Notify>,
-    /// Who waits for room, one of each class at a time and in order: if all did, each permit that comes back
-    /// would wake them all.
+    /// Locks of waiters for room: one waiter of each class at a time, in order. Otherwise each returned
+    /// permit would wake them all.
     turns: [tokio::sync::Mutex<()>; Class::ALL.len()],
     requests: Sender<Request>,
     pool: Arc<TokenizerPool>,
     alive: Arc<AtomicBool>,
 }
 
-/// Puts a model in the place of one that was loaded: tests and benches let it fail, or answer at once.
+/// Replaces a loaded model: tests and benches make it fail, or answer at once.
 pub type Wrap = Arc<dyn Fn(Box<dyn Model>) -> Box<dyn Model> + Send + Sync>;
 
-/// What a served model shares with the others.
+/// State that served models share.
 #[derive(Clone)]
 pub struct Shared {
     /// The tokenizer threads.
@@ -98,29 +98,29 @@ pub struct Shared {
     pub limits: Limits,
     /// The clock.
     pub clock: Clock,
-    /// Where it is told that a device is lost.
+    /// Receiver of the report that a device is lost.
     pub fault: DeviceLost,
-    /// What stands in for the models.
+    /// Replacement of models in tests.
     pub wrap: Option<Wrap>,
 }
 
-/// A loaded version, with a copy of the model for each executor.
+/// A loaded version, with a replica of the model for each executor.
 pub struct Replicas {
-    /// What it is.
+    /// Its specification.
     pub spec: Arc<ModelSpec>,
     /// Its tokenizer.
     pub tokenizer: TextTokenizer,
-    /// The first device that it is on.
+    /// Its first device.
     pub device: Device,
-    /// The models, each on the device of its seat.
+    /// The models, each with its place on a device.
     pub models: Vec<(Box<dyn Model>, DeviceSlot)>,
-    /// One for urgent batches alone, where the device lets them into others.
+    /// A model for urgent batches only, on a device with preemption.
     pub urgent: Option<(Box<dyn Model>, DeviceSlot)>,
 }
 
 impl Replicas {
-    /// What was loaded from one folder, once for each device; `None` where that is never. All executors on a device
-    /// have its seat.
+    /// Replicas from one folder, one load for each device; `None` without a load. All executors on a device
+    /// share its `DeviceSlot`.
     pub fn of(loaded: Vec<(Loaded, DeviceSlot)>, device: Device) -> Option<Replicas> {
         let (mut what, mut models, mut urgent) = (None, Vec::new(), None);
         for (loaded, seat) in loaded {
@@ -139,16 +139,17 @@ impl Replicas {
     }
 }
 
-/// The threads of a served model. They end by themselves once the last `Arc<ServedModel>` is gone and the queue is dry.
+/// The threads of a served model. They end once the last `Arc<ServedModel>` is dropped and the queue is
+/// empty.
 pub struct ModelThreads {
     scheduler: JoinHandle<()>,
     executors: Vec<JoinHandle<()>>,
 }
 
 impl ModelThreads {
-    /// Waits for all of them.
+    /// Waits for all threads.
     pub fn join(self) {
-        // A thread that panicked has said so on stderr, and its requests were answered by their drop.
+        // A panic of the thread is on stderr, and its requests were answered when they were dropped.
         let _ = self.scheduler.join();
         self.executors
             .into_iter()
@@ -156,7 +157,7 @@ impl ModelThreads {
     }
 }
 
-/// Turns false when its thread ends, however it ends.
+/// Becomes false when its thread ends, even by a panic.
 struct AliveGuard(Arc<AtomicBool>);
 
 impl Drop for AliveGuard {
@@ -166,8 +167,8 @@ impl Drop for AliveGuard {
 }
 
 impl ServedModel {
-    /// Starts the threads of a loaded model, each copy of which prepares `prefetch` batches while one runs: where
-    /// nobody said how many, none if it computes on the threads that would prepare them, and one if a device does.
+    /// Starts the threads of a loaded model. Each replica prepares `prefetch` batches while one runs. The
+    /// default is none if it computes on the threads that would prepare them, and one on a GPU.
     pub fn open(
         name: &str,
         version: &str,
@@ -195,7 +196,7 @@ impl ServedModel {
         let prefetch = prefetch.unwrap_or(usize::from(on_device));
         let held_max = prefetch + 1;
         let looks = urgent.as_ref().map_or(0, |(model, _)| model.preemption_points());
-        // Room for a report of each batch that an executor may hold, and for its last.
+        // Room for a report of each batch that an executor may hold, and for its last report.
         let (reports, reports_out) = bounded((held_max + 1) * (models.len() + 1));
         let (mut batches, mut executors) = (Vec::new(), Vec::new());
         for (number, (kind, (model, seat))) in named(models, urgent).enumerate() {
@@ -214,7 +215,7 @@ impl ServedModel {
                 executor.run(model, &batches_out, &reports);
             })?);
         }
-        // These ends are the executors' alone: when the last of them is gone, the scheduler notices.
+        // Only the executors hold senders now, so the scheduler notices when the last one ends.
         drop(reports);
         let guard = AliveGuard(Arc::clone(&alive));
         let gone = Arc::clone(&metrics);
@@ -282,7 +283,7 @@ impl ServedModel {
         } else {
             self.pieces(&bounds, PIECE_SHARE)
         };
-        // Larger than the queue: in small pieces, or it would wait until the queue is empty.
+        // Larger than the queue: small pieces, because a large one would wait for an empty queue.
         let pieces = if pieces.len() > 1 {
             self.pieces(&bounds, PIECE_SHARE)
         } else {
@@ -291,7 +292,7 @@ impl ServedModel {
         let here = self.is_quick(&bounds);
         let mut texts = texts.into_iter().zip(0_u32..);
         for piece in pieces {
-            // The first piece decides whether a request enters; what follows waits for its room.
+            // The first piece decides whether a request enters; later pieces wait for room.
             let permits = if piece.start == 0 && room == WhenFull::Reject {
                 self.admission.admit_all(class, &bounds[piece])?
             } else {
@@ -326,7 +327,7 @@ impl ServedModel {
         Ok(())
     }
 
-    /// True for a short request where no other is inside: it is tokenized at once, by the caller.
+    /// True for a short request of an idle model: its caller tokenizes it at once.
     fn is_quick(&self, bounds: &[TextBound]) -> bool {
         let bytes: usize = bounds.iter().map(|(_, bytes)| bytes).sum();
         let is_idle = || Class::ALL.iter().all(|&class| self.admission.depth(class) == 0);
@@ -357,7 +358,7 @@ impl ServedModel {
         loop {
             let freed = self.room.notified();
             tokio::pin!(freed);
-            // Armed before the attempt: room that comes free in between is not missed.
+            // Enabled before the attempt, so that a notification in between is not missed.
             freed.as_mut().enable();
             match self.admission.admit_all(class, bounds) {
                 Err(Rejection::Overloaded { .. }) if self.is_alive() => freed.await,
@@ -368,8 +369,8 @@ impl ServedModel {
 
     /// Takes a tokenized request into the queue.
     pub(crate) fn enqueue(&self, request: Request) {
-        // The queue has a place for every permit there is, so `Full` cannot happen; a scheduler that
-        // is gone can, and its requests are answered.
+        // The queue has a place for every permit, so it is never full. A scheduler that has ended is
+        // possible; its requests are answered.
         if let Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) =
             self.requests.try_send(request)
         {
@@ -379,23 +380,23 @@ impl ServedModel {
     }
 }
 
-/// The models, with what their threads are called after: that of urgent batches comes last.
+/// The models with the suffixes of their thread names; the model of urgent batches is last.
 fn named<T>(models: Vec<T>, urgent: Option<T>) -> impl Iterator<Item = (&'static str, T)> {
     let execute = models.into_iter().map(|model| ("execute", model));
     execute.chain(urgent.map(|model| ("urgent", model)))
 }
 
-/// What came while the last executor went is refused, and what comes until the served model is let go.
+/// Refuses requests that arrive after the last executor has ended, until the served model is dropped.
 fn refuse_all(requests: &Receiver<Request>, clock: Clock) {
     for request in requests {
         request.refuse(Rejection::Lost, clock.now());
     }
 }
 
-/// The most tokens a text can have, and its bytes.
+/// Upper bound of a text's tokens, and its bytes.
 type TextBound = (usize, usize);
 
-/// The checked limits of a model's batches, of `tokens` or the longest text where nobody said how many.
+/// The checked limits of a model's batches; `tokens` is the default, or the longest text if that is larger.
 pub fn policy(batching: &Batching, window: usize, tokens: usize) -> Result<BatchPolicy, PolicyError> {
     BatchPolicy::new(
         batching.tokens_max.unwrap_or(tokens.max(window)),
@@ -407,7 +408,7 @@ pub fn policy(batching: &Batching, window: usize, tokens: usize) -> Result<Batch
     )
 }
 
-/// The admission of a queue, which tells `freed` of room that comes free.
+/// The admission of a queue; it notifies `freed` when room comes free.
 fn gate(limits: &Limits, window: usize, freed: Arc<Notify>) -> Result<Arc<Admission>, PolicyError> {
     let bounds = AdmissionBounds {
         tokens_max: limits.queue_tokens_max,
@@ -418,7 +419,7 @@ fn gate(limits: &Limits, window: usize, freed: Arc<Notify>) -> Result<Arc<Admiss
     Admission::with_release(bounds, Box::new(move || freed.notify_waiters()))
 }
 
-/// Publishes the token budget of a batch now, and with the queue's figures whenever it is called.
+/// Publishes the token budget now, and returns the function that publishes it with the queue's figures.
 fn queue_gauges(
     admission: Arc<Admission>,
     metrics: Arc<ModelMetrics>,
@@ -433,7 +434,7 @@ fn queue_gauges(
     }
 }
 
-/// Nothing is left: the last batch may be answered after the last look at the queue.
+/// Sets the gauges to zero: the last batch may be answered after the last reading of the queue.
 fn empty_gauges(metrics: &ModelMetrics) {
     for class in Class::ALL {
         metrics.queue(class, 0, 0);

@@ -1,4 +1,4 @@
-//! Stage 1, behind the wire: the one door that every protocol uses.
+//! Stage 1, behind the wire: the inference service, the one entry of every protocol.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::settings::Limits;
 use penstock_telemetry::clock::Clock;
 use penstock_telemetry::metrics::{Metrics, OutcomeLabel, Source};
 
-/// One request of any protocol, its wire types left behind.
+/// One request of any protocol, without its wire types.
 #[derive(Clone, Debug)]
 pub struct InferenceRequest {
     /// The model's name.
@@ -25,36 +25,36 @@ pub struct InferenceRequest {
     pub version: String,
     /// At least one.
     pub texts: Vec<String>,
-    /// Who waits.
+    /// Its class.
     pub class: Class,
-    /// Where it came from.
+    /// Its source.
     pub source: Source,
-    /// How long the answer is worth waiting for, from `received` on.
+    /// Longest useful wait for the answer, from `received` on.
     pub timeout: Option<Duration>,
     /// Whether a text longer than the model's window is cut or refused.
     pub truncate: bool,
-    /// What happens where the queue is full.
+    /// Behaviour when the queue is full.
     pub room: WhenFull,
     /// When the request was read.
     pub received: Nanos,
 }
 
-/// The rows of a call, to be put on the wire. Dropping it ends the request's `respond` stage.
+/// The rows of a request, to be written to the wire. Dropping it ends the request's `respond` stage.
 pub struct InferenceResponse {
-    /// Who scored it.
+    /// The model version that scored it.
     pub served: Arc<ServedModel>,
     /// One outcome per text, in text order.
     pub rows: Vec<Outcome>,
-    /// Of the text that finished last.
+    /// Stages of the text that finished last.
     pub stages: Stages,
     tokens: usize,
     record: Record,
 }
 
-/// How long a request took so far.
+/// Durations of a request so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Timings {
-    /// Since it was read.
+    /// Time since it was read.
     pub total: Duration,
     /// Tokenizing, the wait for a tokenizer included.
     pub tokenize: Duration,
@@ -66,8 +66,8 @@ pub struct Timings {
     pub tokens: usize,
 }
 
-/// What the metrics say of a request, said when it is dropped: with the response, with the rejection, or
-/// with the future of a client that went away.
+/// The metrics record of a request, written when it is dropped: with the response, with the rejection, or
+/// with a cancelled future.
 struct Record {
     served: Arc<ServedModel>,
     clock: Clock,
@@ -76,7 +76,7 @@ struct Record {
     texts: usize,
     received: Nanos,
     outcome: OutcomeLabel,
-    /// Of a request whose rows are there.
+    /// Stages, once the rows are complete.
     stages: Option<Stages>,
 }
 
@@ -86,7 +86,7 @@ impl InferenceResponse {
         self.rows.iter().map(Result::as_ref).collect()
     }
 
-    /// How long it took so far.
+    /// Durations so far.
     pub fn timings(&self) -> Timings {
         Timings {
             total: self.record.clock.now().since(self.record.received),
@@ -119,7 +119,7 @@ impl Drop for Record {
     }
 }
 
-/// The door: limits, the models behind them, and the switch that closes it.
+/// The inference service: limits, models, and the drain.
 pub struct InferenceService {
     repository: Arc<Repository>,
     metrics: Arc<Metrics>,
@@ -130,7 +130,7 @@ pub struct InferenceService {
     clock: Clock,
 }
 
-/// A reason why the server is not ready; dropping it takes the reason away.
+/// A reason why the server is not ready; dropping it removes the reason.
 pub struct Unready(Arc<AtomicUsize>);
 
 impl Drop for Unready {
@@ -140,7 +140,7 @@ impl Drop for Unready {
 }
 
 impl InferenceService {
-    /// The door to `repository`.
+    /// A service on `repository`.
     pub fn new(
         repository: Arc<Repository>,
         metrics: Arc<Metrics>,
@@ -158,7 +158,7 @@ impl InferenceService {
         }
     }
 
-    /// Scores every text of a call. Dropping the future cancels what has not run yet.
+    /// Scores every text of a request. Dropping the future cancels texts that have not run yet.
     pub async fn score(&self, call: InferenceRequest) -> Result<InferenceResponse, Rejection> {
         let (source, class) = (call.source, call.class);
         let served = self.served(&call).inspect_err(|rejection| {
@@ -196,7 +196,7 @@ impl InferenceService {
     }
 
     async fn scored(&self, served: &Arc<ServedModel>, call: InferenceRequest) -> Result<Gathered, Rejection> {
-        // Held until the rows are complete: a drain waits for it.
+        // Held until the rows are complete, so that a drain waits for it.
         let Some(_inside) = self.drain.enter() else {
             return Err(Rejection::ShuttingDown);
         };
@@ -223,8 +223,8 @@ impl InferenceService {
         };
         match left {
             None => work.await,
-            // The timer answers on time even where the batcher would notice only at its next batch;
-            // dropping `work` cancels the texts.
+            // The timer answers on time; the batcher would notice only at its next batch. Dropping `work`
+            // cancels the texts.
             Some(left) => tokio::time::timeout(left, work)
                 .await
                 .unwrap_or(Err(Rejection::DeadlineExceeded(
@@ -259,12 +259,12 @@ impl InferenceService {
         Ok(())
     }
 
-    /// The clock that `InferenceRequest::received` is read from.
+    /// The clock of `InferenceRequest::received`.
     pub fn clock(&self) -> Clock {
         self.clock
     }
 
-    /// What a request may hold.
+    /// Limits of a request.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -284,31 +284,31 @@ impl InferenceService {
         self.drain.state().is_live()
     }
 
-    /// True when every configured model serves, nobody holds a reason against it and no shutdown has begun.
+    /// True when every configured model serves, no reason against it is held and no shutdown has begun.
     pub fn is_ready(&self) -> bool {
         self.drain.state().is_ready()
             && self.unready.load(Ordering::SeqCst) == 0
             && self.repository.is_ready()
     }
 
-    /// A reason why the server is not ready, until it is dropped: a stream that it should read and cannot.
-    /// Requests are answered all the same.
+    /// Marks the server as not ready until it is dropped, for a stream that cannot be read. Requests are
+    /// still answered.
     pub fn unready(&self) -> Unready {
         self.unready.fetch_add(1, Ordering::SeqCst);
         Unready(Arc::clone(&self.unready))
     }
 
-    /// Resolves when the shutdown begins: streams read no further, answer what they read, and end.
+    /// Resolves when the shutdown begins: streams then stop reading, answer their records, and end.
     pub fn draining(&self) -> impl Future<Output = ()> + '_ {
         self.drain.begun()
     }
 
-    /// What streams have read and not had scored.
+    /// Text that streams have read and that is not scored.
     pub fn backlog(&self) -> &Arc<Backlog> {
         &self.backlog
     }
 
-    /// The switch itself.
+    /// The drain.
     pub fn drain(&self) -> &Drain {
         &self.drain
     }

@@ -7,13 +7,13 @@ use penstock_models::Task;
 /// Settings of one [`Engine`](crate::engine::Engine).
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineSettings {
-    /// Threads that compute.
+    /// Compute threads.
     pub threads: usize,
-    /// Whether each of them stays on a CPU of its own.
+    /// Whether each compute thread is pinned to a CPU.
     pub pin_threads: bool,
-    /// Threads that tokenize.
+    /// Tokenizer threads.
     pub tokenizer_threads: usize,
-    /// Whether a GPU starts the launches of a small batch by one call.
+    /// Whether a GPU replays the launches of a small batch as one graph.
     pub cuda_graphs: bool,
     /// The bounds.
     pub limits: Limits,
@@ -21,7 +21,7 @@ pub struct EngineSettings {
     pub models: Vec<ModelConfig>,
 }
 
-/// The bounds of everything that could grow.
+/// Bounds of all queues, requests and connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Texts of one request.
@@ -58,8 +58,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Bytes of memory that a request may take beyond its own length once it is decoded: as many short texts as
-    /// a request may hold, with their ids, or a mebibyte.
+    /// Bytes of memory that a decoded request may take beyond its wire length. It covers the largest number
+    /// of short texts with their ids, and is at least a mebibyte.
     pub fn decoded_allowance(&self) -> usize {
         const TEXT: usize = 160;
         self.max_request_texts.saturating_mul(TEXT).max(1 << 20)
@@ -69,34 +69,34 @@ impl Limits {
 /// One model to be served.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// The name that requests ask for.
+    /// Name in requests.
     pub name: String,
-    /// A folder or a Hugging Face id, with `@REVISION` where one is wanted.
+    /// A folder or a Hugging Face id, with an optional `@REVISION`.
     pub source: String,
-    /// The task, where it is not to be read from the folder.
+    /// The task; `None` reads it from the folder.
     pub task: Option<Task>,
-    /// Tokens that a text is cut at, where it is not to be the model's own maximum.
+    /// Tokens of a truncated text; `None` is the model's own maximum.
     pub max_length: Option<usize>,
-    /// How its texts are batched.
+    /// Batching of its texts.
     pub batching: Batching,
     /// Whether the vectors in `parity.json` are checked before the model serves.
     pub check_parity: bool,
 }
 
-/// How texts become batches.
+/// Limits of batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batching {
-    /// Tokens of one batch; `None` is what the device is given, or the model's longest text where that is longer.
+    /// Tokens of one batch; `None` is the device's default, or the model's longest text if that is longer.
     pub tokens_max: Option<usize>,
     /// Texts of one batch.
     pub texts_max: usize,
-    /// How long bulk work waits before it goes ahead of interactive work.
+    /// Age at which bulk work goes ahead of interactive work.
     pub bulk_age_max: Duration,
-    /// How long an idle device waits for more texts.
+    /// Longest wait of an idle device for more texts.
     pub queue_delay_max: Duration,
-    /// The latency of interactive work that bulk work leaves room for.
+    /// Target latency of interactive work, which bulk work leaves room for.
     pub interactive_target: Duration,
-    /// Batches that are prepared while one runs; `None` is none on the CPU and one on a GPU.
+    /// Batches prepared while one runs; `None` is none on the CPU and one on a GPU.
     pub prefetch: Option<usize>,
     /// Executors on each GPU.
     pub executors: usize,

@@ -1,7 +1,7 @@
-//! Stage 2: text to token ids, on threads of their own; the surplus of the admission bound goes back.
+//! Stage 2: text to token ids, on threads of its own. The surplus of the admission bound is returned.
 //!
-//! A short request of an idle served model is tokenized where it arrives: nothing could be computed meanwhile, and
-//! a hand-over between sleeping threads costs as much as its tokens.
+//! A short request of an idle served model is tokenized by its caller. Nothing could be computed meanwhile,
+//! and a hand-over between sleeping threads costs as much as tokenizing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use tracing::error;
 use crate::served_model::ServedModel;
 use penstock_telemetry::clock::Clock;
 
-/// One admitted text with the duty to answer it.
+/// One admitted text with its responder.
 pub struct Text {
     /// The text.
     pub text: String,
     /// Its share of the admission bounds, at the upper bound of its token count.
     pub permit: Permit,
-    /// Where its row goes.
+    /// Receiver of its row.
     pub responder: Responder,
 }
 
-/// Texts of one request that are tokenized by one thread in one go.
+/// Texts of one request that one thread tokenizes together.
 pub struct Job {
     /// The model version that will score them.
     pub served: Arc<ServedModel>,
     /// At least one.
     pub texts: Vec<Text>,
-    /// Of the request.
+    /// Class of the request.
     pub class: Class,
-    /// When the request is no longer worth computing.
+    /// Time after which the request is not worth computing.
     pub deadline: Option<Nanos>,
     /// Whether a text longer than the model's window is cut or refused.
     pub truncate: bool,
@@ -41,7 +41,7 @@ pub struct Job {
     pub received: Nanos,
 }
 
-/// The tokenizer threads, shared by all models, fed by one bounded queue a class.
+/// The tokenizer threads, shared by all models, with one bounded queue a class.
 pub struct TokenizerPool {
     interactive: Sender<Job>,
     bulk: Sender<Job>,
@@ -49,8 +49,8 @@ pub struct TokenizerPool {
 }
 
 impl TokenizerPool {
-    /// Starts `threads` threads behind queues of `jobs_max` jobs. The threads end when the pool is
-    /// dropped and its queues have run dry.
+    /// Starts `threads` threads behind queues of `jobs_max` jobs. The threads end when the pool is dropped
+    /// and its queues are empty.
     pub fn start(
         threads: usize,
         jobs_max: usize,
@@ -79,7 +79,7 @@ impl TokenizerPool {
         tokenize_or_lose(job, self.clock);
     }
 
-    /// Queues a job; every text of a job that finds no room is answered `Overloaded`.
+    /// Queues a job; if the queue is full, every text is answered `Overloaded`.
     pub fn submit(&self, job: Job) {
         let queue = match job.class {
             Class::Interactive => &self.interactive,
@@ -114,8 +114,7 @@ fn run(interactive: &Receiver<Job>, bulk: &Receiver<Job>, clock: Clock) {
     }
 }
 
-/// A panic beside the tokenizer loses the job, whose responders answer by themselves; the thread lives on for the
-/// others.
+/// A panic outside the tokenizer loses the job, whose responders answer by themselves; the thread continues.
 fn tokenize_or_lose(job: Job, clock: Clock) {
     let served = Arc::clone(&job.served);
     if catch_unwind(AssertUnwindSafe(|| tokenize(job, clock))).is_err() {
@@ -152,7 +151,7 @@ fn tokenize(job: Job, clock: Clock) {
         }
         match encoded(&served.name, || served.tokenizer.encode(&text, truncate)) {
             Ok(tokens) => {
-                // The text is no longer needed: its memory goes before its share of the bound.
+                // The text is no longer needed: its memory is freed before its share of the bound.
                 drop(text);
                 permit.settle(tokens.len());
                 let tokenized = clock.now();
@@ -171,7 +170,7 @@ fn tokenize(job: Job, clock: Clock) {
     }
 }
 
-/// A text that the tokenizer panics on is refused by itself: those beside it are none the worse.
+/// Encodes a text. A text on which the tokenizer panics is rejected alone.
 fn encoded(
     model: &str,
     encode: impl FnOnce() -> Result<TokenIds, TokenizeError>,
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_tokenizer_refuses_is_the_callers_fault() {
+    fn a_tokenizer_error_is_the_callers_fault() {
         let refused = encoded("m", || Err(TokenizeError::NoTokens));
         assert!(matches!(refused, Err(Rejection::Invalid(_))));
     }

@@ -1,5 +1,5 @@
-//! The whole engine behind the wire, with a small real model: versions that come and go, clients that
-//! leave, a shutdown in the middle of work.
+//! Tests of the whole engine with a small real model: version changes, cancelled clients, and a shutdown
+//! during work.
 
 #![allow(
     clippy::expect_used,
@@ -101,7 +101,7 @@ async fn version_of_one(service: &InferenceService) -> Result<String, Rejection>
     Ok(scored.served.version.clone())
 }
 
-/// Scores without a pause until it is told to stop; every version that answered.
+/// Scores without a pause until it is told to stop; returns every version that answered.
 async fn traffic(service: Arc<InferenceService>, stop: Arc<AtomicBool>) -> Result<Vec<String>, Rejection> {
     let mut seen = Vec::new();
     while !stop.load(Ordering::SeqCst) {
@@ -178,7 +178,7 @@ async fn an_unloaded_model_is_not_ready_until_it_is_loaded_again() {
 }
 
 #[tokio::test]
-async fn a_shutdown_answers_what_is_inside_and_refuses_what_comes() {
+async fn a_shutdown_answers_requests_in_flight_and_refuses_new_ones() {
     let models = Models::new();
     let engine = models.serve().await;
     let service = Arc::clone(engine.service());
@@ -201,7 +201,7 @@ async fn a_shutdown_answers_what_is_inside_and_refuses_what_comes() {
     );
     let refused = service.score(call(&service, &["late"])).await.err();
     assert_eq!(refused, Some(Rejection::ShuttingDown));
-    // The threads end with the last who can send them work.
+    // The threads end with the last sender.
     drop(service);
     let (scored, stopped) = tokio::join!(inside, stopping);
     assert_eq!(
@@ -232,7 +232,7 @@ async fn a_client_that_leaves_is_counted() {
 }
 
 #[tokio::test]
-async fn what_can_never_work_is_refused_with_what_would() {
+async fn impossible_settings_are_refused_with_possible_ones() {
     let models = Models::new();
     let engine = models.serve().await;
     let service = engine.service();

@@ -1,4 +1,4 @@
-//! The line from the door to the answer, with models that misbehave on demand and one that does not.
+//! Tests of the data path from the service to the answer, with failing models and a real one.
 
 #![allow(
     clippy::expect_used,
@@ -197,7 +197,7 @@ async fn a_deadline_that_passed_costs_no_compute() {
 }
 
 #[tokio::test]
-async fn a_text_too_long_is_cut_or_refused_as_asked_and_spoils_nobody() {
+async fn a_long_text_is_cut_or_refused_as_asked_and_spoils_no_other() {
     let rig = Rig::with_gate(Gate::open(), |_| {});
     let long = "word ".repeat(100_000);
     let rows = rig
@@ -237,7 +237,7 @@ async fn stages_are_told_apart_and_in_order() {
     rig.close();
 }
 
-/// The rows of so many texts, sent at once.
+/// Rows of `count` texts that are sent at once.
 async fn rows(rig: &Rig, count: usize) -> Vec<penstock_core::Outcome> {
     let sent = rig.submit(texts(count), WhenFull::Reject, None).await;
     sent.expect("admitted").await.rows
@@ -263,14 +263,14 @@ async fn the_next_batch_is_on_the_device_while_one_runs() {
     let (first, second) = (first.await, second.await);
     assert_eq!(lengths(&first.rows), expected(1));
     assert_eq!(lengths(&second.rows), expected(2));
-    // What a batch waited for the one before it is its queue's time, not its own.
+    // Time spent waiting for the batch before it is queue time, not execution time.
     assert!(second.stages.execute <= second.stages.finished.since(first.stages.finished));
     let many = rows(&rig, 500).await;
     assert_eq!(lengths(&many), expected(500));
     rig.close();
 }
 
-/// The token budget of a batch, as it is published.
+/// The published token budget of a batch.
 fn budget(rig: &Rig) -> f64 {
     let page = rig.metrics.render();
     let series = r#"penstock_batch_tokens_max{model="rig",version="1"} "#;
@@ -282,7 +282,7 @@ fn budget(rig: &Rig) -> f64 {
 async fn a_batch_without_memory_runs_in_halves_and_those_after_it_are_smaller() {
     let device = Device::default();
     let rig = Rig::with_executors(vec![device.model()]);
-    // While the device stands still the rest gathers to batches of sixty-four texts.
+    // While the device is held, the remaining texts form batches of sixty-four.
     let first = rig
         .submit(texts(64), WhenFull::Reject, None)
         .await
@@ -309,7 +309,7 @@ async fn a_batch_without_memory_runs_in_halves_and_those_after_it_are_smaller() 
 }
 
 #[tokio::test]
-async fn on_a_lost_device_everybody_is_told_to_try_another() {
+async fn on_a_lost_device_texts_are_told_to_try_another() {
     for mishap in [Mishap::Lost, Mishap::Panic] {
         let device = Device::default();
         let rig = Rig::with_executors(vec![device.model()]);
@@ -361,7 +361,7 @@ async fn executors_take_turns_and_one_that_is_lost_leaves_its_work_to_the_other(
         .submit(texts(1), WhenFull::Reject, None)
         .await
         .expect("admitted");
-    // An idle one goes before one that could only prepare it.
+    // An idle executor goes before one that could only prepare the batch.
     devices[1].wait_for(1);
     devices[0].will(Mishap::Lost);
     devices.iter().for_each(Device::run);

@@ -21,7 +21,7 @@ use rdkafka::{Offset, TopicPartitionList};
 const PARTITIONS: i32 = 4;
 /// Outputs that are printed in full; the rest is counted.
 const SHOWN: usize = 12;
-/// Of the whole stream.
+/// Timeout of the whole stream.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 fn main() -> Result<()> {
@@ -30,7 +30,7 @@ fn main() -> Result<()> {
         anyhow::bail!("usage: kafka PENSTOCK_BINARY MODEL_FOLDER TEXTS_JSONL")
     };
     let lines = std::fs::read_to_string(file).with_context(|| file.clone())?;
-    // The last one is no JSON: what cannot be scored is a dead letter, and the stream goes on.
+    // The last record is no JSON: it becomes a dead letter, and the stream goes on.
     let records: Vec<&str> = lines.lines().chain(["not JSON"]).collect();
     ensure!(records.len() > 1, "{file} holds no line");
 
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     let producer: BaseProducer = client(&brokers).create()?;
     let consumer: BaseConsumer = client(&brokers).set("group.id", "reader").create()?;
     consumer.assign(&everything(&["reviews-scored", "reviews-dead"])?)?;
-    // One ahead: once it is back, the server has loaded its model and joined the group.
+    // One record first: once its score is back, the server has loaded its model and joined the group.
     send(&producer, &records[..1])?;
     let mut stream = Stream {
         records: &records,
@@ -59,11 +59,11 @@ fn main() -> Result<()> {
     send(&producer, &records)?;
     let latencies = stream.read(records.len(), SHOWN)?;
     report(&latencies, started.elapsed());
-    // Clients before the cluster: they would wait for one that is gone.
+    // Clients before the cluster, because they would wait for a missing one.
     stream.server.stop()
 }
 
-/// With their numbers as keys, over all partitions in turn.
+/// Sends records with their numbers as keys, over all partitions in turn.
 fn send(producer: &BaseProducer, records: &[&str]) -> Result<()> {
     for (number, record) in (0_i32..).zip(records) {
         let key = number.to_string();
@@ -115,7 +115,7 @@ fn everything(topics: &[&str]) -> Result<TopicPartitionList> {
     Ok(all)
 }
 
-/// What comes out, and who makes it.
+/// The output of the stream, and the server that writes it.
 struct Stream<'a> {
     records: &'a [&'a str],
     consumer: BaseConsumer,
@@ -123,8 +123,8 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// Reads as many records, prints the first `shown` and every dead letter, and returns in milliseconds how long each
-    /// took from its time to here, sorted.
+    /// Reads `count` records, and prints the first `shown` and every dead letter. Returns each record's
+    /// latency in milliseconds, sorted.
     fn read(&mut self, count: usize, shown: usize) -> Result<Vec<i64>> {
         let end = Instant::now() + PATIENCE;
         let mut latencies = Vec::with_capacity(count);
@@ -156,7 +156,7 @@ impl Stream<'_> {
         Ok(latencies)
     }
 
-    /// A line of output: what became of the record with this key.
+    /// Prints a line: the outcome of the record with this key.
     fn show(&self, what: &str, key: Option<&[u8]>, value: Option<&[u8]>) {
         let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let number: Option<usize> = text(key).parse().ok();
@@ -179,11 +179,11 @@ fn report(latencies: &[i64], took: Duration) {
     ));
 }
 
-/// `penstock serve` as a child, which does not outlive this program.
+/// `penstock serve` as a child that ends with this program.
 struct Server(Child);
 
 impl Server {
-    /// Started and ready but for the route, which looks for its partitions meanwhile.
+    /// Starts a server and waits until it is ready, except for the route.
     fn start(binary: &str, config: &Path) -> Result<Server> {
         let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(config);
@@ -198,7 +198,7 @@ impl Server {
         Ok(())
     }
 
-    /// SIGTERM: it drains, commits and ends with 0.
+    /// Sends SIGTERM: the server drains, commits and exits with 0.
     fn stop(&mut self) -> Result<()> {
         Command::new("kill").arg(self.0.id().to_string()).status()?;
         let ended = self.0.wait()?;
@@ -210,7 +210,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail where it has ended, as it should have.
+        // Both fail if the server has ended, which is the normal case.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! The metrics port: `/metrics` for Prometheus, `/health` for whoever watches the process.
+//! The metrics port: `/metrics` for Prometheus, `/health` for probes.
 
 use std::future::Future;
 use std::io;
@@ -18,7 +18,7 @@ use penstock_engine::service::InferenceService;
 /// The Prometheus text format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A scraper comes again after a minute at most, and reads at once.
+/// Longest life of an idle connection: a scraper returns within a minute, and reads at once.
 const TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Serves until `closed` resolves.

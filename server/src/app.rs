@@ -1,4 +1,4 @@
-//! Joins the stages: the only place that knows all of them.
+//! Joins the stages; no other module knows all of them.
 
 use std::future::Future;
 use std::io::Write;
@@ -19,42 +19,42 @@ use penstock_engine::placement::Placement;
 use penstock_engine::served_model::Wrap;
 use penstock_engine::service::InferenceService;
 
-/// Why the server could not start, or did not end well.
+/// Reason why the server could not start, or did not end cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// A thread or the runtime could not be started.
     #[error("cannot start {what}: {source}")]
     Start {
-        /// What.
+        /// Name of the thread.
         what: &'static str,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// An address is taken or not ours.
+    /// An address is taken or not local.
     #[error("cannot listen on {what} address {addr}: {source}")]
     Bind {
-        /// Which listener.
+        /// Name of the listener.
         what: &'static str,
-        /// The address asked for.
+        /// The requested address.
         addr: SocketAddr,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The engine could not start, or did not end well.
+    /// The engine could not start, or did not end cleanly.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A device is lost to this process; a new one may have it again.
+    /// A device is lost to this process; a new process may get it back.
     #[error("{0}")]
     DeviceLost(String),
-    /// A listener failed while it served.
+    /// A listener failed while serving.
     #[error("the {what} listener failed: {reason}")]
     Listener {
-        /// Which.
+        /// Name of the listener.
         what: &'static str,
-        /// Why.
+        /// Reason of the failure.
         reason: String,
     },
-    /// A Kafka route cannot go on.
+    /// A Kafka route has ended.
     #[error("{0}")]
     Kafka(#[from] ingest::kafka::Ended),
     /// A Kafka route had not committed when `drain_timeout` passed.
@@ -62,20 +62,20 @@ pub enum AppError {
         "a kafka route had not committed when drain_timeout = {timeout:?} passed: its last records are read again"
     )]
     Uncommitted {
-        /// The limit.
+        /// The drain timeout.
         timeout: Duration,
     },
-    /// Requests were still inside when `drain_timeout` passed.
+    /// Requests were still in flight when `drain_timeout` passed.
     #[error("{inside} requests were still running when drain_timeout = {timeout:?} passed")]
     Drain {
-        /// How many.
+        /// Number of requests.
         inside: usize,
-        /// The limit.
+        /// The drain timeout.
         timeout: Duration,
     },
 }
 
-/// The share of a drain in which records of streams that were read may still be scored.
+/// Share of a drain in which records that were read may still be scored.
 const SCORING_SHARE: f64 = 0.7;
 
 /// Runs the server until SIGTERM or SIGINT, then drains it.
@@ -83,16 +83,16 @@ pub fn serve(config: Config, placement: &Placement) -> Result<(), AppError> {
     serve_with(config, placement, None)
 }
 
-/// The same, with `wrap` around every model that is loaded.
+/// Like `serve`, with `wrap` around every loaded model.
 pub fn serve_with(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Result<(), AppError> {
     let runtime = runtime(config.io_threads)?;
     let served = runtime.block_on(run(config, placement, wrap));
-    // A request that outlived the drain must not hold the process.
+    // A request that outlived the drain must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
-/// The runtime that moves bytes: sockets, timers, signals. No model computes on it.
+/// The runtime for sockets, timers and signals. No model computes on it.
 pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, AppError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -106,13 +106,13 @@ pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, AppError> {
 }
 
 async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Result<(), AppError> {
-    // Bound before the models load, so that a taken port is told at once; readiness says the rest.
+    // Bound before the models load, so that a taken port is reported at once; readiness follows later.
     let (grpc, grpc_addr) = bind("grpc", config.grpc_addr).await?;
     let (http, http_addr) = bind("http", config.http_addr).await?;
     let (scrape, metrics_addr) = bind("metrics", config.metrics_addr).await?;
     let engine = Engine::prepare(&config.engine(), placement, wrap)?;
     let service = engine.service();
-    // Until the routes hold a reason of their own, so that readiness does not come and go.
+    // Held until the routes hold reasons of their own, so that readiness does not flicker.
     let unread = service.unready();
 
     let closing = watch::Sender::new(false);
@@ -157,13 +157,13 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
     info!(drain_timeout = ?config.drain_timeout, "shutting down: taking no new requests");
     let drained = drain(engine, routes.take(), closing, listeners, config.drain_timeout).await;
     match fault.reason() {
-        // Whatever else failed, failed for this.
+        // Other failures are consequences of the lost device.
         Some(why) => Err(AppError::DeviceLost(why)),
         None => drained.and(outcome),
     }
 }
 
-/// The pumps of the Kafka routes. They begin when the models serve, so that no record waits for one.
+/// The pumps of the Kafka routes. They start when the models serve, so that no record waits for a model.
 fn streams(service: &Arc<InferenceService>, config: &Config) -> Result<ingest::kafka::Routes, AppError> {
     ingest::kafka::Routes::start(service, &config.kafka, &tokio::runtime::Handle::current()).map_err(
         |source| AppError::Start {
@@ -173,8 +173,8 @@ fn streams(service: &Arc<InferenceService>, config: &Config) -> Result<ingest::k
     )
 }
 
-/// Downstream, in order: no new requests, the ones inside finish, streams commit what they have, the
-/// connections close, the threads end.
+/// Drains in the order of the data path. New requests are refused, requests in flight finish, streams commit,
+/// connections close, and the threads end.
 async fn drain(
     engine: Engine,
     routes: Option<ingest::kafka::Routes>,
@@ -186,7 +186,7 @@ async fn drain(
     let drain = engine.service().drain();
     drain.go(ServerState::Draining);
     if let Some(routes) = &routes {
-        // The rest is for the commit, and for leaving the groups.
+        // The remaining time is for the commit and for leaving the groups.
         routes.stop((started + timeout.mul_f64(SCORING_SHARE)).into_std());
     }
     let emptied = drain.emptied(timeout).await;
@@ -222,7 +222,7 @@ async fn drain(
 async fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
     let failed = |source| AppError::Bind { what, addr, source };
     let listener = TcpListener::bind(addr).await.map_err(failed)?;
-    // Port 0 asks for any: say which one it became.
+    // Port 0 asks for any port; the log names the one in use.
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
@@ -245,7 +245,7 @@ fn closed(closing: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 's
     }
 }
 
-/// Resolves only when a listener ended before it was told to.
+/// Resolves only when a listener ends before the shutdown.
 async fn first_failure(listeners: &mut JoinSet<Result<(), AppError>>) -> AppError {
     match listeners.join_next().await {
         Some(Ok(Err(failed))) => failed,
@@ -276,7 +276,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
     })
 }
 
-/// The one line that scripts wait for. A closed stdout is no reason to stop serving.
+/// Prints the one line that scripts wait for. A closed stdout does not stop the server.
 fn announce(grpc: SocketAddr, http: SocketAddr, metrics: SocketAddr) {
     info!(%grpc, %http, %metrics, "ready");
     let mut out = std::io::stdout().lock();

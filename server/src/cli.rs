@@ -10,7 +10,7 @@ use penstock_config::{JobSettings, Settings};
 #[derive(Debug, Parser)]
 #[command(name = "penstock", version, propagate_version = true, after_help = EXAMPLES)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }

@@ -1,4 +1,4 @@
-//! What each command does. Data goes to stdout, everything said about it to stderr.
+//! The commands. Results go to stdout, messages to stderr.
 
 mod check;
 mod inspect;
@@ -16,19 +16,19 @@ use penstock_config::ConfigError;
 use penstock_engine::placement::DeviceError;
 pub use score::StopSignal;
 
-/// Why a command ended early.
+/// Reason why a command ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The config is wrong.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There is no such device.
+    /// The device is not available.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The model cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The server did not start, or did not end well.
+    /// The server did not start, or did not end cleanly.
     #[error("{0}")]
     Serve(AppError),
     /// The engine of a job did not start.
@@ -39,19 +39,19 @@ pub enum Failure {
     Io {
         /// The file.
         name: String,
-        /// Why.
+        /// Error of the system.
         source: io::Error,
     },
     /// A signal stopped a job.
     #[error("stopped by {0}")]
     Stopped(StopSignal),
-    /// The reader of the output went away, as `head` does: nothing to tell anyone.
+    /// The reader of the output closed it, as `head` does; no message is needed.
     #[error("nobody reads the output")]
     NobodyReads,
 }
 
 impl Failure {
-    /// A file that cannot be read or written.
+    /// Failure of a file that cannot be read or written.
     fn io(name: impl Into<String>, source: io::Error) -> Failure {
         if source.kind() == io::ErrorKind::BrokenPipe {
             Failure::NobodyReads
@@ -63,11 +63,11 @@ impl Failure {
         }
     }
 
-    /// 2 says that nothing was run, 1 that it ran and failed, 75 that a new process, or the one that has taken
-    /// its place, will do better, 128 and a signal's number that it was stopped.
+    /// Exit codes: 2 if nothing was run, 1 if it failed while running, 128 plus the number of the signal that
+    /// stopped it. 75 means that a new process, or the one that replaced this one, can succeed.
     pub fn code(&self) -> ExitCode {
         match self {
-            // EX_TEMPFAIL: nothing is wrong that a new process, or the one that took its place, has not put right.
+            // EX_TEMPFAIL: a new process, or the one that replaced this one, can succeed.
             Failure::Serve(AppError::Kafka(_) | AppError::DeviceLost(_)) => ExitCode::from(75),
             Failure::Serve(_) => ExitCode::FAILURE,
             Failure::Config(_)
@@ -98,7 +98,7 @@ fn print(text: &str) -> Result<(), Failure> {
         .map_err(|e| Failure::io("stdout", e))
 }
 
-/// A model in half a line.
+/// A model in one short phrase.
 fn summary(spec: &ModelSpec) -> String {
     let what = match spec.labels.len() {
         0 => format!("{} dimensions", spec.hidden),

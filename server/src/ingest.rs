@@ -1,4 +1,4 @@
-//! Stage 1: wire to [`penstock_engine::service::InferenceRequest`]. Wire types stop here and in `respond`.
+//! Stage 1: wire to [`penstock_engine::service::InferenceRequest`]. Wire types end here and in `respond`.
 
 mod accept;
 mod inflate;

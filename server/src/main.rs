@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if !matches!(failure, Failure::NobodyReads) {
-                // A closed stderr leaves the exit code to say it.
+                // With a closed stderr the exit code alone reports the failure.
                 let _ = writeln!(std::io::stderr(), "penstock: {failure}");
             }
             failure.code()

@@ -1,5 +1,5 @@
-//! The one table that turns a [`Rejection`] into what each protocol says. No wildcard arm: a new
-//! rejection does not compile until it has a row here.
+//! The one table from a [`Rejection`] to the answer of each protocol. It has no wildcard arm, so a new
+//! rejection does not compile without a row.
 
 use axum::http::StatusCode;
 use penstock_core::{Rejection, Retry};
@@ -8,14 +8,14 @@ use tonic::{Code, Status};
 
 use penstock_telemetry::metrics::DeadReason;
 
-/// What a rejection is called in each protocol.
+/// Codes of a rejection in each protocol.
 struct Row {
     grpc: Code,
-    /// On the v2 protocol, as Triton answers: its clients retry 503 alone.
+    /// On the v2 protocol, as Triton answers; its clients retry 503 only.
     v2: StatusCode,
     /// On the OpenAI and text-embeddings-inference routes.
     rest: StatusCode,
-    /// Of a record that is refused so. None where the record is not to blame: it is held and tried again.
+    /// Dead-letter reason of a rejected record; `None` if the record is not at fault and is retried.
     dead: Option<DeadReason>,
 }
 
@@ -51,7 +51,7 @@ fn row(rejection: &Rejection) -> Row {
             DeadReason::Deadline,
             same(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
         ),
-        // 499 is what proxies log for a client that left; nobody reads the answer.
+        // 499 is the code that proxies log for a disconnected client; the answer is never read.
         Rejection::Cancelled => same(
             Code::Cancelled,
             StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
@@ -59,9 +59,9 @@ fn row(rejection: &Rejection) -> Row {
         Rejection::NotReady(_) | Rejection::ShuttingDown => not_ready(),
         Rejection::NotFinite { .. } => dead(DeadReason::NotFinite, failed()),
         Rejection::Model(_) => dead(DeadReason::Model, failed()),
-        // There may be enough later, or at another replica.
+        // Memory may suffice later, or at another replica.
         Rejection::NoMemory(_) => dead(DeadReason::Model, not_ready()),
-        // Our fault, not the request's: another replica may well answer it.
+        // A fault of the server, so another replica may answer the request.
         Rejection::Lost => same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
     }
 }
@@ -100,7 +100,7 @@ pub fn retry_after(rejection: &Rejection) -> Option<u64> {
     }
 }
 
-/// What a record that was refused so is a dead letter for; none where it is held and tried again.
+/// Dead-letter reason of a rejected record; `None` if the record is retried.
 pub fn dead_letter(rejection: &Rejection) -> Option<DeadReason> {
     row(rejection).dead
 }

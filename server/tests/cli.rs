@@ -1,4 +1,4 @@
-//! The program as a user runs it: its help, its exit codes, what goes to stdout and what to stderr.
+//! Tests of the program as a user runs it: help, exit codes, stdout and stderr.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -26,7 +26,7 @@ fn sentiment() -> String {
 
 fn penstock() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
-    // Settings of the shell that runs the tests are none of the tests'.
+    // Penstock's variables of the calling shell must not reach the child.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PENSTOCK_") || name == "RUST_LOG")
     {
         command.env_remove(name);
@@ -45,7 +45,7 @@ fn run(args: &[&str], input: &[u8]) -> Output {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // A child that ends early closes its stdin; that is no failure of this test.
+    // A child that ends early closes its stdin, which is no failure of the test.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
@@ -56,7 +56,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Exit code, and what must stand in stdout and in stderr.
+/// Checks the exit code, and parts of stdout and stderr.
 fn check(args: &[&str], code: i32, stdout: &[&str], stderr: &[&str]) {
     let output = run(args, b"");
     let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -83,7 +83,7 @@ fn file(folder: &Path, name: &str, content: &str) -> String {
     path.display().to_string()
 }
 
-/// Looks until it is so; a minute is more than any machine needs.
+/// Polls until it is so, for at most a minute.
 fn wait_for(is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
@@ -184,7 +184,7 @@ fn a_model_that_is_not_there_stops_the_server_and_is_logged_as_json() {
         1,
         "the reason stands alone, for whoever started it"
     );
-    // A pipe is no terminal: all the rest is the log, one JSON object a line.
+    // A pipe is no terminal, so the remaining lines are the JSON log.
     let log: Vec<Value> = log
         .iter()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -299,7 +299,7 @@ fn plain_lines_are_scored_in_order() {
         let p = |label: &str| line["probabilities"][label].as_f64().unwrap();
         assert!((p("NEGATIVE") + p("POSITIVE") - 1.0).abs() < 1e-5);
         assert!((p(line["label"].as_str().unwrap()) - line["score"].as_f64().unwrap()).abs() < 1e-9);
-        // The same text in any batch: within 1e-5, so the same label.
+        // The same text scores within 1e-5 in any batch, so it has the same label.
         assert_eq!(line["label"], lines[i % 4]["label"]);
     }
     assert_eq!(

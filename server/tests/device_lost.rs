@@ -1,6 +1,7 @@
-//! A whole process whose device is lost under a request: it says that it is not ready, and ends with exit code 75.
+//! A whole process whose device is lost during a request: it becomes not ready, and ends with exit code 75.
 //!
-//! The process is this test once more, with a model that reports a lost device. No such model is in the program.
+//! The process is this test again, with a model that reports a lost device. The program itself has no such
+//! model.
 
 #![allow(
     clippy::expect_used,
@@ -24,10 +25,10 @@ use penstock_engine::placement;
 use penstock_engine::placement::choice::DeviceChoice;
 use penstock_models::{KernelError, Model, ModelError, Pipelined};
 
-/// Names the configuration of the process that is to lose its device.
+/// Variable with the configuration file of the child process.
 const CONFIG: &str = "DEVICE_LOST_CONFIG";
 
-/// Runs a model until a real text comes; those that warm it have no token but 0.
+/// Fails on the first real text; warming texts hold token 0 only.
 struct Losing {
     model: Box<dyn Model>,
     sent: VecDeque<PackedTokens>,
@@ -83,7 +84,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// As `penstock serve` does, with its exit code.
+/// Serves as `penstock serve` does, with its exit code.
 fn lose(file: &Path) -> ExitCode {
     let config = config::load(Some(file), Settings::default()).expect("a valid configuration");
     let placement =
@@ -129,7 +130,7 @@ fn the_process_is_not_ready_and_ends_with_exit_code_75() {
     let body = r#"{"inputs":[{"name":"text","datatype":"BYTES","shape":[1],"data":["a text"]}]}"#;
     let answered = ask(http, "POST /v2/models/m/infer", body);
     assert_eq!(answered, Some(503), "the request is to be tried elsewhere");
-    // The answer may overtake readiness by the time that the executor needs to leave.
+    // The answer may arrive before readiness changes, while the executor ends.
     let ends = std::time::Instant::now() + Duration::from_secs(20);
     while ready() == Some(200) {
         assert!(std::time::Instant::now() < ends, "ready without a device");
@@ -138,7 +139,7 @@ fn the_process_is_not_ready_and_ends_with_exit_code_75() {
     assert_eq!(status.code(), Some(75), "{status}");
 }
 
-/// The status of an HTTP request; none where nobody answers any more.
+/// Status of an HTTP request; `None` once nothing listens.
 fn ask(to: &str, request: &str, body: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(to).ok()?;
     let length = body.len();

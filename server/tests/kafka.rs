@@ -1,4 +1,4 @@
-//! What records become on their way from topic to topic: scores, tombstones, dead letters.
+//! Tests of routes from topic to topic: scores, tombstones, dead letters.
 
 #![allow(
     clippy::expect_used,
@@ -22,7 +22,7 @@ use rig::{Fault, In, Out, Rig, failing, text};
 
 const LONG: &str = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen";
 
-/// Where a record went, and as what.
+/// Topic of an output, and its outcome.
 fn fate(out: &Out) -> (&str, &str) {
     match out.header("penstock-error-code") {
         Some(code) => {
@@ -45,7 +45,7 @@ fn fate(out: &Out) -> (&str, &str) {
 fn check(outs: &[Out], expected: &[(&str, &str)]) {
     let fates: Vec<_> = outs.iter().map(fate).collect();
     assert_eq!(fates, expected, "{outs:?}");
-    // Whatever became of them: each keeps its partition, key and time.
+    // Every output keeps its record's partition, key and timestamp.
     for (number, out) in (0_i64..).zip(outs) {
         assert_eq!(out.partition, 1);
         assert_eq!(out.timestamp, Some(1000 + number));
@@ -187,7 +187,7 @@ async fn a_text_on_which_the_model_fails_is_a_dead_letter_and_its_neighbours_are
     for (fault, reason) in [
         (Fault::FailsAbove(8), "model"),
         (Fault::NanAbove(8), "not_finite"),
-        // More than the text has that shows whether the model works at all.
+        // More tokens than the text that tests whether the model works at all.
         (Fault::NoMemoryAbove(12), "model"),
     ] {
         let armed = Arc::default();
@@ -264,7 +264,7 @@ async fn far_behind_there_are_fewer_transactions() {
     let rig = Rig::start(one, Some(wrap)).await;
     rig.send(&vec![text(b"a text"); 10_000]);
     let drain = r#"penstock_kafka_time_to_drain_seconds{topic="reviews"}"#;
-    // A day stands for a rate that is not known yet.
+    // A day stands for an unknown rate.
     let behind = |rig: &Rig| (20.0..3600.0).contains(&rig.value(drain));
     rig.until("it is behind by 20 s", behind).await;
     let commits = r#"penstock_kafka_transactions_total{route="reviews",outcome="committed"}"#;
@@ -280,7 +280,7 @@ async fn far_behind_there_are_fewer_transactions() {
 async fn a_model_slower_than_the_poll_interval_keeps_its_place_in_the_group() {
     let slow = Arc::new(AtomicBool::new(false));
     let wrap = failing(Fault::Slow(Duration::from_secs(5)), &slow);
-    // A full house: nothing is asked for while the model computes.
+    // With full bounds, nothing is polled while the model computes.
     let impatient = format!(
         "in_flight_records_max = 1\n{}\"max.poll.interval.ms\" = \"4000\"\n",
         attentive()
@@ -298,7 +298,7 @@ async fn a_model_slower_than_the_poll_interval_keeps_its_place_in_the_group() {
     rig.close().await;
 }
 
-/// A client that soon hears of changes in its group.
+/// Properties of a client that soon notices changes of its group.
 fn attentive() -> String {
     let session = rig::SESSION_MS;
     format!(
@@ -328,7 +328,8 @@ async fn a_partition_that_went_while_it_was_paused_is_read_when_it_comes_back() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_fails_while_partitions_go_lets_them_go() {
-    // Later than the group changes, so that the commit that fails is that of the revoke.
+    // The interval is longer than the group's change, so that the failing commit is the one of the
+    // revocation.
     let late = "commit_interval = \"3900ms\"\n".to_owned() + &attentive();
     let mut rig = Rig::start(&late, None).await;
     rig.send(&[text(b"a text")]);
@@ -376,7 +377,7 @@ async fn a_producer_that_fails_for_good_is_replaced() {
     let rig = Rig::start("delivery = \"at-least-once\"\n", None).await;
     rig.send(&[text(b"before")]);
     assert_eq!(rig.receive(1).len(), 1);
-    // The first of these is for the record that goes in, the second for what comes out.
+    // The first error is for the input record, the second for the output.
     rig.refuse(
         RDKafkaApiKey::Produce,
         &[
@@ -386,13 +387,13 @@ async fn a_producer_that_fails_for_good_is_replaced() {
     );
     rig.send(&[text(b"after")]);
     assert_eq!(rig.receive(1).len(), 1);
-    // What was undone first, and what the producer that had failed left open.
+    // The aborted transaction, and the one that the failed producer left open.
     let aborted = r#"penstock_kafka_transactions_total{route="reviews",outcome="aborted"}"#;
     assert!(rig.value(aborted) >= 2.0, "{}", rig.value(aborted));
     rig.close().await;
 }
 
-/// The mock refuses a batch without a word on which of its records it means.
+/// The mock refuses a batch without naming the record that it means.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_batch_that_is_refused_the_records_to_blame_are_found() {
     for (refused, reason) in [
@@ -412,11 +413,11 @@ async fn search(refused: RDKafkaRespErr, reason: &str) {
     rig.send(&[text(b"before")]);
     assert_eq!(rig.receive(1).len(), 1);
     let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-    // One batch goes in and one comes out, which is refused. The client then trips over its own numbering once, and
-    // sends each record alone; of these the second is refused.
+    // One batch goes in; one comes out and is refused. The client then fails once on its own sequence
+    // numbers, and sends each record alone. The second of these is refused.
     rig.refuse(RDKafkaApiKey::Produce, &[fine, refused, fine, fine, refused]);
     rig.send(&[text(b"one"), text(b"two"), text(b"three")]);
-    // The mock shows what was undone as well: the first, when the second was found out.
+    // The mock shows aborted records as well: here the first, from the attempt before.
     let outs = rig.receive(4);
     let came: Vec<_> = outs
         .iter()
@@ -440,7 +441,7 @@ async fn search(refused: RDKafkaRespErr, reason: &str) {
     rig.close().await;
 }
 
-/// What the client itself refuses reaches no broker.
+/// The client itself refuses the record, so it reaches no broker.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_client_finds_too_large_is_a_dead_letter_of_what_it_takes() {
     for delivery in ["exactly-once", "at-least-once"] {
@@ -461,7 +462,7 @@ async fn what_the_client_finds_too_large_is_a_dead_letter_of_what_it_takes() {
             text(br#"{"text": "c"}"#),
         ];
         rig.send(&records);
-        // At least once, and where no transaction is isolated, what went before a refused one comes again.
+        // With at-least-once delivery, records before a refused one come again.
         let mut outs = Vec::new();
         let of =
             |outs: &[Out], number: i64| outs.iter().rposition(|out| out.timestamp == Some(1000 + number));

@@ -1,4 +1,4 @@
-//! The one clock: every stage reads it, core is told what it says.
+//! The one clock: every stage reads it, and `core` is given its readings.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! What the server says of itself: metrics, log lines, and the clock that both read.
+//! The server's telemetry: metrics, log lines, and the clock that both read.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -1,4 +1,4 @@
-//! Log lines on stderr: for people on a terminal, one JSON object each otherwise.
+//! Log lines on stderr: text on a terminal, one JSON object a line otherwise.
 
 use std::fmt;
 use std::io::{IsTerminal, stderr};
@@ -7,13 +7,13 @@ use std::str::FromStr;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
     Auto,
-    /// Lines for people.
+    /// Lines for a terminal.
     Text,
     /// One JSON object per line.
     Json,
@@ -50,14 +50,14 @@ impl TryFrom<String> for LogFormat {
     }
 }
 
-/// Says why a filter cannot be used.
+/// Reason why a filter cannot be used.
 pub fn check(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter)
         .map(drop)
         .map_err(|e| format!("log filter `{filter}`: {e}"))
 }
 
-/// Begins to log. A second call in one process, as in tests, changes nothing.
+/// Starts logging. A second call in one process, as in tests, changes nothing.
 pub fn init(filter: &str, format: LogFormat) {
     let json = match format {
         LogFormat::Json => true,
@@ -73,6 +73,6 @@ pub fn init(filter: &str, format: LogFormat) {
     } else {
         builder.try_init()
     };
-    // Somebody logs already: their subscriber stays.
+    // An earlier subscriber stays.
     drop(begun);
 }

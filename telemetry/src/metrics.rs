@@ -1,4 +1,4 @@
-//! Every figure the server publishes. Stages hold handles; names and labels stand in `names` alone.
+//! All metrics of the server. Stages hold handles; names and labels are defined in `names` alone.
 
 mod names;
 
@@ -36,14 +36,14 @@ pub struct Metrics {
     clock: Clock,
     series: Arc<Series>,
     models: Mutex<BTreeMap<(String, String), Arc<ModelMetrics>>>,
-    /// Requests that named no model that serves: their name is input, so it is no label.
+    /// Requests whose model does not exist. The name is input, so it is no label value.
     unknown: Cells<Outcomes>,
     devices: Mutex<BTreeMap<String, BusyMeter>>,
     topics: Topics,
 }
 
 impl Metrics {
-    /// No series yet, apart from the build's own.
+    /// Metrics without series, apart from the build's own.
     pub fn new(clock: Clock) -> Metrics {
         let series = Series::start();
         series
@@ -59,8 +59,8 @@ impl Metrics {
         }
     }
 
-    /// The handles of one model version. Asked for twice, as after a reload, they are the same, so that
-    /// no counter goes back.
+    /// Handles of one model version. A second call, as after a reload, returns the same handles, so that no
+    /// counter goes back.
     pub fn model(&self, name: &str, version: &str) -> Arc<ModelMetrics> {
         let mut models = self.models.lock();
         let handles = models
@@ -83,13 +83,13 @@ impl Metrics {
         KafkaMetrics::new(&self.series, route)
     }
 
-    /// Counts a consumer of a route that does not do its work.
+    /// Counts a consumer of a route that is not ready, until the handle is dropped.
     pub fn unready(&self, route: &str) -> Counted {
         Counted::new(self.series.gauge(&names::KAFKA_UNREADY, &[route]))
     }
 
-    /// The handles of a topic, to be held while it is read. Those that a pattern finds share one set of them where
-    /// `found_max` others are read; one that stands in the configuration has its own.
+    /// Handles of a topic, held while it is read. A configured topic has handles of its own. Topics that a
+    /// pattern finds share one set once `found_max` others are read.
     pub fn topic(&self, name: &str, found_max: Option<usize>) -> Arc<TopicMetrics> {
         self.topics.get(name, found_max)
     }

@@ -1,5 +1,5 @@
-//! Properties of librdkafka: which ones the settings decide, which ones are secret, and where their values
-//! come from.
+//! Properties of librdkafka: the ones that the settings decide, the secret ones, and the sources of their
+//! values.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,11 +10,11 @@ use super::raw::{Properties, Property};
 use crate::resolve::Step;
 use crate::secret::Secret;
 
-/// A certificate chain fits; a file larger than this is another file than was meant.
+/// A certificate chain fits; a larger file is probably the wrong one.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
-/// What the settings decide, with what to use instead. Set twice, one of the two would quietly lose, and
-/// with some of them records.
+/// Properties that the settings decide, with the setting to use instead. If both were set, one would silently
+/// lose, and records with it.
 const OWNED: [(&str, &str); 29] = [
     ("bootstrap.servers", "use `brokers`"),
     ("metadata.broker.list", "use `brokers`"),
@@ -54,7 +54,7 @@ const REPORTS: &str = "every delivery is reported, or commits would not know wha
 const ASSIGNMENT: &str = "the assignment is cooperative-sticky";
 const STATISTICS: &str = "the metrics are made of the statistics";
 
-/// Parts of the names of properties whose values nobody should read.
+/// Parts of the names of properties with secret values.
 const SECRET: [&str; 8] = [
     "password",
     "secret",
@@ -68,19 +68,19 @@ const SECRET: [&str; 8] = [
 
 /// Whether a property's value is never shown, even where it stands in the file.
 pub(super) fn is_secret(name: &str) -> bool {
-    // `ssl.key.password` and the like; the address that tokens are fetched from is no secret.
+    // `ssl.key.password` is a secret; the address that tokens are fetched from is not.
     SECRET.iter().any(|part| name.contains(part)) && !name.ends_with("endpoint.url")
 }
 
-/// Properties with their values, and where those come from that do not stand in the file.
+/// Properties with their values, and the sources of those that do not stand in the file.
 #[derive(Debug, Default)]
 pub(super) struct Client {
     pub(super) values: BTreeMap<String, Secret<String>>,
     pub(super) sources: BTreeMap<String, ClientSource>,
 }
 
-/// What is wrong, and the steps that lead to it from the route's table.
-pub(super) type Wrong = (Vec<Step>, String);
+/// An error, and the steps that lead to it from the route's table.
+pub(super) type PropertyError = (Vec<Step>, String);
 
 /// The properties of a route from its three tables. `env` reads an environment variable.
 pub(super) fn client(
@@ -88,7 +88,7 @@ pub(super) fn client(
     files: Properties,
     environment: Properties,
     env: impl Fn(&str) -> Option<String>,
-) -> Result<Client, Wrong> {
+) -> Result<Client, PropertyError> {
     let mut client = Client::default();
     for property in inline.0 {
         client.take("client", property, |value| Ok((value, None)))?;
@@ -110,13 +110,13 @@ pub(super) fn client(
 }
 
 impl Client {
-    /// Adds a property of the table `section`. `look` turns what stands there into the value.
+    /// Adds a property of the table `section`. `look` turns the table's entry into the value.
     fn take(
         &mut self,
         section: &'static str,
         property: Property,
         look: impl FnOnce(String) -> Result<(String, Option<ClientSource>), String>,
-    ) -> Result<(), Wrong> {
+    ) -> Result<(), PropertyError> {
         let name = property.name();
         let steps = property.path.into_iter().map(Step::Name);
         let wrong = |message| {
@@ -144,7 +144,7 @@ impl Client {
     }
 }
 
-/// A secret as files hold it, without the newline that editors end them with. No error shows the contents.
+/// Reads a secret from a file, without the trailing newline that editors add. No error shows the contents.
 fn read(path: &str) -> Result<String, String> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|e| e.to_string())?;

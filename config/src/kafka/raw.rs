@@ -1,5 +1,5 @@
-//! The mirror of a `[[kafka]]` table. Properties of the client come as TOML writes them: quoted, as
-//! `"sasl.password"`, or as the nested tables that an unquoted `sasl.password` means.
+//! The mirror of a `[[kafka]]` table. Properties of the client come quoted, as `"sasl.password"`, or as the
+//! nested tables that an unquoted `sasl.password` makes.
 
 use std::num::NonZeroUsize;
 
@@ -49,7 +49,7 @@ pub(crate) struct Kafka {
     pub(super) client_env: Properties,
 }
 
-/// A header that counts.
+/// A header that a route may honour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) enum Honoured {
@@ -75,7 +75,7 @@ impl Honoured {
 #[serde(try_from = "String")]
 pub(super) struct ClassName(pub(super) Class);
 
-/// One of `all` by its name.
+/// Parses the name of one of `all`.
 fn named<T: Copy, const N: usize>(
     what: &str,
     s: &str,
@@ -128,13 +128,13 @@ pub(super) struct Properties(pub(super) Vec<Property>);
 pub(super) struct Property {
     /// The keys that lead to it.
     pub(super) path: Vec<String>,
-    /// Its value as a string, or what stands there that is no value of a property. Hidden: what the key is
-    /// called is looked at later.
+    /// Its value as a string, or the kind of a value that is no property. It is hidden because the name is
+    /// checked for secrets later.
     pub(super) value: Result<Secret<String>, &'static str>,
 }
 
 impl Property {
-    /// As librdkafka calls it.
+    /// Its name in librdkafka.
     pub(super) fn name(&self) -> String {
         self.path.join(".")
     }
@@ -144,7 +144,7 @@ impl<'de> Deserialize<'de> for Properties {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Properties, D::Error> {
         let written = toml::Value::deserialize(deserializer)?;
         let toml::Value::Table(table) = written else {
-            // Not the value itself, as serde would say: it may be a secret.
+            // The message omits the value, which serde would include: it may be a secret.
             return Err(serde::de::Error::custom(
                 "a table of properties is expected here, such as { \"client.id\" = \"reviews\" }",
             ));

@@ -1,26 +1,27 @@
-//! The relations between a route's settings: what must hold what, and what must be over before what.
+//! Relations between a route's settings: bounds that must contain others, and times that must end before
+//! others.
 
 use std::time::Duration;
 
-use super::resolve::Wrong;
+use super::resolve::RouteError;
 use super::{Delivery, KafkaRoute};
 use crate::values::{Size, Time};
 use crate::{Limits, ModelConfig};
 
-/// The most that librdkafka sends as one message is 10⁹ bytes; the key, the headers and the error's headers
-/// need room beside the value.
+/// Largest value of a record. librdkafka sends at most 10⁹ bytes as one message, and the key and the headers
+/// need room too.
 const RECORD_BYTES_MAX: usize = 900 << 20;
-/// More threads on one route than a machine has use for.
+/// Largest number of consumers of one route.
 const CONSUMERS_MAX: usize = 64;
-/// The broker's default for `transaction.max.timeout.ms`; it refuses more.
+/// The broker's default for `transaction.max.timeout.ms`; the broker refuses a longer timeout.
 const TRANSACTION_TIMEOUT_MAX: Duration = Duration::from_mins(15);
 const TRANSACTION_TIMEOUT_MIN: Duration = Duration::from_secs(1);
-/// What librdkafka takes where nobody says.
+/// librdkafka's default.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
 const MAX_POLL_INTERVAL: Duration = Duration::from_mins(5);
 
-/// The model is one that is served.
-pub(super) fn known_model(route: &KafkaRoute, models: &[ModelConfig]) -> Result<(), Wrong> {
+/// Checks that the model is configured.
+pub(super) fn known_model(route: &KafkaRoute, models: &[ModelConfig]) -> Result<(), RouteError> {
     if models.iter().any(|model| model.name == route.model) {
         return Ok(());
     }
@@ -37,21 +38,21 @@ pub(super) fn known_model(route: &KafkaRoute, models: &[ModelConfig]) -> Result<
     Err(("model", message))
 }
 
-/// The route's settings are refused with what `message` says, after the route's name.
+/// Refuses the route's settings with `message`, after the route's name.
 fn refuse(
     when: bool,
     route: &KafkaRoute,
     key: &'static str,
     message: impl FnOnce() -> String,
-) -> Result<(), Wrong> {
+) -> Result<(), RouteError> {
     if when {
         return Err((key, format!("route `{}`: {}", route.name, message())));
     }
     Ok(())
 }
 
-/// What must hold what.
-pub(super) fn bounds(route: &KafkaRoute, limits: &Limits) -> Result<(), Wrong> {
+/// Bounds that must contain others.
+pub(super) fn bounds(route: &KafkaRoute, limits: &Limits) -> Result<(), RouteError> {
     let (whole, partition) = (route.in_flight_records_max, route.partition_in_flight_records_max);
     refuse(
         partition > whole,
@@ -92,8 +93,8 @@ pub(super) fn bounds(route: &KafkaRoute, limits: &Limits) -> Result<(), Wrong> {
     })
 }
 
-/// What must be over before what.
-pub(super) fn times(route: &KafkaRoute) -> Result<(), Wrong> {
+/// Times that must end before others.
+pub(super) fn times(route: &KafkaRoute) -> Result<(), RouteError> {
     let [least, commit, revoke] = [
         route.commit_interval,
         route.commit_interval_max,
@@ -118,8 +119,8 @@ pub(super) fn times(route: &KafkaRoute) -> Result<(), Wrong> {
     })
 }
 
-/// What must be over before a transaction is, and what a transaction must be over before.
-fn transaction_times(route: &KafkaRoute) -> Result<(), Wrong> {
+/// Times that must end before the transaction's timeout, and the transaction's own limit.
+fn transaction_times(route: &KafkaRoute) -> Result<(), RouteError> {
     let [commit, longest, revoke, transaction, least, most] = [
         route.commit_interval,
         route.commit_interval_max,
@@ -151,7 +152,7 @@ fn transaction_times(route: &KafkaRoute) -> Result<(), Wrong> {
     })
 }
 
-/// A time of the client in milliseconds. What is no number, librdkafka refuses.
+/// A time of the client in milliseconds. librdkafka itself refuses a value that is no number.
 fn property(route: &KafkaRoute, name: &str, default: Duration) -> Duration {
     let given = route.client.get(name);
     let given = given.and_then(|value| value.expose().trim().parse().ok());

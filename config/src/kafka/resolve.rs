@@ -1,5 +1,5 @@
-//! From the `[[kafka]]` tables to routes: defaults, and the relations that keep a route from losing records,
-//! reading its own output, or standing still.
+//! From the `[[kafka]]` tables to routes: defaults and relations. The relations keep a route from losing
+//! records, reading its own output, or standing still.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::resolve::{Problem, Step, valid_name};
 use crate::values::{Size, Time};
 use crate::{Limits, ModelConfig};
 
-/// What is wrong with a route: the key, and why.
-pub(super) type Wrong = (&'static str, String);
+/// An error of a route: the key, and the reason.
+pub(super) type RouteError = (&'static str, String);
 
 /// The name of this process.
 #[derive(Clone, Copy)]
 pub(crate) struct Instance<'a> {
     pub(crate) name: &'a str,
-    /// Whether somebody gave it, and may give it to another process as well.
+    /// Whether the name was configured, so that another process may have it as well.
     pub(crate) given: bool,
 }
 
-/// The routes, checked each by itself and against the others. `env` reads an environment variable.
+/// The routes, each checked by itself and against the others. `env` reads an environment variable.
 pub(crate) fn routes(
     tables: Vec<Kafka>,
     models: &[ModelConfig],
@@ -63,13 +63,13 @@ pub(crate) fn routes(
     Ok(routes)
 }
 
-/// With what a record carries beside its value, less than the megabyte that a topic takes by default.
+/// Default bound: with the rest of a record it stays below the megabyte that a topic accepts by default.
 const RECORD_BYTES_MAX: usize = 896 << 10;
 
-/// Between two commits of a route that is far behind.
+/// Default commit interval during a backlog.
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(500);
 
-fn route(table: Kafka, client: Client, instance: Instance<'_>) -> Result<KafkaRoute, Wrong> {
+fn route(table: Kafka, client: Client, instance: Instance<'_>) -> Result<KafkaRoute, RouteError> {
     valid_name("a route", &table.name).map_err(|message| ("name", message))?;
     let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
     let size = |given: Option<Size>, default| given.map_or(default, |size| size.0);
@@ -138,7 +138,7 @@ fn route(table: Kafka, client: Client, instance: Instance<'_>) -> Result<KafkaRo
 }
 
 /// `latest` is the newest, as everywhere.
-fn version(given: Option<String>) -> Result<String, Wrong> {
+fn version(given: Option<String>) -> Result<String, RouteError> {
     let version = given.unwrap_or_default();
     if version.is_empty() || version == "latest" {
         return Ok(String::new());

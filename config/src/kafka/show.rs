@@ -1,4 +1,4 @@
-//! A route written out again, without its secrets.
+//! A route as TOML, without its secrets.
 
 use std::fmt::Write;
 
@@ -8,12 +8,12 @@ use super::{ClientSource, Honour, KafkaInput, KafkaRoute};
 use crate::show::{lines, quoted};
 use crate::values::{Size, Time};
 
-/// What stands for a value that is not shown.
+/// Placeholder for a hidden value.
 const HIDDEN: &str = "***";
 
 impl KafkaRoute {
     /// The settings of its `[[kafka]]` table and the tables under it. A secret that stands in the file shows
-    /// as `***`; with that exception they give the same route.
+    /// as `***`; all other settings give the same route again.
     pub(crate) fn settings(&self) -> String {
         let mut out = lines(&self.route());
         out.push_str(&lines(&self.bounds()));

@@ -1,4 +1,4 @@
-//! What a route may say, what it means, and what is said where it is wrong.
+//! Tests of routes: settings, defaults and error messages.
 
 mod relations;
 
@@ -10,7 +10,7 @@ use crate::tests::{read, refused};
 
 const MODEL: &str = "[[model]]\nname = \"sentiment\"\npath = \"models/sentiment\"\n";
 
-/// The least that a route says; the table begins in line 4.
+/// The shortest valid route; the table begins in line 4.
 const ROUTE: &str = r#"[[kafka]]
 name = "reviews"
 brokers = "127.0.0.1:9092"
@@ -131,7 +131,7 @@ fn every_setting_of_a_route_arrives() {
 }
 
 #[test]
-fn nothing_said_is_exactly_once_in_bulk() {
+fn the_default_is_exactly_once_in_bulk() {
     let route = route(&with(""));
     assert_eq!(
         (route.delivery, route.class),
@@ -160,7 +160,7 @@ fn nothing_said_is_exactly_once_in_bulk() {
     );
     assert_eq!(route.honour, Honour::default());
     assert!(route.truncate && route.client.is_empty());
-    // Inside one process the name stays; another process has another one.
+    // The name is constant within a process and differs between processes.
     assert_eq!(route.instance, super::tests::route(&with("")).instance);
     assert_eq!((route.instance.len(), route.instance_given), (16, false));
 }
@@ -194,7 +194,7 @@ fn an_instance_is_one_name_for_all_routes() {
 }
 
 #[test]
-fn what_is_shown_gives_the_same_routes() {
+fn shown_settings_give_the_same_routes() {
     for text in [
         with(""),
         with(FULL),
@@ -239,7 +239,7 @@ fn a_secret_is_read_and_never_shown() {
 }
 
 #[test]
-fn what_the_settings_decide_is_no_property_of_the_client() {
+fn properties_that_settings_decide_are_refused() {
     for (property, instead) in [
         (
             "enable.auto.commit",
@@ -271,7 +271,7 @@ fn what_the_settings_decide_is_no_property_of_the_client() {
 }
 
 #[test]
-fn a_property_that_cannot_be_says_where_and_never_what() {
+fn an_invalid_property_is_reported_without_its_value() {
     wrong(
         &with("client = \"sasl.password=hunter2\""),
         "12:10: a table of properties is expected here, such as { \"client.id\" = \"reviews\" }",
@@ -318,7 +318,7 @@ fn secrets_are_told_by_their_names() {
 }
 
 #[test]
-fn unknown_keys_say_what_was_meant() {
+fn unknown_keys_get_a_suggestion() {
     wrong(
         &with("dead_leter = \"x\""),
         "12:1: unknown key `dead_leter`; did you mean `dead_letter`?",
@@ -339,7 +339,7 @@ fn unknown_keys_say_what_was_meant() {
 }
 
 #[test]
-fn topics_must_be_topics_and_never_ones_own() {
+fn topics_are_valid_and_never_the_routes_own() {
     for (key, line, message) in [
         ("input", "input = []", "8:9: the list of input topics is empty"),
         (
@@ -453,13 +453,13 @@ fn routes_keep_apart() {
         "13:8: the routes `reviews` and `reviews-reviews` would both write as `penstock-reviews-reviews` and fence \
          each other; rename one or its group",
     );
-    // One after the other is a pipeline; round in a circle is a flood.
+    // A chain of routes is a pipeline; a circle would never end.
     assert!(read(&second("second", "g", "reviews-scored", "b"), &[]).is_ok());
     wrong(
         &second("second", "g", "reviews-dead", "reviews"),
         "9:10: the routes reviews, second pass records round in a circle",
     );
-    // Elsewhere the same topic is another one.
+    // A topic of the same name in another cluster is another topic.
     let elsewhere =
         second("second", "g", "reviews-dead", "reviews").replacen("127.0.0.1:9092", "other:9092", 1);
     assert!(read(&elsewhere, &[]).is_ok());

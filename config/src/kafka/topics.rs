@@ -1,17 +1,17 @@
-//! What a route reads and writes: names that Kafka takes, and no way by which a record comes back.
+//! A route's topics: names that Kafka accepts, and no cycle by which a record comes back.
 
 use std::collections::BTreeSet;
 
 use regex::Regex;
 
-use super::resolve::Wrong;
+use super::resolve::RouteError;
 use super::{KafkaInput, KafkaRoute};
 
 /// Kafka's own bound.
 const TOPIC_BYTES_MAX: usize = 249;
 
-/// What is read, from the two settings that can say it.
-pub(super) fn input(topics: Option<Vec<String>>, pattern: Option<String>) -> Result<KafkaInput, Wrong> {
+/// The input, from the two settings that can define it.
+pub(super) fn input(topics: Option<Vec<String>>, pattern: Option<String>) -> Result<KafkaInput, RouteError> {
     let topics = match (topics, pattern) {
         (Some(topics), None) => topics,
         (None, Some(pattern)) => {
@@ -41,7 +41,7 @@ pub(super) fn input(topics: Option<Vec<String>>, pattern: Option<String>) -> Res
     Ok(KafkaInput::Topics(topics))
 }
 
-/// A pattern as librdkafka reads it: found anywhere in the name, so `^` alone ties it to the beginning.
+/// A pattern as librdkafka reads it: it may match anywhere in the name, so only `^` anchors it.
 fn matcher(pattern: &str) -> Result<Regex, String> {
     if !pattern.starts_with('^') {
         return Err(format!(
@@ -80,8 +80,8 @@ pub(super) fn valid_topic(topic: &str) -> Result<(), String> {
     }
 }
 
-/// What must not be the same, in one route and against those before it.
-pub(super) fn apart(route: &KafkaRoute, before: &[KafkaRoute]) -> Result<(), Wrong> {
+/// Checks topics and groups that must differ, within the route and against earlier routes.
+pub(super) fn apart(route: &KafkaRoute, before: &[KafkaRoute]) -> Result<(), RouteError> {
     for (key, topic) in [("output", &route.output), ("dead_letter", &route.dead_letter)] {
         if route.reads(topic) {
             let message = format!("route `{}` would read its own {key} `{topic}`", route.name);
@@ -126,13 +126,14 @@ impl KafkaRoute {
         }
     }
 
-    /// Whether what `from` writes is read here. The same cluster is told by its brokers being named alike.
+    /// Whether the route reads the output of `from`. Two routes share a cluster if their brokers are written
+    /// alike.
     fn follows(&self, from: &KafkaRoute) -> bool {
         self.brokers == from.brokers && (self.reads(&from.output) || self.reads(&from.dead_letter))
     }
 }
 
-/// The names of the routes by which a record comes back to where it started, where it does.
+/// Names of the routes that form a cycle through `start`, if there is one.
 pub(super) fn circle(start: usize, routes: &[KafkaRoute]) -> Option<String> {
     let mut ways = vec![vec![start]];
     let mut seen = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! One attempt to run a batch: rows that are right, or why there are none.
+//! One attempt to run a batch: checked rows, or the reason of the failure.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,7 +9,7 @@ use tracing::error;
 use super::Executor;
 
 impl Executor {
-    /// Runs a batch by `forward`, while no other is on its way.
+    /// Runs a batch by `forward`, with no other batch in flight.
     pub(super) fn attempt(
         &self,
         tokens: &PackedTokens,
@@ -23,7 +23,7 @@ impl Executor {
         Err(Failure::Model(format!("model {} failed on this text", self.name)))
     }
 
-    /// The rows of a batch, those that are not finite refused one by one: a NaN never spoils its neighbours.
+    /// Rows of a batch. A row that is not finite is rejected alone, so a NaN never spoils its neighbours.
     pub(super) fn checked(
         &self,
         rows: Result<Vec<Reply>, ModelError>,
@@ -32,7 +32,7 @@ impl Executor {
     ) -> Result<Vec<Outcome>, Failure> {
         match rows {
             Ok(rows) if rows.len() == texts => Ok(rows.into_iter().map(|reply| self.finite(reply)).collect()),
-            // Nobody can say whose row is whose.
+            // With a wrong number of rows, no row can be matched to its text.
             Ok(rows) => {
                 let (model, rows) = (&self.name, rows.len());
                 error!(
@@ -47,7 +47,7 @@ impl Executor {
         }
     }
 
-    /// What a failed batch of so many texts and tokens means for them.
+    /// Maps a failed batch of so many texts and tokens to an outcome for its texts.
     pub(super) fn failure(&self, failed: &ModelError, texts: usize, tokens: usize) -> Failure {
         let (model, device) = (&self.name, &self.seat.device);
         error!(model, device, error = %failed, texts, tokens, "a batch failed");

@@ -1,4 +1,4 @@
-//! One batch after the other, where the executor's thread computes itself.
+//! Batches one after the other, for an executor whose own thread computes.
 
 use crossbeam_channel::{Receiver, Sender};
 use penstock_core::Batch;
@@ -7,7 +7,7 @@ use penstock_models::Model;
 use super::{Done, Executor};
 use crate::scheduler::Report;
 
-/// Until the scheduler is gone; the error is why the device is lost.
+/// Runs until the scheduler is gone; the error is the reason why the device is lost.
 pub(super) fn run(
     executor: &Executor,
     model: &mut dyn Model,
@@ -16,12 +16,12 @@ pub(super) fn run(
 ) -> Result<(), String> {
     for mut batch in batches {
         let begun = executor.clock.now();
-        // Who left or ran out of time while the batch waited for the device costs no compute.
+        // Texts that were cancelled or expired while the batch waited cost no compute.
         if batch.shed(begun) == 0 {
             executor.nothing_to_run(&batch, reports);
             continue;
         }
-        // Interactive texts in a batch would wait for others that came after them.
+        // Interactive texts in a batch would wait for later arrivals.
         let may_be_late = batch.is_bulk();
         let rows = executor.attempt(&batch.tokens, |tokens| {
             if may_be_late {

@@ -1,5 +1,5 @@
-//! The next batch packed, copied and started while one runs, where a device computes. The thread waits for the
-//! device once a batch: for its rows.
+//! Overlap on a GPU: the next batch is packed, copied and started while one runs. The thread waits for the
+//! device once a batch, for its rows.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,17 +12,17 @@ use penstock_models::{Model, ModelError, Pipelined};
 use super::{Done, Executor};
 use crate::scheduler::Report;
 
-/// How often the thread looks whether rows have arrived while it also waits for a batch that might be started
-/// meanwhile. Rows are late by this at most, plus what the system adds to a sleep: some 50 µs.
+/// Polling interval of the thread while it waits both for rows and for a batch to start. It delays rows by at
+/// most this, plus some 50 µs that the system adds to a sleep.
 const LOOK: Duration = Duration::from_micros(20);
 
-/// A batch that the device was given.
+/// A batch submitted to the device.
 struct Flight {
     batch: Batch,
     submitted: Nanos,
 }
 
-/// A batch that came to nothing.
+/// A batch that failed.
 struct Failed {
     flight: Flight,
     failure: Failure,
@@ -41,13 +41,13 @@ struct Pipeline<'a> {
     executor: &'a Executor,
     model: &'a mut dyn Model,
     reports: &'a Sender<Report>,
-    /// The oldest first.
+    /// Batches in flight, oldest first.
     flights: VecDeque<Flight>,
-    /// When the device was done with the batch before the oldest.
+    /// Time at which the device finished the batch before the oldest.
     free: Nanos,
 }
 
-/// Until the scheduler is gone; the error is why the device is lost.
+/// Runs until the scheduler is gone; the error is the reason why the device is lost.
 pub(super) fn run(
     executor: &Executor,
     model: &mut dyn Model,
@@ -76,7 +76,7 @@ impl Pipeline<'_> {
         self.model.pipelined().ok_or_else(gone)
     }
 
-    /// The batch to start now; none where the oldest is to be received first, or where there never will be one.
+    /// The batch to start now; `None` if the oldest is to be received first, or if no batch will come.
     fn next(&mut self, batches: &Receiver<Batch>) -> Option<Batch> {
         if self.flights.is_empty() {
             return batches.recv().ok();
@@ -102,7 +102,7 @@ impl Pipeline<'_> {
 
     fn submit(&mut self, mut batch: Batch) -> Result<(), String> {
         let submitted = self.executor.clock.now();
-        // Who left or ran out of time while the batch waited costs no compute.
+        // Texts that were cancelled or expired while the batch waited cost no compute.
         if batch.shed(submitted) == 0 {
             self.executor.nothing_to_run(&batch, self.reports);
             return Ok(());
@@ -130,7 +130,7 @@ impl Pipeline<'_> {
         }
     }
 
-    /// The oldest batch with its rows, for which the device is asked unless it is lost.
+    /// The oldest batch with its rows; a lost device is not asked for them.
     fn rows(&mut self, lost: Option<&str>) -> Option<(Flight, Result<Vec<Outcome>, Failure>)> {
         let flight = self.flights.pop_front()?;
         if let Some(why) = lost {
@@ -142,7 +142,7 @@ impl Pipeline<'_> {
         Some((flight, rows))
     }
 
-    /// After a panic nobody knows which rows come next, so the device counts as lost.
+    /// After a panic the next rows cannot be matched to a batch, so the device counts as lost.
     fn guarded<T>(
         &mut self,
         work: impl FnOnce(&mut dyn Pipelined) -> Result<T, ModelError>,
@@ -152,8 +152,8 @@ impl Pipeline<'_> {
             .map_err(|_| Failure::Lost(format!("model {name} panicked with batches on the device")))
     }
 
-    /// Answers what is still on its way; then the device is free to try the failed batches again, in parts. A
-    /// device that is lost is asked nothing more.
+    /// Answers the batches in flight, then retries the failed batches in parts on the free device. A lost
+    /// device is not used again.
     fn recover(&mut self, first: Failed) -> Result<(), String> {
         let mut lost = first.lost();
         let mut failed = vec![first];
@@ -182,7 +182,7 @@ impl Pipeline<'_> {
 
     fn finish(&mut self, flight: Flight, rows: Vec<Outcome>) -> Result<(), String> {
         let Flight { batch, submitted } = flight;
-        // It waited for the batch before it; that time was the other's.
+        // The batch waited for the one before it; that time is not its own.
         let begun = submitted.max(self.free);
         self.free = self
             .executor

@@ -5,15 +5,15 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// Where the models run.
+/// Requested device of the models.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum DeviceChoice {
-    /// The first GPU where there is one that can be used, else the CPU.
+    /// The first usable GPU, otherwise the CPU.
     Auto,
     /// The CPU.
     Cpu,
-    /// The GPUs of these numbers: at least one, none twice.
+    /// GPUs with these numbers: at least one, no duplicates.
     Cuda(Vec<usize>),
 }
 
@@ -52,11 +52,11 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// The number format that the models compute in.
+/// Requested number format of the models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum DtypeChoice {
-    /// The best one of the device.
+    /// The best format of the device.
     Auto,
     /// 32-bit floats.
     F32,

@@ -1,5 +1,5 @@
-//! From a folder to a model on every device, warm: on the CPU where a GPU that nobody asked for by name cannot
-//! hold it.
+//! From a folder to a warm model on every device. The CPU takes a model that no GPU can hold, unless a GPU
+//! was named.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::served_model::{self, Replicas, Wrap};
 use crate::settings::ModelConfig;
 use penstock_telemetry::metrics::Metrics;
 
-/// What loading takes beside the model's own settings.
+/// Context of a load, without the model's own settings.
 pub(super) struct Loader<'a> {
     pub config: &'a ModelConfig,
     pub folder: &'a Path,
@@ -25,7 +25,8 @@ pub(super) struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// The copies of the model, and how their batches are cut. `loaded` is told when the weights are there.
+    /// The model's replicas, and the policy of its batches. `loaded` is called when the weights are in
+    /// memory.
     pub fn copies(&self, mut loaded: impl FnMut()) -> Result<(Replicas, BatchPolicy), ModelError> {
         let first = self.on(&self.devices.each, &mut loaded);
         match (first, &self.devices.fallback) {
@@ -63,7 +64,7 @@ impl Loader<'_> {
                 max_length: *max_length,
                 check_parity: *check_parity,
                 executors: match device {
-                    // They would only take the compute threads from each other.
+                    // More executors would only compete for the same compute threads.
                     Device::Cpu { .. } => 1,
                     Device::Cuda { .. } => batching.executors,
                 },
@@ -92,7 +93,7 @@ impl Loader<'_> {
         if let Some(wrap) = self.wrap {
             let wrapped = copies.models.into_iter().map(|(model, seat)| (wrap(model), seat));
             copies.models = wrapped.collect();
-            // What stands in for a model need not let others in.
+            // A model for tests need not support preemption.
             let urgent = copies.urgent.map(|(model, seat)| (wrap(model), seat));
             copies.urgent = urgent.filter(|(model, _)| model.preemption_points() > 0);
         }
@@ -107,8 +108,8 @@ impl Loader<'_> {
     }
 }
 
-/// Whether the CPU may run what a GPU cannot: where memory is too small, no kernel fits the model's sizes, or the
-/// driver or a library refuses to open, to load or to run something. A GPU that is lost takes the process with it.
+/// Whether the CPU may run a model that a GPU refuses. It may if memory is too small, if no kernel fits the
+/// model's sizes, or if the driver or a library fails. A lost GPU ends the process instead.
 fn may_fall_back(error: &ModelError) -> bool {
     use KernelError::{Device, OutOfMemory, Unsupported};
     matches!(
@@ -117,12 +118,12 @@ fn may_fall_back(error: &ModelError) -> bool {
     )
 }
 
-/// Tokens of the batch that warms a model which the host computes. A full one would grow every buffer, but takes
-/// seconds on a CPU that could serve meanwhile; buffers that a larger batch needs grow once, then.
+/// Tokens of the warming batch on a CPU. A full batch would grow every buffer, but takes seconds in which the
+/// CPU could serve. Buffers for larger batches grow once, later.
 const WARM_TOKENS: usize = 1024;
 
-/// Runs a text as long as they get and a batch of them, so that the first request finds code, weights
-/// and buffers in memory.
+/// Runs the longest text and a batch of such texts, so that the first request finds code, weights and buffers
+/// in memory.
 fn warm(model: &mut dyn Model, policy: &BatchPolicy) -> Result<(), ModelError> {
     let window = policy.window();
     let batch = |texts: usize, length: usize| {
@@ -130,9 +131,9 @@ fn warm(model: &mut dyn Model, policy: &BatchPolicy) -> Result<(), ModelError> {
         PackedTokens::from_texts((0..texts.max(1)).map(|_| text.as_slice()))
     };
     if let Some(device) = model.pipelined() {
-        // The largest batches there are, as many at once as there ever will be: what is allocated now is all that
-        // is needed, and a device without room for it is found out before it serves. The one with the most texts
-        // comes first, because its lists are the longest.
+        // The largest batches, as many at once as the device will ever hold. All memory is allocated now, and
+        // a device that is too small is detected before it serves. The batch with the most texts comes first,
+        // because its lists are the longest.
         let texts = policy.requests_max().min(policy.tokens_max());
         let most = batch(texts, (policy.tokens_max() / texts).min(window));
         let longest = batch(policy.tokens_max() / window, window);
@@ -166,7 +167,7 @@ mod tests {
     use crate::settings::Batching;
     use penstock_telemetry::clock::Clock;
 
-    /// Notes the batches it is given, and how many were on their way at once.
+    /// Records its batches, and how many were in flight at once.
     #[derive(Default)]
     struct Noted {
         shapes: Vec<(usize, usize)>,
@@ -237,7 +238,7 @@ mod tests {
         check(false, 100, 1000, &[(1, 100)]);
     }
 
-    /// Its first batch meets an error; from then on it computes.
+    /// A model whose first batch fails with an error; later batches run.
     struct Refused {
         model: Box<dyn Model>,
         first: Arc<Mutex<Option<KernelError>>>,
@@ -256,8 +257,8 @@ mod tests {
         }
     }
 
-    /// Loads a model whose first batch meets `error`. How often it was loaded, whether the process is to end, and what
-    /// came of it.
+    /// Loads a model whose first batch fails with `error`. Returns the number of loads, whether the process
+    /// is to end, and the result.
     fn load(error: KernelError, fallback: Option<Device>) -> (usize, bool, Result<usize, String>) {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),

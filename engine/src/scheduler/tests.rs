@@ -1,4 +1,4 @@
-//! The scheduler with executors that go, and with one for urgent batches.
+//! Tests of the scheduler: executors that end, and an executor for urgent batches.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ fn rig() -> (Batcher, Arc<Admission>, Arc<Answers>) {
     )
 }
 
-/// The ends of channels to executors of which none is for urgent batches.
+/// Channels to executors, without one for urgent batches.
 fn wires(requests: Receiver<Request>, reports: Receiver<Report>, batches: Vec<Sender<Batch>>) -> Wires {
     Wires {
         requests,
@@ -65,7 +65,7 @@ fn wires(requests: Receiver<Request>, reports: Receiver<Report>, batches: Vec<Se
     }
 }
 
-/// What an executor reports of a batch whose time says nothing.
+/// Report of a batch without a valid duration.
 fn ran_once(executor: usize, shape: BatchShape) -> Ran {
     Ran {
         executor,
@@ -76,7 +76,7 @@ fn ran_once(executor: usize, shape: BatchShape) -> Ran {
 }
 
 #[test]
-fn when_the_executor_is_gone_everything_is_answered_and_the_thread_ends() {
+fn without_executors_everything_is_answered_and_the_thread_ends() {
     let (batcher, admission, answers) = rig();
     let (requests, requests_out) = bounded(8);
     let (batches, batches_out) = bounded::<Batch>(1);
@@ -85,7 +85,7 @@ fn when_the_executor_is_gone_everything_is_answered_and_the_thread_ends() {
         requests.send(request(&admission, &answers, row)).unwrap();
     }
     drop((ran_in, batches_out));
-    // Returns although the requests' sender is still there.
+    // Returns although the requests' sender still exists.
     let _ = run(
         "model",
         batcher,
@@ -106,7 +106,7 @@ fn when_the_executor_is_gone_everything_is_answered_and_the_thread_ends() {
 }
 
 #[test]
-fn what_was_sent_before_the_senders_went_is_still_run() {
+fn requests_sent_before_the_senders_close_still_run() {
     let (batcher, admission, answers) = rig();
     let (requests, requests_out) = bounded(8);
     let (batches, batches_out) = bounded::<Batch>(1);
@@ -152,7 +152,7 @@ fn a_batch_that_an_executor_left_behind_is_answered_while_others_go_on() {
     }
     let wires = wires(requests_out, reports, vec![gone, other]);
     let scheduler = std::thread::spawn(move || drop(run("model", batcher, wires, 1, Clock::start(), |_| {})));
-    // It has a batch, which nobody will take out.
+    // The executor has a batch that will never be taken out.
     while gone_out.is_empty() {
         std::thread::yield_now();
     }
@@ -226,7 +226,7 @@ fn an_urgent_batch_whose_executor_is_gone_goes_to_another() {
         requests
             .send(request_of(class, &admission, &answers, row))
             .unwrap();
-        // The second comes while the first is held, and leaves the queue for the executor that is gone.
+        // The second batch comes while the first is held, and leaves the queue for the executor that is gone.
         if class == Class::Bulk {
             while batches_out.is_empty() {
                 std::thread::yield_now();
@@ -240,14 +240,14 @@ fn an_urgent_batch_whose_executor_is_gone_goes_to_another() {
         let shape = batch.shape();
         batch.answer(Err(Rejection::Cancelled), Nanos(1));
         let ran = ran_once(0, shape);
-        // An error means that the scheduler has nothing left to give.
+        // An error means that the scheduler has ended.
         let _ = report.send(Report::Ran(ran));
     }
     scheduler.join().unwrap();
     assert_eq!(answers.0.lock().len(), 2);
 }
 
-/// A bulk batch is held by an executor that may hold `held_max`; what comes then waits at most for `delay`.
+/// Holds a bulk batch on an executor of `held_max` batches; later texts wait at most `delay`.
 fn check_urgent(held_max: usize, delay: Duration) {
     let (_, admission, answers) = rig();
     let policy = BatchPolicy::new(8, 4, Duration::from_secs(1), 8, delay, None).unwrap();
@@ -285,7 +285,7 @@ fn check_urgent(held_max: usize, delay: Duration) {
 }
 
 #[test]
-fn an_urgent_batch_is_not_prepared_behind_the_one_that_lets_it_in() {
+fn an_urgent_batch_is_not_prepared_behind_the_batch_it_preempts() {
     check_urgent(2, Duration::ZERO);
 }
 

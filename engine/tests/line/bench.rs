@@ -1,4 +1,4 @@
-//! The rig of the line's tests: a real tokenizer and served model around a model that does as it is told.
+//! The rig of these tests: a real tokenizer and served model around a controllable model.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ fn folder() -> PathBuf {
     ))
 }
 
-/// `n` texts of lengths that differ.
+/// `n` texts of different lengths.
 pub fn texts(n: usize) -> Vec<String> {
     (0..n).map(|i| "a ".repeat(1 + i % 7)).collect()
 }
@@ -48,7 +48,7 @@ pub fn lengths(batch: &PackedTokens) -> Vec<Reply> {
         .collect()
 }
 
-/// A model that stands still until it is let go, and counts what it ran.
+/// A model that blocks until it is released, and counts its texts.
 #[derive(Clone, Default)]
 pub struct Gate {
     state: Arc<(Mutex<GateState>, Condvar)>,
@@ -78,7 +78,7 @@ impl Gate {
         self.state.1.notify_all();
     }
 
-    /// Blocks until a batch stands before the gate.
+    /// Blocks until a batch waits at the gate.
     pub fn wait_for_batch(&self) {
         let mut state = self.state.0.lock();
         while !state.arrived {
@@ -121,7 +121,7 @@ impl Model for Poisoned {
     }
 }
 
-/// A model that fails on every batch with a text of so many tokens in it: it panics, or says so.
+/// A model that fails on every batch that holds a text of so many tokens, by a panic or by an error.
 pub struct FailsAt {
     pub tokens: usize,
     pub panics: bool,
@@ -141,7 +141,7 @@ impl Model for FailsAt {
     }
 }
 
-/// A model that computes a NaN for every text of more than so many tokens, in whichever batch it comes.
+/// A model that computes a NaN for every text of more than so many tokens, in any batch.
 pub struct NanAbove(pub usize);
 
 impl Model for NanAbove {
@@ -173,7 +173,7 @@ impl Rig {
         Rig::with(Box::new(gate), limit)
     }
 
-    /// Nothing is prefetched: what comes while a batch runs stays with the batcher.
+    /// Without prefetch: texts that arrive while a batch runs stay in the batcher.
     pub fn with(model: Box<dyn Model>, limit: impl FnOnce(&mut Limits)) -> Rig {
         let mut limits = limits();
         limit(&mut limits);
@@ -185,7 +185,7 @@ impl Rig {
         Rig::start(models, None, limits(), 1)
     }
 
-    /// A model that lets urgent batches in, and what runs those.
+    /// A preemptible model, and the model for urgent batches.
     pub fn with_urgent(model: Box<dyn Model>, urgent: Box<dyn Model>) -> Rig {
         Rig::start(vec![model], Some(urgent), limits(), 0)
     }
@@ -240,7 +240,7 @@ impl Rig {
         }
     }
 
-    /// How many tokens the served model's tokenizer makes of a text.
+    /// Number of tokens of a text.
     pub fn tokens(&self, text: &str) -> usize {
         self.served.tokenizer.encode(text, true).expect("a text").len()
     }
@@ -294,7 +294,7 @@ impl Rig {
         waiting.await
     }
 
-    /// Ends every thread: a served model that could not end would hang here.
+    /// Ends every thread; a served model that cannot end would hang here.
     pub fn close(self) {
         drop(self.served);
         self.threads.join();

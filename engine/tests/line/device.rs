@@ -1,4 +1,4 @@
-//! A model on a device that is not there: it takes batches ahead, has as much memory as it is told, and can be lost.
+//! A model on a simulated device: it takes batches ahead, has limited memory, and can be lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 use penstock_core::{PackedTokens, Reply};
 use penstock_models::{KernelError, Model, ModelError, Pipelined};
 
-/// What a test says to a device, and sees of it.
+/// Controls and observations of a device.
 #[derive(Clone, Default)]
 pub struct Device {
     shared: Arc<(Mutex<State>, Condvar)>,
@@ -15,14 +15,14 @@ pub struct Device {
 
 #[derive(Default)]
 struct State {
-    /// Whether batches that were submitted are finished.
+    /// Whether submitted batches finish.
     runs: bool,
-    /// Tokens of a batch from which on memory is too small; none where it never is.
+    /// Tokens of a batch from which on memory is too small; `None` is never.
     memory: Option<usize>,
-    /// What goes wrong when the next rows are received.
+    /// The fault of the next received rows.
     next: Option<Mishap>,
     is_lost: bool,
-    /// Tokens of each batch that was submitted.
+    /// Tokens of each submitted batch.
     submitted: Vec<usize>,
     in_flight: usize,
 }
@@ -34,7 +34,7 @@ pub enum Mishap {
 }
 
 impl Device {
-    /// From now on, finishes what it is given.
+    /// From now on, finishes its batches.
     pub fn run(&self) {
         self.change(|state| state.runs = true);
     }
@@ -47,12 +47,12 @@ impl Device {
         self.change(|state| state.next = Some(mishap));
     }
 
-    /// Tokens of every batch that it was given.
+    /// Tokens of every submitted batch.
     pub fn submitted(&self) -> Vec<usize> {
         self.shared.0.lock().submitted.clone()
     }
 
-    /// Blocks until so many batches are on their way at once.
+    /// Blocks until so many batches are in flight at once.
     pub fn wait_for(&self, in_flight: usize) {
         let mut state = self.shared.0.lock();
         while state.in_flight < in_flight {

@@ -1,4 +1,4 @@
-//! A model whose bulk batches end only when an urgent one has run meanwhile.
+//! A model whose bulk batches end only after an urgent batch has run.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `penstock check`: what a config means, without starting anything.
+//! `penstock check`: the resolved configuration, without starting anything.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -38,11 +38,11 @@ pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is known of a model without its weights and without the network: one line per version.
+/// One line per version, without loading weights and without the network.
 fn look(model: &ModelConfig) -> Result<Vec<String>, ModelError> {
     let folder = Path::new(&model.source);
     if !folder.is_dir() {
-        // Only a path that cannot be an id is wrong here; whether an id exists, its hub knows.
+        // Only a path that cannot be an id is an error here; the hub decides whether an id exists.
         let looks_like_path = model.source.starts_with(['/', '.', '~']);
         if looks_like_path || !model.source.contains('/') {
             return Err(ModelError::NotFound {

@@ -1,4 +1,4 @@
-//! `penstock model inspect`: what a model folder holds.
+//! `penstock model inspect`: the contents of a model folder.
 
 use std::fmt::Write;
 use std::path::Path;

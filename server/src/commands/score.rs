@@ -1,8 +1,8 @@
-//! `penstock score`: a file through the same line as every request, and out again in its order.
+//! `penstock score`: a file through the same data path as every request, in its own order.
 //!
-//! A thread reads windows of records, several windows are scored at once so that batches are full, and
-//! their lines are written in the order of the input. What is in memory is bounded by the windows in
-//! flight, whatever the size of the file. A file of output gets its name when the job is complete.
+//! A thread reads windows of records. Several windows are scored at once, so that batches are full, and their
+//! lines are written in the order of the input. The windows in flight bound the memory, whatever the size of
+//! the file. An output file gets its name when the job is complete.
 
 mod destination;
 mod lines;
@@ -42,14 +42,14 @@ use signals::{Signals, Stop};
 const WINDOWS: usize = 16;
 /// The name under which the one model runs.
 const MODEL: &str = "model";
-/// A job has no clients to cut off; what is inside at its end is done in one batch.
+/// Drain timeout of a job: it has no clients, and its last requests fit one batch.
 const STOP_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long the last lines wait for the reader of a stream when a job ends early.
+/// Longest wait for the reader of an output stream when a job ends early.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(5);
 
 type Input = Box<dyn Read + Send>;
 
-/// What became of the records.
+/// Counts of records.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     scored: u64,
@@ -62,7 +62,7 @@ pub(super) fn score(args: ScoreArgs) -> Result<ExitCode, Failure> {
     let placement = placement::place(&config.device, config.dtype, penstock_models::probe)?;
     let input_name = name(&args.input, "stdin");
     let output_name = name(&args.output, "stdout");
-    // Both ends are opened before a model is loaded: a wrong name is told at once.
+    // Both ends are opened before a model is loaded, so that a wrong name is reported at once.
     let at_output = |e| Failure::io(&output_name, e);
     destination::check_distinct(&args.input, &args.output).map_err(at_output)?;
     let (input, bytes) = open(&args.input)?;
@@ -78,14 +78,14 @@ pub(super) fn score(args: ScoreArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let runtime = app::runtime(config.io_threads).map_err(Failure::Engine)?;
     let outcome = runtime.block_on(async {
-        // Signals first: from the moment the unfinished file exists, none may end the process without removing it.
+        // Signals first: once the unfinished file exists, no signal may end the process without removing it.
         let signals = Signals::take_over().map_err(Failure::Engine)?;
         let output = Output::create(destination, output_name.clone()).map_err(at_output)?;
         let stop = signals.listen(output.unfinished());
         job.run(records, output, stop).await
     });
     job.bar.finish_and_clear();
-    // The reader may still wait for a line of stdin that nobody will score.
+    // The reader may still wait for a line of stdin that will not be scored.
     runtime.shutdown_background();
     let tally = outcome?;
     say(&report(tally, started.elapsed()));
@@ -106,7 +106,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Scores every record, or says how far it came.
+    /// Scores every record, or reports its progress.
     async fn run(
         &self,
         records: Records<Input>,
@@ -181,7 +181,7 @@ impl Job<'_> {
         output.finish().await.map_err(at_output)
     }
 
-    /// Says what an unfinished job has done, and what became of its output.
+    /// Reports the progress of an unfinished job, and the state of its output.
     async fn tell(&self, tally: Tally, output: &mut Output) {
         let left = output.abandon(LAST_LINES_WAIT).await;
         self.bar.finish_and_clear();
@@ -200,7 +200,7 @@ impl Job<'_> {
     }
 }
 
-/// Reads until the end, an error, or until nobody scores any more.
+/// Reads until the end, an error, or until the receiver is gone.
 fn read(mut records: Records<Input>, windows: &mpsc::Sender<io::Result<Window>>) {
     loop {
         let window = records.next_window();
@@ -227,7 +227,7 @@ fn name(path: &Path, standard: &str) -> String {
     }
 }
 
-/// The input and, where it is known, its size.
+/// The input and, if known, its size.
 fn open(path: &Path) -> Result<(BufReader<Input>, Option<u64>), Failure> {
     if is_standard(path) {
         return Ok((BufReader::new(Box::new(io::stdin())), None));
@@ -242,7 +242,7 @@ fn open(path: &Path) -> Result<(BufReader<Input>, Option<u64>), Failure> {
     Ok((BufReader::with_capacity(1 << 18, Box::new(file)), bytes))
 }
 
-/// A bar where the size is known, a count where it is not, and nothing where stderr is no terminal.
+/// A bar if the size is known, otherwise a count; nothing if stderr is no terminal.
 fn progress(bytes: Option<u64>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
     let template = match bytes {
@@ -270,6 +270,6 @@ fn count(tally: Tally) -> String {
 }
 
 fn say(line: &str) {
-    // A closed stderr is no reason to fail a job that is done.
+    // A closed stderr does not fail a finished job.
     let _ = writeln!(io::stderr(), "{line}");
 }

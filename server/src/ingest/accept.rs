@@ -1,4 +1,4 @@
-//! The listener of either wire: no more connections than allowed, and no end because one failed.
+//! The listener of both protocols: it bounds the connections, and a failed one does not end it.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
-/// Wait after a failed accept: the usual reason is that the process has no descriptor left, and the
-/// next attempt would fail at once.
+/// Wait after a failed accept. The usual cause is a lack of descriptors, and an immediate attempt would fail
+/// too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections up to a bound; the next one waits in the listener's backlog.
+/// Accepts connections up to a bound; further ones wait in the listener's backlog.
 pub struct BoundedListener {
     listener: TcpListener,
     open: Arc<Semaphore>,
@@ -25,7 +25,7 @@ impl BoundedListener {
         BoundedListener { listener, open }
     }
 
-    /// The next connection, and its place, which is free again when the permit is dropped.
+    /// The next connection and its permit; dropping the permit frees the place.
     pub async fn next(&self) -> (TcpStream, OwnedSemaphorePermit) {
         loop {
             let Ok(permit) = Arc::clone(&self.open).acquire_owned().await else {
@@ -34,7 +34,7 @@ impl BoundedListener {
             };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    // An answer is one write: waiting for more would only delay it.
+                    // An answer is one write, so waiting for more would only delay it.
                     if let Err(error) = stream.set_nodelay(true) {
                         debug!(%error, "the connection keeps Nagle's delay");
                     }

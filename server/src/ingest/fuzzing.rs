@@ -1,4 +1,5 @@
-//! What the fuzz targets call: bytes to requests, by the functions that serve them. Built by `tools/fuzz` alone.
+//! Entry points of the fuzz targets: bytes to requests, by the production functions. Only `tools/fuzz` builds
+//! them.
 
 use bytes::Bytes;
 use penstock_proto::inference::ModelInferRequest;

@@ -29,8 +29,8 @@ use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceService;
 use penstock_telemetry::metrics::{OutcomeLabel, Source};
 
-/// Serves gRPC until `shutdown`, then lets the calls that were read finish. Streams end by themselves
-/// when the service begins to drain.
+/// Serves gRPC until `shutdown`, then lets accepted calls finish. Streams end by themselves when the service
+/// begins to drain.
 pub async fn serve(
     service: Arc<InferenceService>,
     listener: TcpListener,
@@ -60,12 +60,12 @@ fn routes(service: &Arc<InferenceService>) -> io::Result<Routes> {
         .add_service(text)
         .add_service(HealthServer::new(health::Readiness::new(Arc::clone(service))))
         .add_service(reflection().build_v1().map_err(io::Error::other)?)
-        // Older clients, grpcurl 1.8 among them, ask for this one.
+        // Older clients, such as grpcurl 1.8, use this version.
         .add_service(reflection().build_v1alpha().map_err(io::Error::other)?);
     Ok(routes.prepare())
 }
 
-/// Counts a request that was refused before it came to the door, where requests are counted otherwise.
+/// Counts a request that was refused before the service could count it.
 fn refused(service: &InferenceService, served: Option<&ServedModel>, took: Duration, rejection: &Rejection) {
     let outcome = OutcomeLabel::of(rejection);
     match served {

@@ -1,4 +1,4 @@
-//! Stage 1, HTTP: three dialects on one port. Bytes become a call here, and the call goes to the door.
+//! Stage 1, HTTP: three dialects on one port. Each handler turns bytes into a request for the service.
 
 mod body;
 pub(crate) mod connection;
@@ -30,27 +30,27 @@ use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::{InferenceRequest, InferenceService};
 use penstock_telemetry::metrics::{OutcomeLabel, Source};
 
-/// A body's pace: 30 seconds, and then as slowly as a bad telephone line.
+/// Minimum pace of a body: a grace of 30 seconds, then the rate of a bad telephone line.
 const PACE: Pace = Pace {
     grace: Duration::from_secs(30),
     bytes_per_second: 16 * 1024,
 };
 
-/// Clients keep a connection open between two requests; a load balancer's default is a minute.
+/// Longest time for a request's head and between requests; a load balancer's default is a minute.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// How long an answer waits for a client that reads nothing.
+/// Longest time that an answer waits for a client that reads nothing.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What every handler needs.
+/// State of all handlers.
 pub(crate) struct Http {
     service: Arc<InferenceService>,
     bodies: Bodies,
-    /// Seconds since the epoch, as `GET /v1/models` wants to know them.
+    /// Seconds since the epoch, for `GET /v1/models`.
     started: u64,
 }
 
-/// Serves HTTP until `shutdown`, then lets the requests that were read finish.
+/// Serves HTTP until `shutdown`, then lets accepted requests finish.
 pub async fn serve(
     service: Arc<InferenceService>,
     listener: TcpListener,
@@ -132,7 +132,7 @@ impl Http {
         self.bodies.read(headers, body).await
     }
 
-    /// Counts a request that was refused before the door could count it.
+    /// Counts a request that was refused before the service could count it.
     fn counted<T>(
         &self,
         served: Option<&ServedModel>,
@@ -154,7 +154,7 @@ impl Http {
         prepared
     }
 
-    /// The names of all models, in the order of the repository's index: by name.
+    /// Names of all models, in the order of the repository's index: by name.
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for entry in self.service.repository().index() {
@@ -165,7 +165,7 @@ impl Http {
         names
     }
 
-    /// The model of this name where it does `task`; without a name the first that does.
+    /// The model of this name if it has the task; without a name, the first model with the task.
     fn fitting(&self, name: Option<&str>, task: Task) -> Result<Arc<ServedModel>, Refusal> {
         if let Some(name) = name {
             let served = self.service.repository().find(name, "")?;
@@ -186,7 +186,7 @@ impl Http {
                 Err(rejection) => waiting = Some(rejection),
             }
         }
-        // A model that does not serve now may be the one that fits.
+        // A model that does not serve now may be the right one.
         Err(match waiting {
             Some(rejection) => rejection.into(),
             None => Refusal::Task(format!("no served model does {}", task.name())),
@@ -220,7 +220,7 @@ impl Http {
     }
 }
 
-/// How many components of an embedding are asked for.
+/// Checks the requested number of components of an embedding.
 fn dimensions(wanted: Option<u64>, served: &ServedModel) -> Result<Option<usize>, Refusal> {
     let Some(wanted) = wanted else { return Ok(None) };
     let hidden = served.spec.hidden;
@@ -249,7 +249,7 @@ fn some(argument: &str, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
     Ok(texts)
 }
 
-/// The model and version that a path names. Empty where it names none.
+/// Model and version of a path; empty if the path has none.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct PathParts {
     model: String,

@@ -1,22 +1,22 @@
-//! Content encodings, inflated into a sink that has the last word on how much there may be.
+//! Content encodings, inflated into a sink that bounds the result.
 
 use std::io::{self, Write};
 
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 
-/// An encoding that both wires take.
+/// An encoding that gRPC and HTTP accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// As it is.
+    /// Uncompressed.
     Identity,
-    /// RFC 1952, also in several members.
+    /// RFC 1952, possibly in several members.
     Gzip,
     /// RFC 1950: deflate in zlib's frame.
     Deflate,
 }
 
 impl Encoding {
-    /// By the name that a header has, without regard to case; `None` is an unknown one.
+    /// The encoding of a header's value, ignoring case; `None` if unknown.
     pub fn named(name: &str) -> Option<Encoding> {
         match name.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Some(Encoding::Identity),
@@ -56,7 +56,7 @@ impl<S: Write> Inflate<S> {
         }
     }
 
-    /// Goes on by `bytes`. An error is the sink's, or that the bytes are not of this encoding.
+    /// Writes `bytes`. An error comes from the sink, or from bytes that are not of this encoding.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Inflate::Identity(sink) => sink.write_all(bytes),
@@ -65,7 +65,7 @@ impl<S: Write> Inflate<S> {
         }
     }
 
-    /// The sink, with what has been inflated.
+    /// The sink with the inflated bytes.
     pub fn sink(&mut self) -> &mut S {
         match self {
             Inflate::Identity(sink) => sink,
@@ -74,7 +74,7 @@ impl<S: Write> Inflate<S> {
         }
     }
 
-    /// Writes what the decoder still holds. An error is the sink's, or that the encoded bytes are cut off.
+    /// Flushes the decoder. An error comes from the sink, or from truncated data.
     pub fn try_finish(&mut self) -> io::Result<()> {
         match self {
             Inflate::Identity(_) => Ok(()),
@@ -83,7 +83,7 @@ impl<S: Write> Inflate<S> {
         }
     }
 
-    /// The sink alone, after `try_finish`.
+    /// The sink, after `try_finish`.
     pub fn finish(self) -> io::Result<S> {
         match self {
             Inflate::Identity(sink) => Ok(sink),

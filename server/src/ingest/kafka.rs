@@ -1,6 +1,6 @@
-//! Stage 1, for streams: the routes, each with its pumps. One record goes, file by file: `pump` polls it,
-//! `inside` counts it, `answers` decodes it, `scoring` has it scored through the service, `partition` keeps its
-//! place in the order, `respond/kafka` writes and commits it.
+//! Stage 1, for streams: the routes, each with its pumps. A record passes these files in order: `pump` polls
+//! it, `in_flight_records` counts it, and `record_codec` decodes it. `scoring` has it scored by the service,
+//! `partition` keeps its order, and `respond/kafka` writes and commits it.
 
 mod client;
 mod events;
@@ -72,29 +72,29 @@ use penstock_config::{Delivery, KafkaInput, KafkaRoute};
 use penstock_engine::service::InferenceService;
 use penstock_telemetry::clock::Clock;
 
-/// How long a partition, or all, may be full before they are paused.
+/// Time for which a partition, or all, may be full before they are paused.
 const STALL_MAX: Duration = Duration::from_secs(1);
 
-/// What is inside should be finished in this share of the time that a revoked partition has.
+/// Share of a revoked partition's time within which records in flight should finish.
 const AHEAD_SHARE: f64 = 0.5;
 
-/// However slow the model is, two calls should be ahead of it: one at work, one waiting.
+/// Smallest read-ahead: even a slow model should have one call running and one waiting.
 const AHEAD_RECORDS_MIN: usize = 2 * work::TEXTS_MIN;
 
-/// How long one step of a transaction may take at least, a broker's restart included.
+/// Shortest timeout of a transaction's step; it covers a broker's restart.
 const PATIENCE_MIN: Duration = Duration::from_secs(30);
 
-/// Chunks that may be out beside those of the records in flight: those that were given up and still run.
+/// Chunks that may be out without records in flight: cancelled ones that still run.
 const CHUNKS_BESIDE: usize = 2048;
 
-/// A route that cannot go on, because somebody else has taken its place: the process should end and let
-/// its orchestrator decide.
+/// A route that cannot continue, because another consumer has taken its place. The process should end and
+/// leave the decision to its orchestrator.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("kafka route {route}: {reason}")]
 pub struct Ended {
     /// The route.
     pub route: String,
-    /// Why.
+    /// Reason of the end.
     pub reason: String,
 }
 
@@ -103,12 +103,12 @@ pub struct Routes {
     stop: Arc<Stop>,
     pumps: Vec<JoinHandle<()>>,
     ended: latest::Receiver<Option<Ended>>,
-    /// Whoever watches the pumps ends when this is gone.
+    /// The watchdog ends when this is dropped.
     _watching: Sender<()>,
 }
 
 impl Routes {
-    /// Starts the pumps. The server is not ready before each of them reads.
+    /// Starts the pumps. The server is not ready until each of them reads.
     pub fn start(
         service: &Arc<InferenceService>,
         routes: &[KafkaRoute],
@@ -166,12 +166,12 @@ impl Routes {
     pub async fn ended(&mut self) -> Ended {
         match self.ended.wait_for(Option::is_some).await {
             Ok(ended) => ended.clone().unwrap_or_else(Ended::unknown),
-            // Without routes nothing holds the sender.
+            // Without routes no sender exists.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Reads no more, and lets what is inside leave until `by`.
+    /// Stops reading, and lets records in flight finish until `by`.
     pub fn stop(&self, by: Instant) {
         self.stop.say(by);
     }
@@ -179,7 +179,7 @@ impl Routes {
     /// Waits for the pumps.
     pub async fn join(self) {
         let joined = tokio::task::spawn_blocking(move || {
-            // A pump that panicked has said so on stderr.
+            // A pump that panicked has its message on stderr.
             self.pumps.into_iter().for_each(|pump| drop(pump.join()));
         });
         let _ = joined.await;
@@ -195,7 +195,7 @@ impl Ended {
     }
 }
 
-/// What one pump is made of, again and again.
+/// Parts of a pump, reused for each new one.
 struct Seat {
     route: Arc<KafkaRoute>,
     thread: usize,
@@ -204,24 +204,24 @@ struct Seat {
     stop: Arc<Stop>,
     progress: Arc<Progress>,
     remembered: Arc<Remembered>,
-    /// Of the whole process: two for each consumer, and those that may be left.
+    /// Bound of the whole process: two clients for each consumer, and clients that hang.
     clients_max: usize,
 }
 
-/// Clients that may hang in their end before the process is better begun anew: each keeps threads and buffers.
+/// Clients that may hang while ending before the process should be restarted; each keeps threads and buffers.
 const LEFT_MAX: usize = 64;
 
 impl Seat {
-    /// Keeps a pump running until the stop. What it cannot recover from, a new one begins after: at what is
-    /// committed.
+    /// Keeps a pump running until the stop. After an error that a pump cannot recover from, a new one begins
+    /// at the committed positions.
     fn keep(&self) -> Result<(), Ended> {
         let down = || Down::begin(&self.service, &self.route.name);
         let mut unready = Some(down());
         let mut again = Backoff::default();
-        // Only who has written under its name can have been replaced under it.
+        // Only a consumer that has written under its transactional id can have been replaced under it.
         let mut at_work = false;
         while self.stop.by().is_none() {
-            // It may have been frozen while it waited.
+            // The process may have been frozen during the wait.
             self.end_if_replaced(at_work, "it would begin anew")?;
             let clients = clients_alive();
             if clients > self.clients_max {
@@ -251,7 +251,7 @@ impl Seat {
                         Err(_) => "the pump panicked".into(),
                     };
                     self.end_if_replaced(at_work, &why)?;
-                    // Said first: to let the clients go may take a while.
+                    // Logged first, because dropping the clients may take a while.
                     warn!(route = self.route.name, reason = why, "the route begins anew");
                     why
                 }
@@ -266,8 +266,8 @@ impl Seat {
         Ok(())
     }
 
-    /// New clients drive out whoever has come under this one's name. Whoever was frozen for longer than its transaction
-    /// may last cannot tell that from having been late, and ends.
+    /// New clients fence any other holder of the transactional id. A process frozen for longer than its
+    /// transaction may last cannot know whether it was replaced, so it ends.
     fn end_if_replaced(&self, at_work: bool, why: &str) -> Result<(), Ended> {
         if at_work && self.may_be_replaced() {
             let reason = format!("{why}; the process stood still for so long that another may have its name");
@@ -289,11 +289,11 @@ impl Seat {
             producer,
             partitions,
         } = Clients::connect(route, self.thread)?;
-        // What comes next takes the name.
+        // The next clients take over the transactional id.
         if at_work && self.may_be_replaced() {
             return Err("the process stood still while it connected".into());
         }
-        // The broker lets the transaction time out; to wait longer for its end than for that is idle.
+        // The broker aborts a transaction after its timeout, so waiting longer for its end is useless.
         let patience = route.transaction_timeout.max(PATIENCE_MIN);
         let writer = Writer::open(
             producer,
@@ -336,7 +336,7 @@ impl Seat {
             remembered: Arc::clone(&self.remembered),
             asked_last: String::new(),
             vouch_at: Instant::now(),
-            // Of one transaction: as many as make one due, and those that leave at once.
+            // Records of one transaction: as many as make a commit due, and those that finish at once.
             refusals: RejectedRecords::new(route.commit_records_max + route.in_flight_records_max),
             ready: Ready::new(Arc::clone(&self.service), &route.name),
             metrics: self.service.metrics().kafka(&route.name),
@@ -355,7 +355,7 @@ impl Seat {
         })
     }
 
-    /// Topics that stand in the configuration have series of their own; of those that a pattern finds, `topics_max`.
+    /// Configured topics have series of their own; of the pattern's topics, `topics_max` have.
     fn series(&self) -> partition_ids::Series {
         let found_max = match self.route.input {
             KafkaInput::Topics(_) => None,

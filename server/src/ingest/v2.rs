@@ -1,4 +1,4 @@
-//! The v2 protocol's side of a request, wire left out: tensors and parameters become a [`InferenceRequest`].
+//! Wire-neutral side of a v2 request: tensors and parameters become an [`InferenceRequest`].
 
 mod parameters;
 
@@ -16,36 +16,36 @@ use penstock_telemetry::metrics::Source;
 pub use parameters::Value;
 use parameters::Wishes;
 
-/// What a text tensor must look like, for the errors.
+/// Valid form of a text tensor, for errors.
 const EXPECTED: &str = "expected \"text\", BYTES, shape [n] or [n,1]";
 
-/// A request as either wire carried it.
+/// A request from gRPC or HTTP.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InferRequest {
     /// The model's name.
     pub model: String,
-    /// Its version, or nothing.
+    /// Its version, or empty.
     pub version: String,
-    /// Comes back in the response.
+    /// Returned in the response.
     pub id: String,
-    /// Of the request.
+    /// Parameters of the request.
     pub parameters: Vec<(String, Value)>,
     /// The tensors.
     pub inputs: Vec<Input>,
-    /// The outputs that are asked for; none is all of them.
+    /// Requested outputs; empty means all.
     pub outputs: Vec<Wanted>,
 }
 
 /// An input tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
-    /// As the client calls it.
+    /// Its name.
     pub name: String,
-    /// `BYTES` if it is right.
+    /// Element type; `BYTES` is valid.
     pub datatype: String,
-    /// `[n]` or `[n,1]` if it is right.
+    /// Shape; `[n]` or `[n,1]` is valid.
     pub shape: Vec<i64>,
-    /// Of the tensor.
+    /// Parameters of the tensor.
     pub parameters: Vec<(String, Value)>,
     /// The elements.
     pub data: Data,
@@ -56,35 +56,35 @@ pub struct Input {
 pub enum Data {
     /// The binary form: each element after its length in four bytes, little-endian.
     Raw(Bytes),
-    /// One by one, as protobuf carries them.
+    /// Separate elements, from protobuf.
     Elements(Vec<Bytes>),
-    /// One by one and known to be UTF-8, as JSON carries them.
+    /// Separate UTF-8 elements, from JSON.
     Texts(Vec<String>),
-    /// None, or of another type than BYTES.
+    /// No elements, or elements of another type than BYTES.
     Absent,
 }
 
-/// An output that a request asks for.
+/// A requested output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
-    /// As the client calls it.
+    /// Its name.
     pub name: String,
-    /// Of the output.
+    /// Parameters of the output.
     pub parameters: Vec<(String, Value)>,
 }
 
-/// Who carried the request, and when it was read.
+/// Source of the request, and the time it was read.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     /// The wire.
     pub source: Source,
-    /// What happens where the queue is full.
+    /// Behaviour when the queue is full.
     pub room: WhenFull,
-    /// On the service's clock.
+    /// Time on the service's clock.
     pub received: Nanos,
 }
 
-/// Checks a request against the model it is for.
+/// Checks a request against its model.
 pub fn read(
     request: InferRequest,
     spec: &ModelSpec,
@@ -163,7 +163,7 @@ fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, Output)
                 names.join(", ")
             )));
         };
-        // Asked for twice, an output would be computed and sent as often as a request can name it.
+        // A duplicate output would be computed and sent as often as a request names it.
         if asked.iter().any(|(_, other)| other == output) {
             return Err(Rejection::Invalid(format!(
                 "output \"{name}\" is asked for twice"
@@ -207,7 +207,7 @@ fn texts(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<String>, Rejection>
         )));
     }
     let n = count(&name, &shape)?;
-    // Before the elements are taken apart: an empty one costs four bytes on the wire and 24 here.
+    // Checked before the elements are split: an empty one costs four bytes on the wire and 24 here.
     if n > texts_max {
         return Err(Rejection::Invalid(format!(
             "the request holds {n} texts, more than max_request_texts = {texts_max}; send several requests"
@@ -258,7 +258,7 @@ fn check_count(name: &str, elements: usize, n: usize) -> Result<(), Rejection> {
 }
 
 fn raw_texts(name: &str, mut raw: Bytes, n: usize) -> Result<Vec<String>, Rejection> {
-    // Each element takes four bytes at least, so `n` is no larger than what was really sent.
+    // Each element takes at least four bytes, so `n` is at most the number of sent elements.
     let mut texts = Vec::with_capacity(n.min(raw.len() / 4));
     while raw.has_remaining() {
         let i = texts.len();
@@ -295,7 +295,7 @@ fn utf8(name: &str, i: usize, bytes: &[u8]) -> Result<String, Rejection> {
     }
 }
 
-/// A client's own word in an error: enough to know it by, never a megabyte of it.
+/// A client's value in an error, cut to a recognisable length.
 fn short(word: &str) -> &str {
     &word[..word.floor_char_boundary(64)]
 }

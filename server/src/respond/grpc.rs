@@ -15,10 +15,10 @@ use penstock_engine::rows::{self, Shape};
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceResponse;
 
-/// Tells a client that waits for decoupled responses that a request has no more of them.
+/// Parameter that marks the last response of a request, for clients of decoupled models.
 const FINAL: &str = "triton_final_response";
 
-/// The answer to a v2 request; its first rejected row rejects it whole.
+/// The answer to a v2 request; the first rejected row rejects the whole request.
 pub fn infer_response(asked: &Asked, scored: &InferenceResponse) -> Result<ModelInferResponse, Rejection> {
     let replies = scored.all().map_err(Clone::clone)?;
     let ServedModel {
@@ -49,10 +49,10 @@ pub fn infer_response(asked: &Asked, scored: &InferenceResponse) -> Result<Model
     Ok(response)
 }
 
-/// What the results of a `penstock.v1` stream or batch are to hold.
+/// Requested contents of the results of a `penstock.v1` stream or batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
-    /// Of an embedding.
+    /// Form of an embedding.
     pub shape: Shape,
     /// Whether a classification carries its logits.
     pub logits: bool,
@@ -69,7 +69,7 @@ pub fn model(served: &ServedModel) -> text::Model {
     }
 }
 
-/// One result per id, from the rows of one call. The rows' vectors move into the results.
+/// One result per id, from the rows of one call. The rows' vectors are moved into the results.
 pub fn results(ids: Vec<String>, scored: &mut InferenceResponse, wish: Wish) -> Vec<text::Result> {
     let timings = wish.timings.then(|| timings(&scored.stages));
     let spec = &scored.served.spec;

@@ -1,5 +1,4 @@
-//! What an HTTP client is told when its request is refused, in the dialect of the route it called, and
-//! the pieces that every JSON answer is made of.
+//! Error answers of HTTP in the dialect of each route, and the building blocks of JSON answers.
 
 pub mod openai;
 pub mod tei;
@@ -14,23 +13,23 @@ use serde_json::{Value, json};
 
 use crate::status;
 
-/// Why a request got no result.
+/// Reason why a request got no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Refused behind the wire.
+    /// Rejected by the service.
     Rejected(Rejection),
-    /// One argument of the body is wrong: it is named where the dialect has a place for it.
+    /// One argument of the body is wrong; the answer names it if the dialect has a place for it.
     Argument {
         /// Its name in the body.
         name: &'static str,
-        /// What is wrong with it.
+        /// Description of the error.
         message: String,
     },
-    /// The texts that the route needs are missing or none.
+    /// The required texts are missing or empty.
     Empty(String),
-    /// The model does another task than the route.
+    /// The model has another task than the route.
     Task(String),
-    /// HTTP's own reasons: size, pace, encoding, route.
+    /// A reason of HTTP: size, pace, encoding, route.
     Http(StatusCode, String),
     /// The route exists, with other methods.
     Method,
@@ -43,12 +42,12 @@ impl From<Rejection> for Refusal {
 }
 
 impl Refusal {
-    /// A body that is not what the route takes.
+    /// Refusal of a body that does not fit the route.
     pub fn invalid(message: impl Into<String>) -> Refusal {
         Refusal::Rejected(Rejection::Invalid(message.into()))
     }
 
-    /// The rejection it counts as in the metrics.
+    /// The rejection that counts in the metrics.
     pub fn rejection(&self) -> Rejection {
         match self {
             Refusal::Rejected(rejection) => rejection.clone(),
@@ -68,7 +67,7 @@ impl Refusal {
     }
 }
 
-/// Whose clients call a route, and so how an error looks.
+/// API family of a route, which decides the form of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// KServe v2 as Triton speaks it: `{"error"}`.
@@ -115,7 +114,7 @@ impl Dialect {
             (Refusal::Rejected(rejection), Dialect::OpenAi | Dialect::Tei) => {
                 status::http_status_rest(rejection)
             }
-            // What text-embeddings-inference answers where the model's task is not the route's.
+            // text-embeddings-inference's status for a model of another task.
             (Refusal::Task(_), Dialect::Tei) => StatusCode::FAILED_DEPENDENCY,
             (Refusal::Task(_), Dialect::V2 | Dialect::OpenAi)
             | (Refusal::Argument { .. } | Refusal::Empty(_), _) => StatusCode::BAD_REQUEST,
@@ -160,25 +159,25 @@ fn tei_type(refusal: &Refusal) -> &'static str {
     }
 }
 
-/// Appends a value to an answer that is written piece by piece.
+/// Appends a value to an answer that is written in pieces.
 pub fn push_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Refusal> {
-    // Only a map with keys that are no strings fails, and no answer has one.
+    // Only a map with non-string keys can fail, and no answer has one.
     serde_json::to_writer(out, value)
         .map_err(|e| Rejection::Model(format!("the answer is not JSON: {e}")).into())
 }
 
-/// Bytes of an answer that are written before other connections get their turn: 8,192 embeddings are
-/// 40 MB of digits, and nobody shall wait for all of them.
+/// Bytes of an answer between two turns for other connections. 8,192 embeddings are 40 MB of digits, which
+/// would block them all.
 const TURN_BYTES: usize = 128 * 1024;
 
-/// Shares the thread while a long answer is written.
+/// Yields the thread during a long answer.
 #[derive(Debug, Default)]
 pub struct Turns {
     at: usize,
 }
 
 impl Turns {
-    /// Gives others a turn where `written` bytes are enough for one.
+    /// Yields once enough bytes were `written`.
     pub async fn give(&mut self, written: usize) {
         if written - self.at >= TURN_BYTES {
             self.at = written;
@@ -191,7 +190,7 @@ impl Turns {
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     match serde_json::to_vec(body) {
         Ok(bytes) => bytes_with(status, "application/json", bytes),
-        // Only a map with keys that are no strings fails, and no answer has one.
+        // Only a map with non-string keys can fail, and no answer has one.
         Err(error) => {
             let bytes = error.to_string().into_bytes();
             bytes_with(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", bytes)
@@ -209,7 +208,7 @@ pub fn bytes_with(status: StatusCode, content_type: &'static str, bytes: Vec<u8>
     response
 }
 
-/// An answer that is only its status.
+/// An answer with a status and no body.
 pub fn bare(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;

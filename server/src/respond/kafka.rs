@@ -1,4 +1,4 @@
-//! Records to Kafka: what a scored record becomes, and the transaction in which it leaves.
+//! Records to Kafka: outputs of scored records, and the transaction that writes them.
 
 mod call_with_timeout;
 mod client_shutdown;
@@ -20,16 +20,16 @@ pub use progress::{Hand, LOOK, Progress, Still};
 pub use record::{Carried, DeadLetter, Outgoing, dead, scored, tombstone, value};
 pub use transaction::{Writer, remedy};
 
-/// Why a route cannot go on as it is.
+/// Reason why a route cannot simply continue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
-    /// Nothing since the last commit counts: it is undone, and its records are read again.
+    /// The transaction is aborted, and its records are read again.
     #[error("{0}")]
     Abort(String),
-    /// The clients are beyond repair; new ones begin at what is committed.
+    /// The clients cannot recover; new ones begin at the committed positions.
     #[error("{0}")]
     Restart(String),
-    /// Somebody else has taken our place. To go on would be to fight over it.
+    /// Another consumer has the transactional id. Continuing would only fence each other.
     #[error("{0}")]
     Fatal(String),
 }

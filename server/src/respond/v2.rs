@@ -1,4 +1,4 @@
-//! The v2 protocol's side of an answer, wire left out: the tensors of each task, and rows as tensors.
+//! Wire-neutral side of a v2 answer: the tensors of each task, and rows as tensors.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use penstock_core::{Rejection, Reply};
@@ -6,10 +6,10 @@ use penstock_models::{ModelSpec, Task};
 
 use penstock_engine::rows::{self, Shape};
 
-/// What the server calls itself.
+/// Name of the server in its metadata.
 pub const SERVER_NAME: &str = "penstock";
 
-/// The parts of the protocol, beyond its core, that the server speaks on either wire.
+/// Protocol extensions that the server supports on gRPC and HTTP.
 pub const EXTENSIONS: [&str; 6] = [
     "binary_tensor_data",
     "model_configuration",
@@ -22,23 +22,23 @@ pub const EXTENSIONS: [&str; 6] = [
 /// The input of every text model.
 pub const TEXT: &str = "text";
 
-/// An output tensor of some task.
+/// An output tensor of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// The label with the highest probability.
     Label,
     /// Its probability.
     Score,
-    /// Of every label.
+    /// Probabilities of every label.
     Probabilities,
-    /// Of every label, before softmax or sigmoid.
+    /// Logits of every label, before softmax or sigmoid.
     Logits,
     /// The vector.
     Embedding,
 }
 
 impl Output {
-    /// The outputs of a task, in the order in which they are answered.
+    /// The outputs of a task, in the order of the answer.
     pub fn of(task: Task) -> &'static [Output] {
         match task {
             Task::SequenceClassification => &[
@@ -62,7 +62,7 @@ impl Output {
         }
     }
 
-    /// Whether a request that names no output gets it.
+    /// Whether a request without outputs gets it.
     pub fn is_default(self) -> bool {
         self != Output::Logits
     }
@@ -85,26 +85,25 @@ impl Output {
     }
 }
 
-/// What a request asked for, kept until it is answered.
+/// Options of a request, kept until it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// Comes back in the response.
+    /// Returned in the response.
     pub id: String,
-    /// The outputs with the names they were asked for by, in that order.
+    /// The outputs with their requested names, in that order.
     pub outputs: Vec<(String, Output)>,
-    /// What an embedding is to look like.
+    /// Form of an embedding.
     pub shape: Shape,
-    /// Whether the response is to say that it is the last one of its request, as Triton's decoupled
-    /// models do.
+    /// Whether the response is marked as the last one of its request, as Triton's decoupled models do.
     pub mark_final: bool,
 }
 
 /// An output tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor<'a> {
-    /// As it was asked for.
+    /// Its requested name.
     pub name: &'a str,
-    /// The first is the number of texts.
+    /// The first dimension is the number of texts.
     pub shape: Vec<usize>,
     /// The elements.
     pub values: Values<'a>,
@@ -141,7 +140,7 @@ impl Values<'_> {
             Values::Text(texts) => {
                 let mut raw = BytesMut::with_capacity(texts.iter().map(|t| t.len() + 4).sum());
                 for text in texts {
-                    // A label comes from `config.json`: 4 GiB of it is beyond any reader.
+                    // A label comes from `config.json`, whose size is far below 4 GiB.
                     raw.put_u32_le(text.len() as u32);
                     raw.put_slice(text.as_bytes());
                 }
@@ -151,7 +150,7 @@ impl Values<'_> {
     }
 }
 
-/// The tensors that were asked for.
+/// The requested tensors.
 pub fn tensors<'a>(
     asked: &'a Asked,
     spec: &'a ModelSpec,

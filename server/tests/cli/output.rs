@@ -1,4 +1,4 @@
-//! Output files of `penstock score`: never the input, whole or not there, in place of what they replace.
+//! Tests of output files of `penstock score`: never the input, complete or absent, replacing the old file.
 
 use std::fs::{self, File, Permissions};
 use std::io::Read;
@@ -35,7 +35,7 @@ fn score(folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Runs to the end: the exit code, and what stderr must hold.
+/// Runs to the end and checks the exit code and parts of stderr.
 fn check(command: &mut Command, code: i32, stderr: &[&str]) {
     let output = command.output().unwrap();
     let said = text(&output.stderr);
@@ -116,7 +116,7 @@ fn files_that_a_shell_opened_are_refused_too() {
         check(score(&root, &args).stdin(opened()).stdout(appended()), 2, &[same]);
     }
     assert_eq!(fs::read_to_string(root.join("in.jsonl")).unwrap(), INPUT);
-    // Two devices that are one have nothing to lose.
+    // The same device may be input and output, because no data can be lost.
     check(&mut score(&root, &["--output", "/dev/null"]), 0, &[]);
 }
 
@@ -179,7 +179,7 @@ fn pipes_and_devices_are_written_directly() {
     let read = reader.join().unwrap();
     assert!(read.starts_with(SCORED), "{read}");
     assert!(fs::metadata(root.join("pipe")).unwrap().file_type().is_fifo());
-    // What a script has written to its stdout before stays, whether or not stdout is a file.
+    // Earlier output of a script on its stdout stays, whether or not stdout is a file.
     fs::write(root.join("log"), "before\n").unwrap();
     let log = File::options().append(true).open(root.join("log")).unwrap();
     check(
@@ -199,7 +199,7 @@ fn an_output_that_cannot_be_written_is_told_before_a_model_is_loaded() {
     fs::write(root.join("kept.jsonl"), "kept").unwrap();
     let refused = |output: &str, as_nobody: bool, reason: &str| {
         let mut command = penstock();
-        // A model that is not there would be the error if it were looked for first.
+        // A missing model would be the error if it were looked up first.
         command.args(["score", "--model", "/nowhere", "--input", "in.jsonl"]);
         command.args(["--output", output]).current_dir(&root);
         if as_nobody && is_root() {
@@ -227,7 +227,7 @@ fn an_output_that_cannot_be_written_is_told_before_a_model_is_loaded() {
         true,
         "no file can be created beside it: Permission denied",
     );
-    // Its folder would allow to replace it.
+    // The permissions of its folder would allow replacing it.
     open(".", 0o777);
     open("kept.jsonl", 0o444);
     refused("kept.jsonl", true, "Permission denied");
@@ -299,7 +299,7 @@ fn a_finished_output_that_cannot_get_its_name_is_kept() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Opening it waits for the program, which looks at its output after that.
+    // Opening it waits for the program, which examines its output after that.
     let pipe = File::options().write(true).open(root.join("pipe")).unwrap();
     super::wait_for(|| {
         names(&root)

@@ -1,4 +1,4 @@
-//! Signals to `penstock score`: no half output, and a last word on how far it came.
+//! Tests of signals to `penstock score`: no half output, and a last message about the progress.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use super::{penstock, sentiment, wait_for};
 
 /// One text.
 const TEXT: &str = "a fine film\n";
-/// Texts of one window of the reader. Their lines are more than any buffer of the program keeps back.
+/// Texts of one window of the reader. Their lines exceed every buffer of the program.
 const WINDOW_TEXTS: usize = 128;
 
 struct Job {
@@ -61,7 +61,7 @@ fn score(args: &[&str]) -> Command {
     command
 }
 
-/// The unfinished output in `folder` has at least `bytes`.
+/// Waits until the unfinished output in `folder` has at least `bytes`.
 fn wait_for_output(folder: &Path, bytes: u64) {
     wait_for(|| {
         fs::read_dir(folder).unwrap().flatten().any(|entry| {

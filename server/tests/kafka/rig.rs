@@ -1,5 +1,5 @@
-//! A route on librdkafka's mock cluster, around a small real model or one that misbehaves on demand. The mock
-//! isolates no transaction and fences nobody: it judges what records become, never that they come out once.
+//! A route on librdkafka's mock cluster, around a small real model or a faulty one. The mock isolates no
+//! transaction and fences no producer. It can therefore test outputs, but not exactly-once delivery.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-/// Longer than anything here takes; what is waited for comes at once.
+/// Timeout of every wait; expected events come at once.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Of all members where a group changes: the mock waits for a second less before it lets it, and misses meanwhile who
-/// has joined for less.
+/// Session timeout of all members of a changing group. The mock waits a second less before it completes a
+/// change, and misses members whose timeout is shorter.
 pub const SESSION_MS: u32 = 4000;
 
-/// A record that goes in.
+/// An input record.
 #[derive(Clone, Copy)]
 pub struct In<'a> {
     pub value: Option<&'a [u8]>,
@@ -45,7 +45,7 @@ pub fn text(value: &[u8]) -> In<'_> {
     }
 }
 
-/// A record that came out.
+/// An output record.
 #[derive(Debug)]
 pub struct Out {
     pub topic: String,
@@ -78,7 +78,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// With more settings in the route's table.
+    /// Starts a rig with further settings in the route's table.
     pub async fn start(settings: &str, wrap: Option<Wrap>) -> Rig {
         let cluster = MockCluster::new(1).expect("a mock cluster");
         for topic in ["reviews", "scored", "dead"] {
@@ -120,12 +120,12 @@ impl Rig {
         }
     }
 
-    /// Sends records to partition 1, with the keys `0`, `1`, … and times that rise.
+    /// Sends records to partition 1, with the keys `0`, `1`, … and rising timestamps.
     pub fn send(&self, records: &[In<'_>]) {
         self.send_to(1, records);
     }
 
-    /// The same, to another partition.
+    /// Sends records to another partition.
     pub fn send_to(&self, partition: i32, records: &[In<'_>]) {
         for (number, record) in (0_i64..).zip(records) {
             let insert = |headers: OwnedHeaders, (key, value): &(&str, &str)| {
@@ -144,17 +144,17 @@ impl Rig {
         self.producer.flush(PATIENCE).expect("delivered");
     }
 
-    /// The broker's next answers to such requests.
+    /// Sets the broker's next answers to such requests.
     pub fn refuse(&self, requests: RDKafkaApiKey, errors: &[RDKafkaRespErr]) {
         self.cluster.request_errors(requests, errors);
     }
 
-    /// Another member of the group.
+    /// Adds another member to the group.
     pub fn rival(&self) -> Rival {
         Rival::join(&self.cluster.bootstrap_servers())
     }
 
-    /// Why the route ended by itself.
+    /// Reason why the route ended by itself.
     pub async fn ended(&mut self) -> String {
         let ended = tokio::time::timeout(PATIENCE, self.routes.ended()).await;
         ended.expect("an end").reason
@@ -170,14 +170,14 @@ impl Rig {
             .any(|one| one == line)
     }
 
-    /// What the metrics say of this series; 0 where they do not have it.
+    /// Value of this series in the metrics; 0 if it is missing.
     pub fn value(&self, series: &str) -> f64 {
         let page = self.engine.service().metrics().render();
         let found = page.lines().find_map(|line| line.strip_prefix(series));
         found.map_or(0.0, |value| value.trim().parse().expect("a number"))
     }
 
-    /// Waits for as many records.
+    /// Waits for `count` records.
     pub fn receive(&self, count: usize) -> Vec<Out> {
         let end = Instant::now() + PATIENCE;
         let mut found = Vec::new();
@@ -199,12 +199,12 @@ impl Rig {
                     .collect(),
             });
         }
-        // Records of the two topics mix; those of one come in order.
+        // Records of the two topics mix; those of one topic are in order.
         found.sort_by_key(|out| out.timestamp);
         found
     }
 
-    /// True when nothing more comes out for a while.
+    /// True if no further record comes out for a while.
     pub fn is_silent(&self) -> bool {
         self.consumer.poll(Duration::from_millis(500)).is_none()
     }
@@ -222,14 +222,14 @@ impl Rig {
         self.routes.stop(Instant::now() + PATIENCE);
         self.routes.join().await;
         self.engine.stop(PATIENCE).await.expect("a clean end");
-        // Clients first: they would wait for a cluster that is gone.
+        // Clients first, because they would wait for a missing cluster.
         drop(self.producer);
         drop(self.consumer);
         drop(self.cluster);
     }
 }
 
-/// A member of the route's group that reads, and commits nothing. It leaves when it is dropped.
+/// A member of the route's group that reads and never commits. It leaves when dropped.
 pub struct Rival {
     leave: Arc<AtomicBool>,
     has: Arc<AtomicBool>,
@@ -261,7 +261,7 @@ impl Rival {
         Rival { leave, has, reads }
     }
 
-    /// Whether a partition is with it.
+    /// Whether it has a partition.
     pub fn has_partition(&self) -> bool {
         self.has.load(Ordering::SeqCst)
     }
@@ -292,18 +292,18 @@ fn configuration(brokers: &str, settings: &str) -> String {
     )
 }
 
-/// What a model does wrong, once it is told to: to be loaded it must work.
+/// Fault of a model, once armed; the model must work while it is loaded.
 #[derive(Clone, Copy)]
 pub enum Fault {
-    /// It fails on everything.
+    /// Every batch fails.
     Down,
-    /// It fails on every batch with a text of more tokens than these.
+    /// Every batch with a longer text fails.
     FailsAbove(usize),
-    /// It computes a NaN for every such text.
+    /// Every longer text yields a NaN.
     NanAbove(usize),
-    /// There is no memory for a batch with such a text.
+    /// A batch with a longer text finds no memory.
     NoMemoryAbove(usize),
-    /// It takes so much longer over every batch.
+    /// Every batch takes this much longer.
     Slow(Duration),
 }
 
@@ -314,7 +314,7 @@ struct Failing {
     armed: Arc<AtomicBool>,
 }
 
-/// Puts a fault into every model, as long as it is `armed`.
+/// Puts a fault into every model, active while `armed`.
 pub fn failing(fault: Fault, armed: &Arc<AtomicBool>) -> Wrap {
     let armed = Arc::clone(armed);
     Arc::new(move |inner| {

@@ -1,4 +1,4 @@
-//! A broker that leaves a question of the client without an answer for ever.
+//! Tests with a broker that never answers a request of the client.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Code};
 
 use crate::rig::{Rig, text};
 
-/// Once more than the client asks again by itself. After that nothing but a connection that goes or comes makes it
-/// ask, whatever time the call was given: librdkafka's issue 5456.
+/// Errors for one request more than the client's own retries. After them only a new or lost connection causes
+/// another request, whatever timeout the call has: librdkafka's issue 5456.
 const UNANSWERED: [Code; 3] = [Code::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE; 3];
 
-/// A member that is missed is missed soon.
+/// A short transaction timeout and session, so that a missing member is noticed soon.
 const SHORT: &str = "transaction_timeout = \"5s\"\nclient = { \"session.timeout.ms\" = \"6000\" }\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,19 +23,19 @@ async fn a_coordinator_that_is_never_found_costs_the_clients_and_not_the_stream(
         .request_errors(Api::TxnOffsetCommit, &[Code::RD_KAFKA_RESP_ERR_NOT_COORDINATOR]);
     rig.cluster.request_errors(Api::FindCoordinator, &UNANSWERED);
     rig.send(&[text(b"after")]);
-    // The mock undoes no transaction: what the clients of before had written is there as well.
+    // The mock aborts no transaction, so the records of the earlier clients appear as well.
     rig.receive(2);
     rig.until("ready again", |rig| rig.engine.service().is_ready())
         .await;
     rig.close().await;
 }
 
-/// Longer than any test, and than the client's own patience with an answer.
+/// Longer than any test, and than the client's own timeout of an answer.
 const NEVER: Duration = Duration::from_mins(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_offsets_that_never_returns_costs_the_clients_and_not_the_stream() {
-    // So late a commit meets a broker that is silent.
+    // A commit this late meets a silent broker.
     let settings = "delivery = \"at-least-once\"\ncommit_interval = \"3s\"\nclient = { \"session.timeout.ms\" = \
                     \"6000\", \"socket.timeout.ms\" = \"300000\" }\n";
     let rig = Rig::start(settings, None).await;
@@ -46,12 +46,12 @@ async fn a_commit_of_offsets_that_never_returns_costs_the_clients_and_not_the_st
     silent(NEVER);
     rig.until("given up", |rig| !rig.engine.service().is_ready())
         .await;
-    // Whoever else has asked meanwhile need not wait either.
+    // Other members that have asked meanwhile need no wait either.
     silent(Duration::ZERO);
     rig.cluster.broker_down(1).expect("a broker");
     rig.cluster.broker_up(1).expect("a broker");
     rig.send(&[text(b"after")]);
-    // The mock has heard the commit, and only its answer is late: nothing is sent again.
+    // The mock has received the commit, and only its answer is late: nothing is sent again.
     rig.receive(1);
     rig.until("ready again", |rig| rig.engine.service().is_ready())
         .await;

@@ -1,5 +1,5 @@
-//! How busy a device is: busy time in six slots of ten seconds, the oldest of which is cleared and filled
-//! anew. A reading covers the last 50 to 60 seconds.
+//! Utilisation of a device: busy time in six slots of ten seconds, where a new slot replaces the oldest. A
+//! reading covers the last 50 to 60 seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl BusyMeter {
         self.busy.lock().add(self.clock.now(), took);
     }
 
-    /// Sets the gauge. At a scrape, since a device that does nothing reports nothing.
+    /// Sets the gauge at a scrape, because an idle device reports nothing.
     pub(super) fn publish(&self) {
         self.gauge.set(self.busy.lock().ratio(self.clock.now()));
     }
@@ -49,8 +49,8 @@ struct Busy {
 }
 
 impl Busy {
-    /// Clears the slots that have come round since the last call and says where the oldest one begins. A
-    /// reading of the clock that comes in late does not turn the ring back.
+    /// Clears the slots that have expired since the last call and returns the start of the oldest one. A late
+    /// clock reading does not turn the ring back.
     fn advance(&mut self, now: Nanos) -> u64 {
         let slot = now.0 / SLOT_NS;
         let first = (self.current + 1).max((slot + 1).saturating_sub(SLOTS));
@@ -65,13 +65,13 @@ impl Busy {
         &mut self.slots[(slot % SLOTS) as usize]
     }
 
-    /// Adds work that ended `now`, to each slot the part that fell into it.
+    /// Adds work that ended `now`, split over the slots it fell into.
     fn add(&mut self, now: Nanos, took: Duration) {
         let oldest = self.advance(now);
         let start = (now - took).0.max(oldest);
         let mut end = now.0;
         while end > start {
-            // The slot that holds the instant before `end`.
+            // Slot that holds the instant before `end`.
             let slot = (end - 1) / SLOT_NS;
             let from = start.max(slot * SLOT_NS);
             *self.at(slot) += end - from;
@@ -79,8 +79,8 @@ impl Busy {
         }
     }
 
-    /// Busy time over the time that the slots cover. Two models on one device may run at once; the
-    /// device is then no more than busy.
+    /// Busy time as a share of the slots' time. Two models may run at once on one device, so the share is
+    /// capped at one.
     fn ratio(&mut self, now: Nanos) -> f64 {
         let covered = now.0.saturating_sub(self.advance(now)).max(1);
         let busy: u64 = self.slots.iter().sum();
@@ -104,12 +104,12 @@ mod tests {
         // A batch across three slots: 5 s of the first, 10 of the second, 5 of the third.
         busy.add(at(35), Duration::from_secs(20));
         assert!((busy.ratio(at(40)) - 24.0 / 40.0).abs() < 1e-9);
-        // At 75 s the slots from 20 s on are left: 15 of the 20 seconds, over 55.
+        // At 75 s the slots from 20 s on remain: 15 of the 20 seconds, over 55.
         assert!((busy.ratio(at(75)) - 15.0 / 55.0).abs() < 1e-9);
         assert!(busy.ratio(at(200)).abs() < 1e-9);
         busy.add(at(300), Duration::from_secs(999));
         assert!((busy.ratio(at(300)) - 1.0).abs() < 1e-9);
-        // A clock that comes in late turns nothing back.
+        // A late clock reading does not turn the ring back.
         busy.add(at(295), Duration::from_secs(1));
         assert!((busy.ratio(at(300)) - 1.0).abs() < 1e-9);
     }

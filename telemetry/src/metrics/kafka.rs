@@ -1,4 +1,4 @@
-//! What is published of the Kafka routes: of each consumer. Of each topic, `topics` has it.
+//! Metrics of each consumer of a Kafka route. Metrics of topics are in `topics`.
 
 #[cfg(test)]
 pub(in crate::metrics) mod tests;
@@ -61,41 +61,41 @@ impl KafkaMetrics {
         }
     }
 
-    /// A transaction was committed, so long after it was begun.
+    /// Counts a committed transaction and its duration.
     pub fn committed(&self, took: Duration) {
         self.committed.add(took);
     }
 
-    /// One was aborted.
+    /// Counts an aborted transaction.
     pub fn aborted(&self, took: Duration) {
         self.aborted.add(took);
     }
 
-    /// Partitions came.
+    /// Counts assigned partitions.
     pub fn assigned(&self) {
         self.assigned.increment(1);
     }
 
-    /// Partitions went; `lost` when somebody else had them already.
+    /// Counts revoked partitions; `lost` if another consumer had them already.
     pub fn revoked(&self, lost: bool) {
         let kind = if lost { &self.lost } else { &self.revoked };
         kind.increment(1);
     }
 
-    /// What records of these times, in milliseconds since 1970, became is committed now.
+    /// Records the latencies of committed records from their timestamps, in milliseconds since 1970.
     pub fn acknowledged(&self, times: &[i64]) {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = since_1970.as_millis() as i64;
-        // Times come in order more often than not, and many share a millisecond.
+        // Timestamps are mostly in order, and many share a millisecond.
         for same in times.chunk_by(|a, b| a == b) {
-            // A clock that is ahead of ours makes no latency.
+            // A timestamp in the future yields no latency.
             let took = Duration::from_millis(now.saturating_sub(same[0]).max(0) as u64);
             self.durations.record_many(took, same.len());
             self.latency.record_many(took, same.len());
         }
     }
 
-    /// So much is inside now.
+    /// Sets the records and bytes in flight.
     pub fn inside(&self, records: usize, bytes: usize, paused: usize) {
         self.records.set(records);
         self.bytes.set(bytes);
@@ -103,18 +103,18 @@ impl KafkaMetrics {
     }
 }
 
-/// What has left of a topic since the last commit.
+/// Finished records of a topic since the last commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Left {
-    /// Records that were scored.
+    /// Scored records.
     pub scored: u64,
     /// Records without a value.
     pub tombstones: u64,
     /// Dead letters, by reason.
     pub dead: [u64; DeadReason::ALL.len()],
-    /// Bytes of keys and values that were read.
+    /// Bytes of keys and values read.
     pub bytes_read: u64,
-    /// Bytes of keys and values that were written.
+    /// Bytes of keys and values written.
     pub bytes_written: u64,
 }
 
@@ -125,7 +125,7 @@ impl Left {
     }
 }
 
-/// One of what a gauge counts, until it is dropped.
+/// One unit of a gauge, counted until it is dropped.
 pub struct Counted {
     _level: Level,
 }

@@ -1,4 +1,4 @@
-//! The closed label values, and counters arranged by them.
+//! Label values from closed sets, and counters arranged by them.
 
 use std::sync::OnceLock;
 
@@ -8,7 +8,7 @@ use penstock_core::{Class, Rejection};
 use super::names::REQUESTS;
 use super::series::Series;
 
-/// Where a request came from.
+/// Source of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
     /// `KServe` v2 or `penstock.v1` over gRPC.
@@ -36,22 +36,22 @@ impl Source {
     }
 }
 
-/// How a request ended.
+/// Outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum OutcomeLabel {
     /// Every text was scored.
     Ok,
-    /// It could never have worked.
+    /// The request is invalid.
     Invalid,
-    /// No such model.
+    /// The model does not exist.
     NotFound,
-    /// The model, or the server, does not serve now.
+    /// The model, or the server, does not serve at present.
     NotReady,
     /// A bound was reached.
     Overloaded,
-    /// It was too late.
+    /// The deadline passed or could not be met.
     Deadline,
-    /// The client went away.
+    /// The client cancelled or disconnected.
     Cancelled,
     /// The model or the server failed.
     Error,
@@ -70,7 +70,7 @@ impl OutcomeLabel {
         OutcomeLabel::Error,
     ];
 
-    /// Outcome of a request that was refused so.
+    /// Outcome of a rejected request.
     pub fn of(rejection: &Rejection) -> OutcomeLabel {
         match rejection {
             Rejection::Invalid(_) => OutcomeLabel::Invalid,
@@ -99,8 +99,8 @@ impl OutcomeLabel {
         }
     }
 
-    /// Whether its duration is a latency. A request refused at the door took microseconds; counted in,
-    /// an overload would make the p99 look better.
+    /// Whether its duration counts as a latency. A request refused before admission takes microseconds;
+    /// counting it would improve the p99 during an overload.
     pub(super) fn is_latency(self) -> bool {
         match self {
             OutcomeLabel::Ok | OutcomeLabel::Deadline | OutcomeLabel::Cancelled | OutcomeLabel::Error => true,
@@ -112,22 +112,22 @@ impl OutcomeLabel {
     }
 }
 
-/// Why a record is a dead letter.
+/// Reason of a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadReason {
     /// The value, or the text in it, is not UTF-8.
     NotUtf8,
     /// The value is not JSON.
     NotJson,
-    /// The field is not there.
+    /// The field is missing.
     FieldMissing,
-    /// The field holds something else than a string.
+    /// The field does not hold a string.
     FieldNotText,
-    /// The record is larger than what is read, or than what a topic takes.
+    /// The record is larger than `record_bytes_max`, or larger than the topic accepts.
     TooLarge,
-    /// A header that counts says something that means nothing.
+    /// A header that the route honours holds an invalid value.
     Header,
-    /// The model does not take the text.
+    /// The model rejects the text.
     Invalid,
     /// The record asks for a model that does not exist.
     UnknownModel,
@@ -135,9 +135,9 @@ pub enum DeadReason {
     Deadline,
     /// The model failed on this text and not on others.
     Model,
-    /// The model computed a NaN or an infinity for it.
+    /// The model computed a NaN or an infinity for the text.
     NotFinite,
-    /// The output topic does not take what became of it.
+    /// The output topic rejects the result.
     Refused,
 }
 
@@ -176,7 +176,7 @@ impl DeadReason {
         }
     }
 
-    /// The code that a dead letter carries: gRPC's name for the same.
+    /// gRPC's name for the reason, carried by the dead letter.
     pub fn code(self) -> &'static str {
         match self {
             DeadReason::NotUtf8
@@ -194,12 +194,12 @@ impl DeadReason {
     }
 }
 
-/// Why the position of a partition went back without a seek of ours.
+/// Reason why the position of a partition went back without a seek of the consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetReason {
-    /// The log ends, or was cut off, before it.
+    /// The log ends before the position, or was truncated before it.
     WentBack,
-    /// The topic is another one of the same name.
+    /// The topic was deleted and created again.
     Remade,
 }
 
@@ -216,7 +216,7 @@ impl ResetReason {
     }
 }
 
-/// One `T` per source and class, made when it is first needed: a series exists once it was seen.
+/// One `T` per source and class, created at first use: a series exists once it was seen.
 pub(super) struct Cells<T> {
     cells: [[OnceLock<T>; Class::ALL.len()]; Source::ALL.len()],
 }
@@ -236,7 +236,7 @@ impl<T> Cells<T> {
     }
 }
 
-/// A counter per outcome.
+/// One counter per outcome.
 pub(super) struct Outcomes([Counter; OutcomeLabel::ALL.len()]);
 
 impl Outcomes {

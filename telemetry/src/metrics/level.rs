@@ -1,17 +1,18 @@
-//! One part of a gauge that several share, such as the versions of a model or the consumers of a route.
+//! One contribution to a gauge that several share, such as the versions of a model or the consumers of a
+//! route.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::Gauge;
 
-/// A part: it adds the change, and takes itself away when it is dropped.
+/// A contribution: it adds its change, and removes itself when dropped.
 pub(super) struct Level {
     last: AtomicU64,
     gauge: Gauge,
 }
 
 impl Level {
-    /// Nothing yet.
+    /// A contribution of zero.
     pub(super) fn new(gauge: Gauge) -> Level {
         Level {
             last: AtomicU64::new(0),
@@ -19,7 +20,7 @@ impl Level {
         }
     }
 
-    /// Sets the part and returns the change.
+    /// Sets the contribution and returns the change.
     pub(super) fn set(&self, level: usize) -> f64 {
         let change = level as f64 - self.last.swap(level as u64, Ordering::Relaxed) as f64;
         self.gauge.increment(change);

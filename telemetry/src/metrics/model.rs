@@ -12,13 +12,13 @@ use super::level::Level;
 use super::names::{self, STAGES};
 use super::series::Series;
 
-/// What the stages of one model version report to. Every method is cheap and blocks nobody. The versions
-/// of a model share the `penstock_` series, since `version` is no label of theirs; Triton's have it.
+/// Metrics of the stages of one model version. Every method is cheap and never blocks. The versions of a
+/// model share the `penstock_` series, which have no label `version`; Triton's series have it.
 pub struct ModelMetrics {
     name: String,
     series: Arc<Series>,
     requests: Cells<Requests>,
-    /// Of answered requests, in the order of [`STAGES`].
+    /// Stages of answered requests, in the order of [`STAGES`].
     stages: [Histogram; STAGES.len()],
     queues: [Queue; Class::ALL.len()],
     pending: Gauge,
@@ -38,13 +38,13 @@ struct Requests {
     latency: Histogram,
 }
 
-/// The queue of one class, as it was last seen.
+/// The queue of one class, as last reported.
 struct Queue {
     depth: Level,
     tokens: Level,
 }
 
-/// What `ModelStatistics` is made of. Own sums, because a handle of the recorder cannot be read.
+/// Sums for `ModelStatistics`, kept here because a handle of the recorder cannot be read.
 #[derive(Default)]
 struct Sums {
     texts: AtomicU64,
@@ -76,23 +76,23 @@ impl Sum {
     }
 }
 
-/// How often something happened and how long it took in all.
+/// Number of events and their total duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// How often.
+    /// Number of events.
     pub count: u64,
-    /// Nanoseconds in all.
+    /// Total nanoseconds.
     pub ns: u64,
 }
 
-/// What Triton's `ModelStatistics` asks for.
+/// Statistics in the form of Triton's `ModelStatistics`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Texts scored.
     pub inference_count: u64,
     /// Batches run.
     pub execution_count: u64,
-    /// Milliseconds since 1970 at the end of the last batch; 0 where there was none.
+    /// Milliseconds since 1970 at the end of the last batch; 0 before the first.
     pub last_inference_ms: u64,
     /// Requests that succeeded.
     pub success: Tally,
@@ -108,7 +108,7 @@ pub struct Statistics {
     pub compute_output: Tally,
 }
 
-/// Triton's counters, each with what it says.
+/// Triton's counters, each with its value.
 type Triton = [(Counter, fn(&Statistics) -> u64); 9];
 
 fn triton(series: &Series, labels: &[&str]) -> Triton {
@@ -133,7 +133,7 @@ impl ModelMetrics {
             depth: Level::new(series.gauge(&names::QUEUE_DEPTH, &[name, class.name()])),
             tokens: Level::new(series.gauge(&names::QUEUE_TOKENS, &[name, class.name()])),
         };
-        // Batches are packed: there is nothing to count, and dashboards that compare servers want the zero.
+        // Batches are packed, so there is no padding to count; dashboards that compare servers need the zero.
         drop(series.counter(&names::PADDING_TOKENS, &[name]));
         ModelMetrics {
             name: name.to_owned(),
@@ -163,7 +163,7 @@ impl ModelMetrics {
         })
     }
 
-    /// A request ended. `stages` are those of its last text, where it got that far.
+    /// A request ended. `stages` are those of its last text, if it ran.
     pub fn request_done(
         &self,
         source: Source,
@@ -208,19 +208,19 @@ impl ModelMetrics {
             .store(since_1970.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// A batch may now hold so many tokens.
+    /// Sets the token budget of a batch.
     pub fn batch_budget(&self, tokens_max: usize) {
         self.batch_tokens_max.set(tokens_max as f64);
     }
 
-    /// The queue of a class now holds that much.
+    /// Sets the queue gauges of a class.
     pub fn queue(&self, class: Class, depth: usize, tokens: usize) {
         let queue = &self.queues[class as usize];
         self.pending.increment(queue.depth.set(depth));
         queue.tokens.set(tokens);
     }
 
-    /// The sums that Triton's `ModelStatistics` is made of.
+    /// The sums behind Triton's `ModelStatistics`.
     pub fn statistics(&self) -> Statistics {
         let [compute_input, queue, compute_infer, compute_output] =
             self.sums.stages.each_ref().map(Sum::read);
@@ -237,7 +237,7 @@ impl ModelMetrics {
         }
     }
 
-    /// Sets Triton's counters. At a scrape, from the sums that are kept anyway.
+    /// Sets Triton's counters from the sums at a scrape.
     pub(super) fn publish(&self) {
         let statistics = self.statistics();
         for (counter, of) in &self.triton {

@@ -1,5 +1,5 @@
-//! Every metric: its name, type, unit, labels and meaning. `docs/metrics.md` has a row for each, which a
-//! test compares with this table.
+//! Every metric: its name, type, unit, labels and meaning. `docs/metrics.md` has a row for each; a test
+//! compares the two.
 
 use metrics::Unit;
 
@@ -28,7 +28,7 @@ pub(super) struct Family {
     /// The names of the labels, in the order of their values. The `le` of a histogram and the `quantile`
     /// of a summary come on top.
     pub(super) labels: &'static [&'static str],
-    /// What it says.
+    /// Help text.
     pub(super) help: &'static str,
 }
 
@@ -135,32 +135,32 @@ pub(super) const STAGES: [&str; 4] = ["tokenize", "queue", "execute", "respond"]
 /// The quantiles published live.
 pub(super) const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
 
-/// The `model` of requests that named none that serves. No model can have this name: configured names
-/// hold no parenthesis.
+/// Value of `model` for requests that name no serving model. Configured names hold no parenthesis, so none
+/// can equal it.
 pub(super) const UNKNOWN_MODEL: &str = "(unknown)";
 
-/// The `topic` of those that a pattern finds beyond its bound. No topic can have this name.
+/// Value of `topic` for pattern topics beyond the bound. No topic can have this name.
 pub(super) const OTHER_TOPICS: &str = "(other)";
 
 /// Whole-request latencies in seconds, 50 µs to 60 s, each bound 4.8 % above the one before: 300 buckets.
 ///
-/// A quantile read from buckets by Prometheus' linear interpolation is off by up to the width of one,
-/// where the latencies in it crowd at its edge: every request takes the same time, or the slowest one has
-/// just crossed a bound. Smooth distributions are read within 2 % from buckets 10 % wide, but a uniform one
-/// was off by 8 %, so only narrow buckets keep the promise of 5 % whatever the shape.
+/// A quantile interpolated linearly from buckets is off by up to a bucket's width where latencies crowd at
+/// its edge. This happens where all requests take the same time, or where the slowest has just crossed a
+/// bound. Smooth distributions are read within 2 % from buckets 10 % wide, but a uniform one was off by 8 %.
+/// Only narrow buckets keep the promise of 5 % for every shape.
 pub(super) fn latency_bounds() -> Vec<f64> {
     seconds(50_000, MINUTE_NS, 1.048)
 }
 
-/// From a record's time to its commit, in seconds, 1 ms to a day: a backlog may be old.
+/// Time from a record's timestamp to its commit, in seconds, 1 ms to a day: a backlog may be old.
 fn stream_bounds() -> Vec<f64> {
     seconds(1_000_000, 24.0 * 60.0 * MINUTE_NS, 1.1)
 }
 
 /// Stages and batches in seconds, 10 µs to 60 s, each bound a tenth above the one before: 165 buckets.
 ///
-/// A stage's p99 is read from them within 2 % where latencies spread, within 10 % where they crowd. Wider
-/// buckets gave stages a p99 above that of the whole request.
+/// A stage's p99 is read within 2 % where latencies spread, within 10 % where they crowd. Wider buckets gave
+/// stages a p99 above the p99 of the whole request.
 fn stage_bounds() -> Vec<f64> {
     seconds(10_000, MINUTE_NS, 1.1)
 }
@@ -170,15 +170,15 @@ fn size_bounds() -> Vec<f64> {
     (0..=17).map(|n| f64::from(1 << n)).collect()
 }
 
-/// A share: steps of 5 %.
+/// A ratio: steps of 5 %.
 fn share_bounds() -> Vec<f64> {
     (1..=20).map(|n| f64::from(n) / 20.0).collect()
 }
 
 const MINUTE_NS: f64 = 60e9;
 
-/// From `first_ns` to the first bound at or above `last_ns`, each `ratio` times the one before, to four
-/// digits, so that a page reads well.
+/// Bounds from `first_ns` to the first one at or above `last_ns`, each `ratio` times the one before. They are
+/// rounded to four digits so that the page stays readable.
 fn seconds(first_ns: u64, last_ns: f64, ratio: f64) -> Vec<f64> {
     let exact = std::iter::successors(Some(first_ns as f64), |bound| {
         (*bound < last_ns).then_some(bound * ratio)

@@ -1,5 +1,5 @@
-//! The recorder behind the handles: `metrics-exporter-prometheus`, one of its own for each `Metrics`, so
-//! that two engines in one process do not mix.
+//! The recorder behind the handles: one `metrics-exporter-prometheus` for each `Metrics`, so that two engines
+//! in one process do not mix.
 
 #[cfg(test)]
 mod tests;
@@ -16,17 +16,19 @@ use metrics_exporter_prometheus::{
 
 use super::names::{FAMILIES, Family, Kind, QUANTILES};
 
-/// How long a recorded value waits for its bucket.
+/// Longest time until a recorded value reaches its bucket.
 ///
-/// A histogram's handle appends value and time, 16 bytes, to a list that has no bound of its own; what
-/// drains it is `run_upkeep`. So this bounds memory: six values a request and four a batch are at most
-/// 400 KiB at 10,000 requests a second. It also bounds what the live quantiles may lack. The list is
-/// drained newest block of 64 first, and a window that was empty opens at the first value it is given, so
-/// that older blocks of the first drain fall out of the quantiles (not out of the histogram, nor out of
-/// `_sum` and `_count`): at most the first quarter second after a minute's silence.
+/// A histogram's handle appends value and time, 16 bytes, to an unbounded list that `run_upkeep` drains. This
+/// interval therefore bounds memory: six values a request and four a batch are at most 400 KiB at 10,000
+/// requests a second.
+///
+/// It also bounds the loss of the live quantiles. The list is drained newest block of 64 first, and an empty
+/// window opens at the first value it is given. Older blocks of the first drain are then missing from the
+/// quantiles, but not from the histogram, `_sum` and `_count`. The loss is at most the first quarter second
+/// after a minute's silence.
 const UPKEEP: Duration = Duration::from_millis(250);
 
-/// The window of the live quantiles: the oldest slot of ten seconds goes as a new one comes.
+/// Window of the live quantiles: six slots of ten seconds; a new slot replaces the oldest.
 const SLOT: Duration = Duration::from_secs(10);
 const SLOTS: NonZeroU32 = NonZeroU32::new(6).unwrap();
 
@@ -36,13 +38,13 @@ const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, N
 pub(super) struct Series {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    /// Dropped, it ends the upkeep.
+    /// Ends the upkeep thread when dropped.
     _upkeep: Sender<()>,
 }
 
 impl Series {
-    /// A recorder without series, and the thread that keeps its memory bounded. It is a thread and no
-    /// task, so that `score`, benches and tests have it too.
+    /// A recorder without series, and the thread that bounds its memory. A thread rather than a task, so that
+    /// `score`, benches and tests have it too.
     #[expect(clippy::expect_used, reason = "the quantiles and bounds are constants")]
     pub(super) fn start() -> Series {
         let recorder = recorder().expect("quantiles and bounds are not empty");
@@ -62,7 +64,8 @@ impl Series {
                 kept.run_upkeep();
             }
         };
-        // A process that has no thread left for this has none for the tokenizers either, which says so.
+        // A process that cannot start this thread cannot start tokenizer threads either; that error is
+        // reported.
         drop(thread::Builder::new().name("metrics".to_owned()).spawn(keep));
         Series {
             recorder,
@@ -81,7 +84,7 @@ impl Series {
         self.recorder.register_gauge(&key(family, values), &METADATA)
     }
 
-    /// Of a histogram or a summary: which one, the name decides.
+    /// Handle of a histogram or a summary; the name decides which.
     pub(super) fn histogram(&self, family: &Family, values: &[&str]) -> Histogram {
         debug_assert!(
             matches!(family.kind, Kind::Histogram(_) | Kind::Summary),

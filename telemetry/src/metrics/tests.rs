@@ -1,4 +1,4 @@
-//! What the page promises: names after Prometheus' practice, a format that parses, figures that are right.
+//! Tests of the metrics page: names follow Prometheus' conventions, the format parses, the values are right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::names::{FAMILIES, Family, Kind};
 use super::*;
 
 impl Kind {
-    /// The word in the exposition.
+    /// The type's name in the exposition format.
     fn name(self) -> &'static str {
         match self {
             Kind::Counter => "counter",
@@ -21,7 +21,7 @@ impl Kind {
     }
 }
 
-/// A page as a reader sees it: each sample's name and labels, with its value.
+/// A parsed page: each sample's name and labels, with its value.
 pub(super) struct Read {
     pub(super) samples: BTreeMap<String, f64>,
     /// Type and help by family.
@@ -29,8 +29,8 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Reads the text format strictly: a family's lines stand together, under one HELP and one TYPE, and
-    /// no series comes twice.
+    /// Parses the text format strictly: a family's lines are contiguous, under one HELP and one TYPE, and no
+    /// series comes twice.
     fn parse(page: &str) -> Read {
         let mut read = Read {
             samples: BTreeMap::new(),
@@ -96,7 +96,7 @@ pub(super) fn read(metrics: &Metrics) -> Read {
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 
-/// One request of each kind on model `m`, 10 ms for each that was let in.
+/// One request of each kind on model `m`, 10 ms for each that was admitted.
 fn some_traffic(metrics: &Metrics) {
     let handles = metrics.model("m", "1");
     let stages = Stages {
@@ -160,7 +160,7 @@ fn names_follow_the_practice() {
             "kind",
             "direction",
             "reason",
-            // Of the configuration, or bounded by `topics_max`; a topic has the partitions that it was made with.
+            // Bounded by the configuration, or by `topics_max`; a topic's partitions are bounded by Kafka.
             "topic",
             "partition",
         ];
@@ -169,7 +169,7 @@ fn names_follow_the_practice() {
             "{name}: {labels:?} holds a label from input"
         );
         if name.starts_with("nv_inference_") {
-            // Triton's names are Triton's.
+            // Triton's names are kept as they are.
             assert_eq!(*labels, ["model", "version"], "{name}");
             continue;
         }
@@ -253,7 +253,7 @@ fn figures_are_what_was_reported() {
         r#"penstock_requests_total{model="(unknown)",source="grpc",class="bulk",outcome="not_found"}"#,
         1.0,
     );
-    // Four of the eight outcomes are refusals at the door and no latency.
+    // Four of the eight outcomes are refusals before admission; they have no latency.
     near(
         &format!("penstock_request_duration_seconds_count{{{origin}}}"),
         4.0,
@@ -299,7 +299,7 @@ fn queues_batches_and_triton_say_the_same() {
     near(r#"penstock_batch_tokens_max{model="m",version="1"}"#, 480.0);
     near(r#"penstock_padding_tokens_total{model="m"}"#, 0.0);
     let version = r#"{model="m",version="1"}"#;
-    // Of each source one request was answered, and one failed with each of the other outcomes.
+    // Each source has one answered request, and one failed request for each other outcome.
     let answered = Source::ALL.len() as u64;
     let failed = answered * (OutcomeLabel::ALL.len() as u64 - 1);
     let is = |name: &str, value: u64| near(&format!("{name}{version}"), value as f64);
@@ -333,7 +333,7 @@ fn queues_batches_and_triton_say_the_same() {
 }
 
 #[test]
-fn nothing_seen_is_no_series() {
+fn a_series_exists_once_it_was_seen() {
     let metrics = Metrics::new(Clock::start());
     metrics.model("m", "1");
     let read = read(&metrics);

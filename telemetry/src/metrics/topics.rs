@@ -1,5 +1,5 @@
-//! The series of the topics that are read. The exporter keeps every series for good; topics come and go, so theirs are
-//! kept here, and leave the page when another topic needs their place.
+//! The series of input topics. The exporter keeps every series for ever, but topics come and go. Their series
+//! are therefore kept here, and one that is no longer read makes room for another.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -16,20 +16,20 @@ use super::labels::{DeadReason, ResetReason};
 use super::level::Level;
 use super::names::{self, Family, Kind, OTHER_TOPICS};
 
-/// Of all routes: two that read the same topic share its series.
+/// Topics of all routes; two routes that read the same topic share its series.
 #[derive(Default)]
 pub(super) struct Topics(Mutex<BTreeMap<String, Arc<TopicMetrics>>>);
 
 impl Topics {
-    /// The series of a topic. Of those that a pattern finds, at most `found_max` have some: one that nobody reads any
-    /// more makes room, and where all are read, the rest share one set.
+    /// The series of a topic. At most `found_max` topics of patterns have series of their own. A topic that
+    /// is no longer read makes room; while all are read, the rest share one set.
     pub(super) fn get(&self, name: &str, found_max: Option<usize>) -> Arc<TopicMetrics> {
         let mut topics = self.0.lock();
         let mut name = name;
         if let Some(found_max) = found_max.filter(|_| !topics.contains_key(name)) {
             let found = || topics.iter().filter(|(_, topic)| topic.is_found());
             if found().count() >= found_max {
-                // Whoever reads a topic holds its series.
+                // Readers hold an `Arc` of the series.
                 let unread = found().find(|(_, topic)| Arc::strong_count(topic) == 1);
                 match unread.map(|(name, _)| name.clone()) {
                     Some(unread) => drop(topics.remove(&unread)),
@@ -46,7 +46,7 @@ impl Topics {
         Arc::clone(topic)
     }
 
-    /// Appends all of them to the page.
+    /// Appends all series to the page.
     pub(super) fn render(&self, page: &mut String) {
         let topics = self.0.lock();
         family(page, &names::KAFKA_RECORDS, &topics, |topic, sample| {
@@ -91,7 +91,7 @@ impl Topics {
     }
 }
 
-/// Writes a family; each topic gives its samples with the value of its second label, if the family has one.
+/// Writes a family; each topic gives its samples with the value of the second label, if the family has one.
 fn family(
     page: &mut String,
     family: &Family,
@@ -109,11 +109,11 @@ fn family(
     } else {
         "gauge"
     };
-    // Nothing fails that writes to a string.
+    // Writing to a `String` cannot fail.
     let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
     for (topic, series) in topics {
         samples(series, &mut |second, value| {
-            // The names of topics hold nothing to be escaped.
+            // Topic names hold no character that needs escaping.
             let second = labels.get(1).map(|label| format!(",{label}=\"{second}\""));
             let second = second.unwrap_or_default();
             let _ = writeln!(page, "{name}{{topic=\"{topic}\"{second}}} {value}");
@@ -122,12 +122,12 @@ fn family(
     page.push('\n');
 }
 
-/// One topic that is read.
+/// One input topic.
 #[derive(Default)]
 pub struct TopicMetrics {
-    /// It stands in the configuration: its series stay.
+    /// The topic is configured: its series stay.
     configured: AtomicBool,
-    /// It stands for all that have no series of their own.
+    /// The entry shared by all topics without series of their own.
     shared: bool,
     scored: AtomicU64,
     tombstones: AtomicU64,
@@ -139,13 +139,13 @@ pub struct TopicMetrics {
     drain: Mutex<Totals>,
 }
 
-/// Over all consumers of a topic.
+/// Sums over all consumers of a topic.
 #[derive(Clone, Copy, Debug, Default)]
 struct Totals {
     lag: i64,
-    /// In thousandths of a record a second, so that what is added and taken away leaves nothing behind.
+    /// Thousandths of a record a second: integers, so that adding and subtracting leaves no residue.
     rate_milli: i64,
-    /// Consumers of which that is known, and those of which it is not yet.
+    /// Consumers with a known throughput, and consumers without one so far.
     told: usize,
     untold: usize,
 }
@@ -162,7 +162,7 @@ impl TopicMetrics {
         !self.shared && !self.configured.load(Ordering::Relaxed)
     }
 
-    /// What has left is committed.
+    /// Counts the finished records of a commit.
     pub fn committed(&self, left: &Left) {
         let add = |counter: &AtomicU64, count| counter.fetch_add(count, Ordering::Relaxed);
         add(&self.scored, left.scored);
@@ -174,12 +174,12 @@ impl TopicMetrics {
         add(&self.bytes_written, left.bytes_written);
     }
 
-    /// The position of a partition went back by itself.
+    /// Counts a partition whose position went back without a seek.
     pub fn reset(&self, reason: ResetReason) {
         self.resets[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The lag of a partition, published until it is dropped.
+    /// Lag of a partition, published until the handle is dropped.
     pub fn lag(&self, partition: i32) -> Lag {
         let partition = (!self.shared).then_some(partition);
         let gauge = Arc::clone(self.lags.lock().entry(partition).or_default());
@@ -198,26 +198,25 @@ impl Totals {
 pub struct Lag(Level);
 
 impl Lag {
-    /// So many records are behind.
+    /// Sets the number of records in the lag.
     pub fn set(&self, records: u64) {
         self.0.set(records as usize);
     }
 }
 
-/// What one consumer has to do of a topic, and how fast it does it: a part of the topic's time to drain
-/// until it is dropped.
+/// One consumer's lag and throughput on a topic: a part of the topic's time to drain, until it is dropped.
 pub struct Drain {
     topic: Arc<TopicMetrics>,
     part: Totals,
     began: Instant,
 }
 
-/// Who has lag and has finished nothing yet may just have come: for so long nothing is said of how long it takes. An
-/// autoscaler that takes the maximum over replicas would otherwise answer each new one with more.
+/// Time for which a consumer with lag and no finished record reports no time to drain, because it may be new.
+/// An autoscaler on the maximum over replicas would otherwise answer each new replica with another.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 impl Drain {
-    /// Nothing to do yet.
+    /// A consumer without lag.
     pub fn new(topic: Arc<TopicMetrics>) -> Drain {
         let mut drain = Drain {
             topic,
@@ -231,7 +230,7 @@ impl Drain {
         drain
     }
 
-    /// So many records are behind, and so many are done a second.
+    /// Sets the records in the lag and the records finished a second.
     pub fn set(&mut self, lag: u64, rate: f64) {
         let says = self.part.told > 0 || lag == 0 || rate > 0.0 || self.began.elapsed() >= SILENCE_MAX;
         if says {

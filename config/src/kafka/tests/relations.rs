@@ -1,4 +1,4 @@
-//! What must hold what, and what must be over before what.
+//! Tests of the relations between bounds, and between times.
 
 use std::time::Duration;
 
@@ -66,13 +66,13 @@ fn bounds_that_cannot_hold_each_other_are_refused() {
     ] {
         wrong(&with(more), message);
     }
-    // Without transactions their times mean nothing.
+    // Without transactions their times are not checked.
     let free = "delivery = \"at-least-once\"\ncommit_interval = \"1m\"";
     assert!(read(&with(free), &[]).is_ok());
-    // Who says one of the two has said enough.
+    // Setting one of the two times is enough.
     let seldom = route(&with("commit_interval = \"2s\""));
     assert_eq!(seldom.commit_interval_max, Duration::from_secs(2));
-    // A large record makes room for itself.
+    // A large record raises the bounds that must hold it.
     assert_eq!(
         route(&with("record_bytes_max = \"100MiB\"")).in_flight_bytes_max,
         100 << 20

@@ -11,16 +11,16 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 use super::is_standard;
 
-/// Symbolic links that are followed, as many as Linux follows.
+/// Most symbolic links that are followed; Linux follows as many.
 const LINKS_MAX: usize = 40;
-/// Open files of processes, such as /dev/stdout: names without a folder that could hold another file.
+/// Open files of processes, such as /dev/stdout. A new file cannot be created beside these names.
 const PROCESSES: &str = "/proc";
 
 /// Place of the output. Nothing has been created or changed there yet.
 pub(super) enum Destination {
-    /// stdout, a pipe or a device: takes lines as they come.
+    /// stdout, a pipe or a device: lines are written as they come.
     Stream(Box<dyn Write + Send>),
-    /// A regular file, or a name that is free.
+    /// A regular file, or an unused name.
     File {
         /// Its path, without symbolic links.
         path: PathBuf,
@@ -29,18 +29,18 @@ pub(super) enum Destination {
     },
 }
 
-/// Refuses an output that is the input under any name: a path, a link, a file that a shell opened.
+/// Refuses an output that is also the input, under any name: a path, a link, a file that a shell opened.
 ///
-/// Both are looked at before either is opened, because opening a pipe waits for its other end.
+/// Both are checked before either is opened, because opening a pipe waits for its other end.
 pub(super) fn check_distinct(input: &Path, output: &Path) -> io::Result<()> {
-    // Names that lead nowhere are told when they are opened.
+    // Missing files are reported when they are opened.
     let Ok(read) = metadata(input, io::stdin()) else {
         return Ok(());
     };
     let Ok(written) = metadata(output, io::stdout()) else {
         return Ok(());
     };
-    // A terminal, /dev/null or a socket may well be both.
+    // A terminal, /dev/null or a socket may be both.
     let kind = read.file_type();
     let keeps_content = kind.is_file() || kind.is_block_device() || kind.is_fifo();
     if keeps_content && (read.dev(), read.ino()) == (written.dev(), written.ino()) {
@@ -61,7 +61,7 @@ fn metadata(path: &Path, standard: impl AsFd) -> io::Result<Metadata> {
 }
 
 impl Destination {
-    /// Looks at `path` and opens it where it is a stream.
+    /// Examines `path` and opens a stream.
     pub(super) fn find(path: &Path) -> io::Result<Destination> {
         if is_standard(path) {
             return Ok(Destination::Stream(Box::new(io::stdout())));
@@ -78,7 +78,7 @@ impl Destination {
         }
         let place = follow(path)?;
         if place.starts_with(PROCESSES) {
-            // Somebody else's file: what stands in it stays.
+            // A file of another program keeps its contents.
             let file = File::options().append(true).open(path)?;
             return Ok(Destination::Stream(Box::new(file)));
         }
@@ -92,7 +92,7 @@ impl Destination {
     }
 }
 
-/// The file that `path` names in the end, whether or not it is there. Its folder must be.
+/// The final target of `path`, whether or not it exists. Its folder must exist.
 fn follow(path: &Path) -> io::Result<PathBuf> {
     if path.as_os_str().as_bytes().ends_with(b"/") {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -105,7 +105,7 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
             _ => Path::new(".").canonicalize()?,
         };
         let place = folder.join(name);
-        // An error says that this is no link: it is a file, or nothing.
+        // An error means that the path is no link: it is a file, or does not exist.
         match fs::read_link(&place) {
             Ok(target) if !folder.starts_with(PROCESSES) => path = folder.join(target),
             Ok(_) | Err(_) => return Ok(place),
@@ -114,9 +114,9 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other(format!("more than {LINKS_MAX} symbolic links")))
 }
 
-/// Refuses an existing file that must not, or cannot, be replaced by another one.
+/// Refuses an existing file that may not, or cannot, be replaced.
 fn check_replaceable(path: &Path) -> io::Result<()> {
-    // Renaming asks the folder alone; a file that is protected from writing stays protected.
+    // Renaming needs the folder's permission only, so a write-protected file is checked here.
     File::options().write(true).open(path)?;
     let about = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
     if about.is_ok_and(|about| about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)) {
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// The path that the output is written to in the end, or the error.
+    /// The final path of the output, or the error.
     fn found(path: &Path) -> Result<PathBuf, io::ErrorKind> {
         match Destination::find(path) {
             Ok(Destination::File { path, .. }) => Ok(path),

@@ -17,9 +17,9 @@ pub(super) struct Lines {
     pub(super) text: Vec<u8>,
     /// Bytes of input that the records took.
     pub(super) read: u64,
-    /// How many there are.
+    /// Number of records.
     pub(super) records: u64,
-    /// How many have an error.
+    /// Number of records with an error.
     pub(super) failed: u64,
 }
 
@@ -129,8 +129,8 @@ impl Lines {
             result,
         };
         if let Err(e) = serde_json::to_writer(&mut self.text, &line) {
-            // Strings, numbers and maps of them: nothing here can fail to be JSON, but a record is
-            // never dropped in silence.
+            // Strings, numbers and maps of them always serialise; should one fail, the record still gets a
+            // line.
             self.text.truncate(before);
             self.failed += 1;
             self.text

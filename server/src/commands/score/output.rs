@@ -13,29 +13,29 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::destination::Destination;
 
-/// The unfinished file is hidden: no pattern of a shell takes half a job for a whole one.
+/// Prefix of the unfinished file. It is hidden, so that no pattern of a shell matches half a job.
 const UNFINISHED: &str = ".penstock-score-";
-/// Permissions of a new file before the umask, those of every program.
+/// Permissions of a new file before the umask.
 const NEW_FILE_MODE: u32 = 0o666;
 
 type Writer = BufWriter<Box<dyn Write + Send>>;
 
-/// Why a finished file did not get its name.
+/// Reason why a finished file did not get its name.
 #[derive(Debug)]
 pub(super) struct NotRenamed {
     /// The reason.
     pub(super) reason: io::Error,
-    /// Path of the finished file, where it could be kept.
+    /// Path of the finished file, if it could be kept.
     pub(super) kept: Option<PathBuf>,
 }
 
-/// Name of an unfinished file, which is removed with it: shared with the second stop signal, which ends
-/// the process at once.
+/// Guard of an unfinished file, which removes it. The second stop signal shares it and ends the process at
+/// once.
 #[derive(Clone, Default)]
 pub(super) struct Unfinished(Arc<Mutex<Option<TempPath>>>);
 
 impl Unfinished {
-    /// Removes the file, unless it has got its name.
+    /// Removes the file, unless it has its final name.
     pub(super) fn remove(&self) {
         drop(self.0.lock().take());
     }
@@ -44,16 +44,16 @@ impl Unfinished {
 /// Output of a job.
 pub(super) struct Output {
     name: String,
-    /// `None` while a write runs.
+    /// `None` during a write.
     writer: Option<Writer>,
-    /// The write that runs, or that ran when its future was dropped.
+    /// The running write, or the one whose future was dropped.
     running: Option<JoinHandle<(Writer, io::Result<()>)>>,
     unfinished: Unfinished,
     /// `None` for a stream.
     file: Option<Final>,
 }
 
-/// A regular file that is to be.
+/// The final name of a regular file.
 struct Final {
     content: Arc<File>,
     path: PathBuf,
@@ -61,7 +61,7 @@ struct Final {
 }
 
 impl Output {
-    /// Creates the unfinished file, where `destination` is no stream. `name` is what messages call it.
+    /// Creates the unfinished file, unless `destination` is a stream. `name` is its name in messages.
     pub(super) fn create(destination: Destination, name: String) -> io::Result<Output> {
         let (to, unfinished, file): (Box<dyn Write + Send>, _, _) = match destination {
             Destination::Stream(stream) => (stream, Unfinished::default(), None),
@@ -94,18 +94,18 @@ impl Output {
         self.on_thread(move |writer| writer.write_all(&text)).await
     }
 
-    /// Hands every line to the system; those of a file reach its disk.
+    /// Hands every line to the system; a file is synced to its disk.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
         let content = self.file.as_ref().map(|file| Arc::clone(&file.content));
         self.on_thread(move |writer| {
             writer.flush()?;
-            // A full disk or quota may show only here.
+            // A full disk or quota may be reported only here.
             content.map_or(Ok(()), |content| content.sync_all())
         })
         .await
     }
 
-    /// Gives a finished file its name. A stream has nothing left to do.
+    /// Gives a finished file its name. A stream needs no further step.
     pub(super) fn publish(&self) -> Result<(), NotRenamed> {
         let Some(file) = &self.file else {
             return Ok(());
@@ -123,8 +123,8 @@ impl Output {
         })
     }
 
-    /// Gives the output up, and says what is left of it.
-    /// The last lines of a stream wait for its reader, at most `wait`.
+    /// Abandons the output and reports its state. The last lines of a stream wait for its reader, at most
+    /// `wait`.
     pub(super) async fn abandon(&mut self, wait: Duration) -> String {
         let name = self.name.clone();
         if let Some(file) = &self.file {
@@ -142,8 +142,8 @@ impl Output {
         }
     }
 
-    /// Works on the writer on a thread that may block, so that a stop is noticed while a slow reader holds
-    /// the output up. One piece of work at a time.
+    /// Runs one step on the writer, on a thread that may block. A stop is therefore noticed while a slow
+    /// reader delays the output.
     async fn on_thread(
         &mut self,
         work: impl FnOnce(&mut Writer) -> io::Result<()> + Send + 'static,
@@ -174,14 +174,14 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // The listener for signals may live longer.
+        // The signal listener may live longer.
         self.unfinished.remove();
     }
 }
 
-/// A file of an unused name in the folder of `path`, with the permissions that `path` is to have.
+/// A file with an unused name in the folder of `path`, with the permissions for `path`.
 fn create_beside(path: &Path, replaces: Option<&Metadata>) -> io::Result<(File, Unfinished)> {
-    // Readable by others only when it is certain by whom.
+    // Other users may read it only once its owner and group are set.
     let mode = if replaces.is_some() { 0o600 } else { NEW_FILE_MODE };
     let folder = path.parent().unwrap_or(Path::new("/"));
     let file = tempfile::Builder::new()
@@ -197,16 +197,16 @@ fn create_beside(path: &Path, replaces: Option<&Metadata>) -> io::Result<(File, 
     Ok((file, Unfinished(Arc::new(Mutex::new(Some(path))))))
 }
 
-/// Owner and group where the system lets this process give them, and the permissions.
+/// Copies owner and group if the system allows it, and the permissions.
 fn copy_permissions(file: &File, from: &Metadata) -> io::Result<()> {
     let new = file.metadata()?;
     let mut mode = from.mode() & 0o777;
     if new.gid() != from.gid() && fchown(file, None, Some(from.gid())).is_err() {
-        // These bits were meant for another group.
+        // These bits belong to another group.
         mode &= !0o070;
     }
     if new.uid() != from.uid() {
-        // Only a privileged process may; for others the file is theirs, as every file that they create.
+        // Only a privileged process may change the owner; other processes keep the file as their own.
         let _ = fchown(file, Some(from.uid()), None);
     }
     if new.mode() & 0o777 == mode {
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader that takes nothing until it is told to.
+    /// A reader that blocks until it is released.
     struct Slow(crossbeam_channel::Receiver<()>);
 
     impl Write for Slow {
@@ -265,7 +265,7 @@ mod tests {
         let mut output = create();
         output.write(b"half".to_vec()).await.unwrap();
         assert_eq!((count(), path.exists()), (1, false));
-        // As when a panic unwinds, while the listener for signals lives on.
+        // Like an unwinding panic, while the signal listener lives on.
         let unfinished = output.unfinished();
         drop(output);
         assert_eq!(count(), 0);

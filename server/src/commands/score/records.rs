@@ -4,13 +4,13 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use serde_json::{Map, Value};
 
-/// Texts of one window: with 16 in flight enough to fill several batches of short texts.
+/// Texts of one window; 16 windows in flight fill several batches of short texts.
 const WINDOW_TEXTS: usize = 128;
-/// A window is closed beyond this much text.
+/// Bytes of text that close a window.
 const WINDOW_BYTES: u64 = 1 << 20;
-/// A longer line is skipped and answered with an error.
+/// Longest line; a longer one is skipped and answered with an error.
 const LINE_BYTES_MAX: usize = 16 << 20;
-/// Where the text is when nobody says.
+/// Default field of the text.
 const DEFAULT_FIELD: &str = "text";
 
 /// One record.
@@ -18,9 +18,9 @@ const DEFAULT_FIELD: &str = "text";
 pub(super) struct Record {
     /// Its number, from 0.
     pub(super) index: u64,
-    /// Its own `id`, where it has one.
+    /// Its own `id`, if it has one.
     pub(super) id: Option<Value>,
-    /// Its text, or why it has none.
+    /// Its text, or the reason why it has none.
     pub(super) text: Result<String, String>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Record {
 pub(super) struct Window {
     /// In order; empty at the end of the input.
     pub(super) records: Vec<Record>,
-    /// Bytes of input that they took.
+    /// Bytes of input of the records.
     pub(super) read: u64,
 }
 
@@ -39,7 +39,7 @@ enum Form {
     Json { field: String },
 }
 
-/// What one line was.
+/// Kind of a line.
 enum Line {
     Whole,
     TooLong,
@@ -48,7 +48,7 @@ enum Line {
 /// Reads records.
 pub(super) struct Records<R> {
     input: BufReader<R>,
-    /// Not known before the first line, unless a field was named.
+    /// Unknown before the first line, unless a field was named.
     form: Option<Form>,
     line: Vec<u8>,
     line_number: u64,
@@ -56,8 +56,8 @@ pub(super) struct Records<R> {
 }
 
 impl<R: Read> Records<R> {
-    /// Records of `input`: JSON Lines with the text in `field`, or, where none is named, whatever the
-    /// first line is.
+    /// Records of `input`: JSON Lines with the text in `field`; without a field, the first line decides the
+    /// form.
     pub(super) fn new(input: BufReader<R>, field: Option<String>) -> Records<R> {
         let form = field.map(|field| Form::Json { field });
         Records {
@@ -102,7 +102,7 @@ impl<R: Read> Records<R> {
         Ok(window)
     }
 
-    /// The next line in `self.line`, without its end, and the bytes it took; `None` at the end.
+    /// Reads the next line into `self.line`, without its end, and returns its bytes; `None` at the end.
     fn next_line(&mut self) -> io::Result<Option<(Line, u64)>> {
         self.line.clear();
         let mut read = 0_u64;
@@ -140,8 +140,8 @@ impl<R: Read> Records<R> {
         Ok(Some((if too_long { Line::TooLong } else { Line::Whole }, read)))
     }
 
-    /// Id and text of the line; `None` where it is no record: a blank line between JSON objects. A
-    /// blank plain line is an empty text.
+    /// Id and text of the line; `None` for a blank line between JSON objects. A blank plain line is an empty
+    /// text.
     #[allow(clippy::type_complexity, reason = "the two parts of a record, once")]
     fn parse(&mut self) -> Option<(Option<Value>, Result<String, String>)> {
         let number = self.line_number;
@@ -168,7 +168,7 @@ impl<R: Read> Records<R> {
     }
 }
 
-/// By the first line.
+/// The form that the first line suggests.
 fn guess(line: &[u8]) -> Form {
     match serde_json::from_slice::<Map<String, Value>>(line) {
         Ok(_) => Form::Json {

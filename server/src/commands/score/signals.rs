@@ -1,4 +1,4 @@
-//! Signals that stop a job: the first one in order, the second one at once.
+//! Signals that stop a job: the first one orderly, the second one at once.
 
 use std::fmt;
 use std::future::{pending, poll_fn};
@@ -18,7 +18,7 @@ pub enum StopSignal {
     Hangup,
     /// Ctrl-C.
     Interrupt,
-    /// The usual request of a supervisor.
+    /// The usual stop request of a supervisor.
     Terminate,
 }
 
@@ -33,7 +33,7 @@ impl StopSignal {
         }
     }
 
-    /// 128 and the signal's number, by which a shell reports a process that a signal ended.
+    /// 128 plus the signal's number, as a shell reports it.
     pub fn exit_code(self) -> u8 {
         128 + match self {
             StopSignal::Hangup => 1,
@@ -53,7 +53,7 @@ impl fmt::Display for StopSignal {
     }
 }
 
-/// Stop signals of this process. While it exists they no longer end the process by themselves.
+/// Stop signals of this process. While this value exists, they do not end the process by themselves.
 pub(super) struct Signals(Vec<(StopSignal, Signal)>);
 
 impl Signals {
@@ -72,7 +72,7 @@ impl Signals {
             })
     }
 
-    /// Passes the first signal on. The second one removes the `unfinished` file and ends the process.
+    /// Forwards the first signal. The second one removes the `unfinished` file and ends the process.
     pub(super) fn listen(mut self, unfinished: Unfinished) -> Stop {
         let (stop, requested) = watch::channel(None);
         tokio::spawn(async move {
@@ -80,7 +80,7 @@ impl Signals {
             say(&format!(
                 "penstock: stopping after {first}; a second signal ends the job at once"
             ));
-            // Nobody waits for it any more when the job is done.
+            // The receiver is gone when the job is done.
             let _ = stop.send(Some(first));
             let second = self.next().await;
             unfinished.remove();
@@ -107,20 +107,20 @@ impl Signals {
 pub(super) struct Stop(watch::Receiver<Option<StopSignal>>);
 
 impl Stop {
-    /// Waits for the first signal; afterwards it is there at once.
+    /// Waits for the first signal; later calls return at once.
     pub(super) async fn requested(&mut self) -> StopSignal {
         if let Ok(stop) = self.0.wait_for(Option::is_some).await
             && let Some(stop) = *stop
         {
             return stop;
         }
-        // The listener is gone, and no signal with it.
+        // The listener is gone without a signal.
         pending().await
     }
 }
 
-/// Bit `n - 1` is set where signal `n` is ignored: `nohup` ignores SIGHUP, a script's shell SIGINT for jobs in
-/// the background, and both are to go on. No signal counts as ignored where the system does not say.
+/// Bit `n - 1` is set if signal `n` is ignored. `nohup` ignores SIGHUP, and a script's shell ignores SIGINT
+/// for background jobs; such jobs must continue. A system without this information ignores none.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status

@@ -1,9 +1,9 @@
-//! A bidirectional stream with a bound: what is read, at work and not yet taken by the client never
-//! exceeds it.
+//! A bounded bidirectional stream: the bound covers requests that are read, running, or answered and not yet
+//! taken.
 //!
 //! One state machine, polled by the connection itself: no task and no channel per stream or text. The
-//! transport polls it only while the client takes answers, so a client that stops reading stops it, and
-//! with it the reading of requests. Dropping it, as happens when the client goes, drops the work.
+//! transport polls it only while the client takes answers. A client that stops reading therefore stops the
+//! reading of its requests. Dropping the stream, as when the client disconnects, drops the work.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -18,26 +18,26 @@ use tonic::Status;
 use penstock_engine::backlog::Backlog;
 use penstock_engine::service::InferenceService;
 
-/// The order in which requests are answered.
+/// Order of the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// As each is complete.
+    /// In order of completion.
     Completion,
-    /// As they were read.
+    /// In order of the requests.
     Input,
 }
 
-/// Text of one stream that is read and not yet answered, in bytes: a few hundred texts of some kilobytes.
-/// A message that is larger by itself is worked on alone.
+/// Bytes of one stream's text that is read and not yet answered: a few hundred texts of some kilobytes. A
+/// larger message runs alone.
 const BYTES_MAX: usize = 4 << 20;
 
-/// Work to be done for a stream, and what it holds.
+/// Work of a stream, and its size.
 pub struct WorkItem<T> {
     size: Size,
     work: Work<T>,
 }
 
-/// What a item counts as until its answer is taken.
+/// Size of an item until its answer is taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Size {
     /// Texts.
@@ -47,7 +47,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// Of `texts`.
+    /// Size of `texts`.
     pub fn of(texts: &[String]) -> Size {
         Size {
             texts: texts.len(),
@@ -75,50 +75,50 @@ impl<T> WorkItem<T> {
     }
 }
 
-/// One kind of stream: what a request means and what an answer looks like.
+/// One kind of stream: the meaning of a request and the form of an answer.
 pub trait StreamHandler {
-    /// What the client sends.
+    /// Message of the client.
     type Request;
-    /// What the client gets.
+    /// Message to the client.
     type Response;
-    /// An answer before it is put on the wire.
+    /// An answer before it is encoded.
     type Done;
 
-    /// Turns a request into work. An error ends the stream, once everything before it is answered.
+    /// Turns a request into work. An error ends the stream, once all earlier requests are answered.
     fn begin(
         &mut self,
         request: Self::Request,
         items: &mut VecDeque<WorkItem<Self::Done>>,
     ) -> Result<(), Status>;
 
-    /// The order of the answers; asked when the first item is there.
+    /// Order of the answers, asked once the first item exists.
     fn order(&self) -> Order;
 
-    /// Puts an answer on the wire.
+    /// Encodes an answer.
     fn finish(&mut self, done: Self::Done) -> Self::Response;
 }
 
 /// The response stream of a [`StreamHandler`].
 pub struct BidiStream<In, D: StreamHandler> {
     handler: D,
-    /// `None` once nothing more is read.
+    /// `None` once reading has ended.
     inbound: Option<In>,
-    /// Read, and waiting for its place.
+    /// Requests that are read and wait for room.
     waiting: VecDeque<WorkItem<D::Done>>,
     running: Running<Work<D::Done>>,
     texts: usize,
     bytes: usize,
     texts_max: usize,
     backlog: Arc<Backlog>,
-    /// Set while this stream waits for the others' backlog.
+    /// Set while this stream waits for room in the shared backlog.
     room: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// How the stream ends once everything is answered; `None` is OK.
+    /// Final status, sent once everything is answered; `None` is OK.
     end: Option<Status>,
 }
 
 impl<In, D: StreamHandler> BidiStream<In, D> {
-    /// Answers what comes from `inbound`.
+    /// Answers the requests of `inbound`.
     pub fn new(service: &Arc<InferenceService>, inbound: In, handler: D) -> BidiStream<In, D> {
         let drained = Arc::clone(service);
         let draining = Box::pin(async move { drained.draining().await });
@@ -154,7 +154,7 @@ impl<In, D: StreamHandler> BidiStream<In, D> {
         }
     }
 
-    /// Starts what has room. A item larger than the whole bound runs alone.
+    /// Starts items that have room. An item larger than the whole bound runs alone.
     fn start(&mut self) {
         while let Some(item) = self.waiting.front() {
             let Size { texts, bytes } = item.size;
@@ -177,7 +177,7 @@ where
     D: StreamHandler,
     In: Stream<Item = Result<D::Request, Status>> + Unpin,
 {
-    /// Reads as long as there is room and something to read.
+    /// Reads while there is room.
     fn read(&mut self, cx: &mut Context<'_>) {
         if self.inbound.is_some() && self.draining.as_mut().poll(cx).is_ready() {
             self.stop(Some(Status::unavailable(
@@ -204,7 +204,8 @@ where
         }
     }
 
-    /// True while the streams together hold too much for this one to read on; it is woken when that ends.
+    /// True while the streams together hold too much for this one to read on; its task is woken when that
+    /// ends.
     fn is_held(&mut self, cx: &mut Context<'_>) -> bool {
         if self.room.is_none() && self.inbound.is_some() && self.backlog.is_full() {
             self.room = Some(Box::pin(Arc::clone(&self.backlog).room()));

@@ -1,7 +1,7 @@
 //! Accepts connections and speaks HTTP/2 on each, within bounds.
 //!
-//! hyper is driven here, not by tonic's own server: that one answers a deadline that passed with
-//! `CANCELLED`, accepts without a bound, and lets a client hold a connection that never says anything.
+//! hyper is driven here, because tonic's own server lacks three properties. It answers a passed deadline with
+//! `CANCELLED`, accepts without a bound, and keeps a silent connection open for ever.
 
 use std::future::Future;
 use std::time::Duration;
@@ -33,21 +33,21 @@ const _: () = assert!(
     "unread small messages end a connection"
 );
 
-/// How much of one call's answers may lie ready for a client that does not take them.
+/// Bytes of one call's answers that are buffered for a slow client.
 const SEND_BUFFER: usize = 256 * 1024;
 
-/// Metadata of one call.
+/// Bytes of one call's metadata.
 const HEADERS_MAX: u32 = 16 * 1024;
 
-/// A client behind a dead link is noticed after the two together.
+/// Interval and timeout of pings; together they bound the detection of a dead link.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Until a new connection's first byte.
+/// Longest wait for a new connection's first byte.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Serves connections until `shutdown`, then lets their calls finish. More than `connections_max` wait in
-/// the listener's backlog, and more calls on one connection than `streams_max` in the client.
+/// Serves connections until `shutdown`, then lets their calls finish. Connections beyond `connections_max`
+/// wait in the listener's backlog, and calls beyond `streams_max` in the client.
 pub async fn accept(
     listener: TcpListener,
     routes: Routes,
@@ -67,7 +67,7 @@ pub async fn accept(
     let doorway = BoundedListener::new(listener, limits.connections_max);
     let receiver = Receiver::new(limits);
     let graceful = GracefulShutdown::new();
-    // Ends the wait for clients that have said nothing: they must not hold the shutdown.
+    // Ends the wait for silent clients, which must not delay the shutdown.
     let (closing, _) = watch::channel(());
     tokio::pin!(shutdown);
     loop {
@@ -92,7 +92,7 @@ pub async fn accept(
             drop(permit);
         });
     }
-    // Closed at once: whoever connects now is told so, and does not wait in a backlog nobody reads.
+    // Closed at once, so that a new client is refused instead of waiting in an unread backlog.
     drop(doorway);
     drop(closing);
     graceful.shutdown().await;

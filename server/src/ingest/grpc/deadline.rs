@@ -1,11 +1,11 @@
-//! The deadline that a gRPC client sends along.
+//! The deadline in a gRPC client's metadata.
 
 use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
-/// The value of `grpc-timeout`: up to eight digits and a unit. What cannot be read is no deadline: the
-/// client keeps its own anyway.
+/// Value of `grpc-timeout`: up to eight digits and a unit. An unreadable value is ignored, because the client
+/// keeps its own deadline anyway.
 pub fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let value = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
@@ -24,7 +24,7 @@ pub fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     }
 }
 
-/// The shorter of two timeouts that may be absent.
+/// The shorter of two optional timeouts.
 pub fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -14,19 +14,19 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use penstock_engine::service::InferenceService;
 
-/// The names that have a health.
+/// Names with a health status.
 const NAMES: [&str; 3] = ["", INFERENCE, TEXT];
 
-/// How late a watcher may learn that a model came or went. A shutdown is told at once.
+/// Longest delay until a watcher learns of a loaded or unloaded model. A shutdown is reported at once.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Answers from what the service says at that moment, so that it cannot lag behind.
+/// Answers from the service's present state, so that the answer cannot lag behind.
 pub struct Readiness {
     service: Arc<InferenceService>,
 }
 
 impl Readiness {
-    /// The health of what is behind `service`.
+    /// Health of `service`.
     pub fn new(service: Arc<InferenceService>) -> Readiness {
         Readiness { service }
     }
@@ -36,7 +36,7 @@ fn known(service: &str) -> Result<(), Status> {
     if NAMES.contains(&service) {
         return Ok(());
     }
-    // SERVING for a name that nobody serves would keep a wrong probe green for ever.
+    // SERVING for an unknown name would keep a wrong probe green for ever.
     Err(Status::not_found(format!(
         "unknown service {service:?}; known are {NAMES:?}"
     )))
@@ -82,7 +82,7 @@ impl Health for Readiness {
     }
 }
 
-/// What a watcher was told last.
+/// State last sent to a watcher.
 struct Told {
     service: Arc<InferenceService>,
     last: Option<ServingStatus>,
@@ -97,7 +97,7 @@ impl Told {
                 self.last = Some(now);
                 return Some((Ok(answer(now)), self));
             }
-            // A watch that went on would hold the connection, and with it the shutdown.
+            // A watch that continued would hold the connection, and with it the shutdown.
             if self.draining {
                 return None;
             }

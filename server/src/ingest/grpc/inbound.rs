@@ -22,7 +22,7 @@ use penstock_engine::settings::Limits;
 
 const ENCODING: &str = "grpc-encoding";
 
-/// Bytes of a message of health and reflection, which are not ours: names alone.
+/// Bytes of a message of health and reflection, which hold names only.
 const OTHERS_BYTES_MAX: usize = 64 * 1024;
 
 type Shared = Arc<Mutex<Option<Messages<Incoming>>>>;
@@ -36,9 +36,9 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Receives within `limits`.
+    /// A receiver within `limits`.
     pub fn new(limits: &Limits) -> Receiver {
-        // A message that the limit allows must fit when it is alone; its buffer may be larger by a quarter.
+        // A message within the limit must fit when it is alone; its buffer may be larger by a quarter.
         let bytes_max = limits
             .max_request_bytes
             .saturating_add(limits.max_request_bytes / 4);
@@ -49,7 +49,7 @@ impl Receiver {
         }
     }
 
-    /// The call with its messages as its body. A service that takes a stream takes them by [`Requests::of`].
+    /// The call with its messages as its body. A streaming service takes them by [`Requests::of`].
     pub fn receive(&self, request: Request<Incoming>) -> Request<Inbound> {
         let (mut parts, body) = request.into_parts();
         let schema = Schema::of_method(parts.uri.path());
@@ -69,8 +69,8 @@ impl Receiver {
     }
 }
 
-/// Messages are inflated before tonic sees them, so it must not look for the encoding. An unknown one is left
-/// to it: its answer names those that it knows.
+/// Removes the encoding, because messages are inflated before tonic sees them. An unknown encoding is left to
+/// tonic, whose answer names the known ones.
 fn take_encoding(headers: &mut HeaderMap) -> Encoding {
     let named = headers.get(ENCODING).and_then(|value| value.to_str().ok());
     let Some(encoding) = named.and_then(Encoding::named) else {
@@ -80,12 +80,12 @@ fn take_encoding(headers: &mut HeaderMap) -> Encoding {
     encoding
 }
 
-/// The messages of a call as tonic reads them: none compressed, each a frame of header and one of contents.
+/// The messages of a call in tonic's form: uncompressed, each as a frame with its header and its contents.
 pub struct Inbound {
     messages: Shared,
-    /// Its header has been read.
+    /// A message whose header has been read.
     begun: Option<Message>,
-    /// Counts the contents that have been read until they are decoded.
+    /// Counts the contents from reading to decoding.
     decoding: Option<Share>,
 }
 
@@ -122,21 +122,21 @@ impl Body for Inbound {
         };
         let mut header = BytesMut::with_capacity(5);
         header.put_u8(0);
-        // `Bounds::bytes_max` may be larger than a frame's length; what came in a frame is not.
+        // `Bounds::bytes_max` may exceed a frame's largest length, but this message came in a frame.
         header.put_u32(message.bytes.len() as u32);
         this.begun = Some(message);
         Poll::Ready(Some(Ok(Frame::data(header.freeze()))))
     }
 }
 
-/// The requests of a stream, decoded one by one. No buffer outlives its message.
+/// The requests of a stream, decoded one by one. Each buffer is freed with its message.
 pub struct Requests<T> {
     messages: Messages<Incoming>,
     decoded: PhantomData<fn() -> T>,
 }
 
 impl<T> Requests<T> {
-    /// Takes the messages of the call that has these extensions; the body that tonic has is empty from then on.
+    /// Takes the messages of the call with these extensions; tonic's body is empty from then on.
     pub fn of(extensions: &mut Extensions) -> Result<Requests<T>, Status> {
         let messages = extensions
             .remove::<Shared>()

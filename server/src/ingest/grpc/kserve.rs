@@ -1,4 +1,4 @@
-//! `inference.GRPCInferenceService`: inference, and what a client asks about the server.
+//! `inference.GRPCInferenceService`: inference, and queries about the server.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,13 +38,13 @@ pub struct KServe {
 }
 
 impl KServe {
-    /// The service in service of `service`.
+    /// The KServe service on `service`.
     pub fn new(service: Arc<InferenceService>) -> KServe {
         KServe { service }
     }
 }
 
-/// Checks a request; what is refused is counted here, what is not is counted at the door.
+/// Checks a request. A refused request is counted here, an accepted one in the service.
 fn prepare(
     service: &InferenceService,
     message: ModelInferRequest,
@@ -81,7 +81,7 @@ async fn infer(
 /// A stream of v2 requests, answered in their order, as Triton does for models like these.
 pub struct InferHandler {
     service: Arc<InferenceService>,
-    /// Of the whole stream.
+    /// Deadline of the whole stream.
     deadline: Option<Nanos>,
 }
 
@@ -219,7 +219,7 @@ impl GrpcInferenceService for KServe {
         request: Request<ModelReadyRequest>,
     ) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        // An unknown model is not ready, as with Triton: an error would make a client's poll fail.
+        // An unknown model is not ready, as in Triton; an error would make a client's poll fail.
         Ok(Response::new(ModelReadyResponse {
             ready: self.service.repository().find(&name, &version).is_ok(),
         }))

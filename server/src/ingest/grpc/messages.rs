@@ -1,10 +1,11 @@
 //! The messages of one call: framed as gRPC frames them, inflated, and measured before they are decoded.
 //!
-//! tonic would keep its buffers for as long as the call lasts, reserve what a frame merely claims, and decode
-//! without a bound. Here a buffer grows with what arrives, is counted in [`Arriving`], and goes with its message.
+//! tonic would keep its buffers for the whole call, reserve the length that a frame claims, and decode
+//! without a bound. Here a buffer grows with the arriving bytes, is counted in [`Arriving`], and is freed
+//! with its message.
 //!
-//! The frame is that of <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>: one byte of flags, the
-//! length in four, big-endian, and the message.
+//! The frame is that of <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>. It has one byte of
+//! flags, a big-endian length of four bytes, and the message.
 
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -24,13 +25,13 @@ use crate::status::to_status;
 /// Bytes of a frame's header.
 const HEADER: usize = 5;
 
-/// A buffer of this size is the first of a message that does not come in one piece.
+/// First buffer of a message that arrives in several pieces.
 const FIRST_BUFFER: usize = 16 * 1024;
 
-/// Compressed bytes that are inflated at a time: at most a thousand times as many come of them.
+/// Compressed bytes that are inflated at a time; they yield at most a thousand times as many.
 const INFLATE_STEP: usize = 1024;
 
-/// Inflated bytes after which other calls get their turn.
+/// Inflated bytes after which other calls get a turn.
 const TURN_BYTES: usize = 1 << 20;
 
 /// Bounds of the messages of one method.
@@ -38,9 +39,9 @@ const TURN_BYTES: usize = 1 << 20;
 pub struct Bounds {
     /// Bytes of one message, before and after it is inflated.
     pub bytes_max: usize,
-    /// The method's request type; `None` where the messages are not measured.
+    /// The method's request type; `None` if its messages are not measured.
     pub schema: Option<&'static Schema>,
-    /// Bytes of memory that a message may take beyond its own length once it is decoded.
+    /// Bytes of memory that a decoded message may take beyond its wire length.
     pub allowance: usize,
 }
 
@@ -49,7 +50,7 @@ pub struct Bounds {
 pub struct Message {
     /// The message, as protobuf.
     pub bytes: Bytes,
-    /// Counts it until it is decoded; `None` where it is a view of the connection's own buffer.
+    /// Counts it until it is decoded; `None` for a view of the connection's own buffer.
     pub share: Option<Share>,
 }
 
@@ -59,26 +60,26 @@ pub struct Messages<B> {
     arriving: Arc<Arriving>,
     encoding: Encoding,
     bounds: Bounds,
-    /// Arrived, and not looked at yet.
+    /// Arrived bytes that are not parsed yet.
     data: Bytes,
     header: [u8; HEADER],
     header_filled: usize,
-    /// The message that has begun and is not whole.
+    /// A message that is not complete yet.
     partial: Option<Partial>,
     ended: bool,
 }
 
 struct Partial {
-    /// Bytes on the wire that are still to come.
+    /// Bytes that are still missing on the wire.
     left: usize,
     encoding: Encoding,
     contents: Inflate<Contents>,
 }
 
-/// How far the data that is there has brought the messages.
+/// Result of parsing the available data.
 enum Step {
     Message(Message),
-    /// Bytes that were added to the message; there is more data to look at.
+    /// Bytes that were added to the message; more data is available.
     Grown(usize),
     NeedsData,
 }
@@ -88,7 +89,7 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<StdError>,
 {
-    /// The messages in `body`, whose compressed ones are in `encoding`.
+    /// The messages in `body`; compressed ones use `encoding`.
     pub fn new(body: B, encoding: Encoding, bounds: Bounds, arriving: Arc<Arriving>) -> Messages<B> {
         Messages {
             body,
@@ -103,7 +104,7 @@ where
         }
     }
 
-    /// The next message. Nothing follows an error.
+    /// The next message. An error is the last item.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Status>>> {
         if self.ended {
             return Poll::Ready(None);
@@ -129,7 +130,7 @@ where
                     }
                     Some(Err(error)) => {
                         let status = Status::from_error(error.into());
-                        // A client that cancelled its call is told nothing more.
+                        // A cancelled call gets no status.
                         return Poll::Ready((status.code() != Code::Cancelled).then_some(Err(status)));
                     }
                     None if self.header_filled > 0 => {
@@ -148,7 +149,7 @@ where
         }
     }
 
-    /// Takes the next piece of the data that is there.
+    /// Parses the next piece of the available data.
     fn advance(&mut self) -> Result<Step, Status> {
         if let Some(partial) = &mut self.partial {
             return match partial.take(&mut self.data)? {
@@ -217,7 +218,7 @@ where
 }
 
 impl Partial {
-    /// Takes from `data` what belongs to the message.
+    /// Takes the message's bytes from `data`.
     fn take(&mut self, data: &mut Bytes) -> Result<Step, Status> {
         let step_max = match self.encoding {
             Encoding::Identity => self.left,
@@ -252,7 +253,7 @@ fn too_large(bytes: usize, bytes_max: usize) -> Status {
     ))
 }
 
-/// The bytes of one message. A write beyond a bound fails and leaves the reason.
+/// The bytes of one message. A write beyond a bound fails and stores the reason.
 struct Contents {
     bytes: Vec<u8>,
     bytes_max: usize,
@@ -270,7 +271,8 @@ impl Contents {
         }
     }
 
-    /// Makes room for `more`. The buffer grows by quarters, so that most of it is in use, and the share first.
+    /// Makes room for `more`. The share grows before the buffer, and the buffer grows by quarters, so that
+    /// most of it is in use.
     fn reserve(&mut self, more: usize) -> Result<(), Status> {
         let (length, capacity) = (self.bytes.len(), self.bytes.capacity());
         let needed = length + more;

@@ -1,4 +1,4 @@
-//! What the inference service says about models, and the loading of them.
+//! Answers about models, and loading and unloading.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,8 +46,8 @@ pub fn metadata(
     })
 }
 
-/// A model's configuration. `max_batch_size` is 0, which says that tensors carry the number of texts
-/// themselves: Penstock forms its batches of tokens, across requests.
+/// A model's configuration. `max_batch_size` is 0: tensors carry the number of texts, because batches are
+/// formed of tokens across requests.
 pub fn config(repository: &Repository, name: &str, version: &str) -> Result<ModelConfigResponse, Rejection> {
     let served = repository.find(name, version)?;
     let output = |output: &Output| ModelOutput {
@@ -61,7 +61,7 @@ pub fn config(repository: &Repository, name: &str, version: &str) -> Result<Mode
     let delay = u64::try_from(served.policy.queue_delay_max().as_micros()).unwrap_or(u64::MAX);
     let batching = ModelDynamicBatching {
         max_queue_delay_microseconds: delay,
-        // Interactive and bulk, as the parameter `priority` counts them.
+        // Interactive and bulk, in the numbers of the parameter `priority`.
         priority_levels: 2,
         default_priority_level: 1,
         ..ModelDynamicBatching::default()
@@ -108,7 +108,7 @@ fn parameters(served: &ServedModel) -> HashMap<String, ModelParameter> {
         .collect()
 }
 
-/// The counts of one version, of a model's serving versions, or of all that serve.
+/// Statistics of one version, of a model's serving versions, or of all serving versions.
 pub fn statistics(
     repository: &Repository,
     name: &str,
@@ -135,7 +135,7 @@ fn serving(repository: &Repository) -> Vec<Arc<ServedModel>> {
         .index()
         .into_iter()
         .filter(|entry| entry.state == ModelState::Ready);
-    // One that leaves in between is left out.
+    // A version that leaves in between is omitted.
     index
         .filter_map(|entry| repository.find(&entry.name, &entry.version).ok())
         .collect()
@@ -199,13 +199,13 @@ pub fn index(
     })
 }
 
-/// Loads a configured model, or loads it anew.
+/// Loads or reloads a configured model.
 pub async fn load(
     repository: &Repository,
     request: RepositoryModelLoadRequest,
 ) -> Result<RepositoryModelLoadResponse, Rejection> {
     only_repository(&request.repository_name)?;
-    // A client must not be able to make the server read what its operator did not configure.
+    // A client must not make the server read files that the operator did not configure.
     if let Some(name) = request.parameters.keys().next() {
         return Err(Rejection::Invalid(format!(
             "load parameter \"{name}\" is not supported: a model is loaded as the server's configuration says"
@@ -223,7 +223,7 @@ pub async fn unload(
     request: RepositoryModelUnloadRequest,
 ) -> Result<RepositoryModelUnloadResponse, Rejection> {
     only_repository(&request.repository_name)?;
-    // No model depends on another one here, so this one is granted by doing nothing.
+    // No model depends on another one, so this flag needs no action.
     if let Some(name) = request
         .parameters
         .keys()

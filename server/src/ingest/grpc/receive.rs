@@ -1,14 +1,14 @@
-//! Bounds the memory of messages that are still arriving, over all calls and connections.
+//! Bounds the memory of arriving messages over all calls and connections.
 //!
-//! A request is admitted once it is whole; until then its bytes lie in the receive buffers, as many as
-//! clients care to begin. They are counted here, and a message that would go beyond the bound is refused.
+//! Admission sees only complete requests, and clients may begin any number of them. Their receive buffers are
+//! therefore counted here; a message that would exceed the bound is refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use penstock_core::Rejection;
 
-/// The memory that all messages share while they arrive.
+/// Memory shared by all arriving messages.
 #[derive(Debug)]
 pub struct Arriving {
     bytes: AtomicUsize,
@@ -24,14 +24,14 @@ impl Arriving {
         })
     }
 
-    /// Bytes that messages hold now.
+    /// Bytes held now.
     #[cfg(test)]
     pub fn held(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 }
 
-/// The part of the memory that one message holds. It goes back when this is dropped.
+/// The part of the memory that one message holds; dropping it returns the part.
 #[derive(Debug)]
 pub struct Share {
     arriving: Arc<Arriving>,
@@ -39,7 +39,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// A share that holds nothing yet.
+    /// An empty share.
     pub fn new(arriving: &Arc<Arriving>) -> Share {
         Share {
             arriving: Arc::clone(arriving),
@@ -47,12 +47,12 @@ impl Share {
         }
     }
 
-    /// The memory that this is a share of.
+    /// The shared memory.
     pub fn arriving(&self) -> &Arc<Arriving> {
         &self.arriving
     }
 
-    /// Holds `bytes` in all, or as many as before where there is no memory for more.
+    /// Grows to `bytes` in all; without enough memory the share keeps its size.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Rejection> {
         let more = bytes.saturating_sub(self.bytes);
         let Arriving {

@@ -29,7 +29,7 @@ pub struct Text {
 }
 
 impl Text {
-    /// The service in service of `service`.
+    /// The text service on `service`.
     pub fn new(service: Arc<InferenceService>) -> Text {
         Text { service }
     }
@@ -69,7 +69,7 @@ impl Plan {
     }
 }
 
-/// Finds the model and checks the options against it; what is refused is counted.
+/// Finds the model and checks the options against it; refusals are counted.
 fn plan(
     service: &InferenceService,
     options: Option<ScoreOptions>,
@@ -161,18 +161,18 @@ fn apart(texts: impl IntoIterator<Item = text::Text>) -> (Vec<String>, Vec<Strin
 /// A `Score` stream.
 pub struct ScoreHandler {
     service: Arc<InferenceService>,
-    /// From the first request's options.
+    /// Plan from the first request's options.
     plan: Option<Plan>,
-    /// Of the whole stream.
+    /// Deadline of the whole stream.
     deadline: Option<Nanos>,
-    /// The version that the client was told to be the one that answers.
+    /// Version named to the client.
     told: Option<String>,
 }
 
 /// The results of one call.
 pub struct Done {
-    /// Who gave them; nobody where the call was refused. Not the served model itself: a client that does not take
-    /// its results must not hold a version that has to go.
+    /// The model that gave them; `None` if the call was refused. A name rather than the served model, because
+    /// a slow client must not keep a version from unloading.
     who: Option<text::Model>,
     results: Vec<text::Result>,
 }
@@ -193,7 +193,7 @@ impl StreamHandler for ScoreHandler {
                 limits.max_request_texts
             )));
         }
-        // A message larger than the stream's bound is cut into calls that keep it.
+        // A message larger than the stream's bound is cut into calls within it.
         let share = limits.stream_in_flight_max.max(1);
         let plan = match (&mut self.plan, options) {
             (Some(plan), None) => plan,
@@ -205,7 +205,7 @@ impl StreamHandler for ScoreHandler {
             (none, options) => {
                 let (plan, served) =
                     plan(&self.service, options, received).map_err(|rejection| to_status(&rejection))?;
-                // Tells the client at once that the stream is accepted, and who answers.
+                // Tells the client at once that the stream is accepted, and by which model.
                 let hello = Done {
                     who: Some(model(&served)),
                     results: Vec::new(),

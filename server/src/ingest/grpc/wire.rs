@@ -10,7 +10,7 @@ use penstock_proto::inference::{InferParameter, ModelInferRequest};
 
 use crate::ingest::v2::{Data, InferRequest, Input, Value, Wanted};
 
-/// Takes the request apart.
+/// Converts the request.
 pub fn request(request: ModelInferRequest) -> Result<InferRequest, Rejection> {
     let ModelInferRequest {
         model_name,

@@ -1,5 +1,5 @@
-//! Reads a request's body: bounded on the wire and after decompression, at a minimum pace, and within
-//! the memory that all bodies share.
+//! Reads a request's body: bounded on the wire and after decompression, at a minimum pace, and within memory
+//! shared by all bodies.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -19,22 +19,22 @@ use tokio::time::{Instant, timeout_at};
 use crate::ingest::inflate::{Encoding, Inflate};
 use crate::respond::http::Refusal;
 
-/// The unit in which the shared memory is lent out.
+/// Unit of the shared memory.
 const UNIT_BYTES: usize = 1024;
 
 /// Compressed bytes inflated before other connections get their turn.
 const INFLATE_STEP: usize = 16 * 1024;
 
-/// How slowly a body may arrive: the grace, and then this pace on average.
+/// Minimum pace of a body: a grace, then an average rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// What even an empty body may take.
+    /// Time that any body may take.
     pub grace: Duration,
-    /// Bytes a second that the client must send on top.
+    /// Bytes a second that the client must send after the grace.
     pub bytes_per_second: u32,
 }
 
-/// Reads bodies and counts what they hold.
+/// Reads bodies and counts their memory.
 #[derive(Clone, Debug)]
 pub struct Bodies {
     bytes_max: usize,
@@ -44,11 +44,11 @@ pub struct Bodies {
     pace: Pace,
 }
 
-/// A whole body. Its share of the memory goes back when it is dropped.
+/// A complete body. Dropping it returns its share of the memory.
 #[derive(Debug)]
 pub struct Whole {
     bytes: Vec<u8>,
-    /// Bytes of memory that it may take beyond its own length once it is decoded.
+    /// Bytes of memory that the decoded body may take beyond its wire length.
     pub allowance: usize,
     /// `None` for an empty body.
     _share: Option<OwnedSemaphorePermit>,
@@ -61,10 +61,10 @@ impl AsRef<[u8]> for Whole {
 }
 
 impl Bodies {
-    /// Bodies of at most `bytes_max`, all together of at most `memory_max` bytes. Each may take `allowance` bytes
-    /// beyond its own length once it is decoded.
+    /// Bodies of at most `bytes_max` each and `memory_max` bytes together. Each decoded body may take
+    /// `allowance` bytes beyond its wire length.
     pub fn new(bytes_max: usize, memory_max: usize, allowance: usize, pace: Pace) -> Bodies {
-        // A body that the limit allows must fit when it is alone.
+        // A body within the limit must fit when it is alone.
         let units = memory_max
             .max(bytes_max)
             .div_ceil(UNIT_BYTES)
@@ -78,14 +78,14 @@ impl Bodies {
         }
     }
 
-    /// Reads and decompresses.
+    /// Reads and decompresses a body.
     pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Whole, Refusal> {
         let mut stream = pin!(body.into_data_stream());
         match self.try_read(headers, &mut stream).await {
             Ok(whole) => Ok(whole),
             Err(refusal) => {
-                // A client that waits for `100 Continue` has sent nothing yet: asking for its body only
-                // to drop it would be absurd.
+                // A client that waits for `100 Continue` has not sent its body, so there is nothing to
+                // discard.
                 if !headers.contains_key(EXPECT) {
                     self.discard(&mut stream).await;
                 }
@@ -130,8 +130,8 @@ impl Bodies {
         }
     }
 
-    /// Reads on for a moment after a refusal. A socket that is closed with unread data is reset, and
-    /// most clients then lose the answer that says what was wrong.
+    /// Reads on for a moment after a refusal. Closing a socket with unread data resets it, and most clients
+    /// then lose the answer with the reason.
     async fn discard<S, E>(&self, stream: &mut S)
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
@@ -147,7 +147,7 @@ impl Bodies {
     }
 }
 
-/// A client that left hears nothing; one that frames its body wrongly is still there.
+/// Maps a read error: a disconnected client gets no answer, one with wrong framing does.
 fn broken(error: &(dyn Error + 'static)) -> Refusal {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -173,7 +173,7 @@ fn too_large(bytes_max: usize) -> Refusal {
     Refusal::Http(StatusCode::PAYLOAD_TOO_LARGE, message)
 }
 
-/// The bytes of one body. Writing beyond a bound fails and leaves the reason.
+/// The bytes of one body. Writing beyond a bound fails and stores the reason.
 struct Sink {
     bytes: Vec<u8>,
     bodies: Bodies,
@@ -242,7 +242,7 @@ impl Write for Sink {
     }
 }
 
-/// The encoding that the headers name.
+/// The encoding in the headers.
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     let Some(named) = headers.get(CONTENT_ENCODING) else {
         return Ok(Encoding::Identity);
@@ -253,7 +253,7 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     })
 }
 
-/// A body on its way through its encoding into the sink.
+/// A body on its way through its decoder into the sink.
 struct Reading {
     encoding: Encoding,
     inflate: Inflate<Sink>,

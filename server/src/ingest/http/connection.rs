@@ -1,4 +1,4 @@
-//! Accepts connections and keeps each within its bounds: how many, how slow, and until when.
+//! Accepts connections and keeps each within its bounds: number, pace and lifetime.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,27 +14,27 @@ use tracing::debug;
 use super::stall::Stalling;
 use crate::ingest::accept::BoundedListener;
 
-/// A request's head, and the buffer that its body is read through.
+/// Bytes of a request's head, and of the buffer for its body.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// What one connection may take.
+/// Bounds of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections open at once; the next one waits in the listener's backlog.
+    /// Most open connections; further ones wait in the listener's backlog.
     pub connections_max: usize,
-    /// Until a request's head is complete, and how long a connection may be idle between two requests.
+    /// Longest time for a request's head, and longest idle time between two requests.
     pub head_timeout: Duration,
-    /// How long an answer waits for a client that reads nothing.
+    /// Longest time that an answer waits for a client that reads nothing.
     pub stall_timeout: Duration,
 }
 
-/// Serves connections until `shutdown`, then lets the requests that were read finish.
+/// Serves connections until `shutdown`, then lets accepted requests finish.
 ///
-/// HTTP/1.1 alone: an HTTP/2 client can keep an answer in memory by granting no window, which no
-/// timeout on the socket sees, and none of the clients of these routes asks for it.
+/// HTTP/1.1 only: an HTTP/2 client can keep an answer in memory by granting no window, which no timeout of
+/// the socket sees. No client of these routes needs HTTP/2.
 pub async fn accept(listener: TcpListener, app: Router, bounds: Bounds, shutdown: impl Future<Output = ()>) {
     let mut builder = http1::Builder::new();
-    // Half-closed counts as closed: that is how a client that left is told from one that waits.
+    // Half-closed counts as closed; a disconnected client cannot be distinguished otherwise.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)

@@ -1,4 +1,4 @@
-//! `POST /v2/models/NAME/infer`: JSON, and after it the tensors that came as binary data.
+//! `POST /v2/models/NAME/infer`: JSON, followed by the tensors in binary form.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use penstock_engine::served_model::WhenFull;
 use penstock_engine::service::InferenceRequest;
 use penstock_telemetry::metrics::Source;
 
-/// Where a tensor's bytes stand in the body, and how many they are.
+/// Parameter with the number of a tensor's bytes after the JSON.
 const BINARY_SIZE: &str = "binary_data_size";
 
-/// The JSON of a request. `model_name` and the like may stand in it, and mean nothing: the path does.
+/// The JSON of a request. Fields such as `model_name` are ignored, because the path names the model.
 #[derive(Debug, Deserialize)]
 struct Request {
     id: Option<String>,
@@ -105,8 +105,8 @@ fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
     }
 }
 
-/// Takes the body apart. `json_length` is where the JSON ends and binary data begins, `allowance` the bytes of
-/// memory that the JSON may take beyond its own length.
+/// Decodes the body. `json_length` is the end of the JSON. `allowance` is the memory that the JSON may take
+/// beyond its wire length.
 pub fn decode(
     body: Bytes,
     json_length: Option<usize>,
@@ -195,7 +195,7 @@ fn tensor(input: Input, binary: &mut Bytes) -> Result<v2::Input, Refusal> {
             };
             Data::Raw(binary.split_to(size))
         }
-        // Numbers in a tensor that says it holds numbers are refused for what it says.
+        // A tensor with a numeric type and numeric data is refused for its type.
         (
             None,
             Some(Elements {
@@ -305,7 +305,7 @@ impl<'de> Deserialize<'de> for Parameter {
 #[derive(Debug, Default, PartialEq)]
 struct Elements {
     texts: Vec<String>,
-    /// The first element that is no string, and what it is.
+    /// The first element that is no string: its index and its kind.
     other: Option<(usize, &'static str)>,
 }
 
@@ -317,7 +317,7 @@ impl<'de> Deserialize<'de> for Elements {
     }
 }
 
-/// Adds what it meets. The recursion is as deep as `serde_json` lets arrays nest: 128.
+/// Collects nested elements. `serde_json` bounds the recursion at 128 arrays.
 struct Nested<'a>(&'a mut Elements);
 
 impl Nested<'_> {

@@ -1,8 +1,9 @@
-//! The memory that a JSON body takes once it is decoded, measured before it is.
+//! Memory of a decoded JSON body, measured before it is decoded.
 //!
-//! A number is two bytes in a body and eight in a vector, an object of three short members forty and hundreds. So
-//! the values of a body are counted first, by kind, and it is decoded only if their sum keeps its bound. The walk
-//! allocates nothing. It is exact up to the first byte that is no JSON (RFC 8259), where the decoder stops.
+//! A number is two bytes in a body and eight in a vector; an object of three short members grows from forty
+//! bytes to hundreds. The values are therefore counted first, by kind, and decoded only if their sum is
+//! within the bound. The walk allocates nothing. It is exact up to the first byte that is no JSON (RFC 8259),
+//! where the decoder stops.
 
 use crate::respond::http::Refusal;
 
@@ -12,10 +13,10 @@ const ARRAY: usize = 32;
 const STRING: usize = 80;
 const SCALAR: usize = 16;
 
-/// A member's name, and its value beside its own contents.
+/// Bytes of a member's name and value, without the value's contents.
 const MEMBER: usize = 160;
 
-/// Arrays and objects inside of each other: what `serde_json` decodes, here also for values that it skips.
+/// Deepest nesting: the limit of `serde_json`, applied here to skipped values as well.
 const DEPTH_MAX: u32 = 127;
 
 /// Checks that `json` decodes to at most its own length and `allowance` bytes more.
@@ -40,7 +41,7 @@ struct Walk {
     at: usize,
     taken: usize,
     depth: u32,
-    /// A bit for each level, the innermost the lowest: set where it is an array.
+    /// One bit for each level, the innermost lowest: set for an array.
     arrays: u128,
 }
 
@@ -90,7 +91,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Goes behind the closing quote.
+    /// Skips to behind the closing quote.
     fn string(&mut self, json: &[u8]) {
         while let Some(&byte) = json.get(self.at) {
             self.at += match byte {
@@ -102,7 +103,7 @@ impl Walk {
         self.at = (self.at + 1).min(json.len());
     }
 
-    /// Goes behind a number or a literal.
+    /// Skips a number or a literal.
     fn scalar(&mut self, json: &[u8]) {
         let ends = |byte: &u8| {
             matches!(

@@ -15,7 +15,7 @@ use crate::respond::http::openai::{self as answer, Encoding};
 use crate::respond::http::{Dialect, Refusal, json};
 use penstock_engine::rows::Shape;
 
-/// The body of `POST /v1/embeddings`. An argument that OpenAI does not know either is refused, as there.
+/// The body of `POST /v1/embeddings`. An unknown argument is refused, as OpenAI does.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
@@ -23,7 +23,7 @@ struct Request {
     model: Option<String>,
     encoding_format: Option<Encoding>,
     dimensions: Option<u64>,
-    /// Taken and ignored: it names a person, and none of that is kept.
+    /// Accepted and ignored: it names a person, and is not stored.
     #[serde(rename = "user")]
     _user: Option<serde::de::IgnoredAny>,
 }

@@ -1,4 +1,4 @@
-//! Ends a connection whose client stopped reading: an answer waits for it only so long.
+//! Ends a connection whose client has stopped reading.
 
 use std::future::Future;
 use std::io::{Error, ErrorKind, IoSlice, Result};
@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// A stream whose writes fail once they made no progress for `patience`.
+/// A stream whose writes fail after `patience` without progress.
 pub struct Stalling<S> {
     stream: S,
     patience: Duration,
-    /// Runs while a write waits; none is kept for a client that reads.
+    /// Runs while a write waits; `None` while the client reads.
     timer: Option<Pin<Box<Sleep>>>,
 }
 

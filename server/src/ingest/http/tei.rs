@@ -1,8 +1,8 @@
-//! The routes of text-embeddings-inference: `/embed`, `/predict`, `/info`, `/health`, and a clear
-//! refusal of `/embed_sparse` and `/rerank` while no served task fits them.
+//! Routes of text-embeddings-inference: `/embed`, `/predict`, `/info`, `/health`, and a clear refusal of
+//! `/embed_sparse` and `/rerank` while no served task fits them.
 //!
-//! These routes name no model. The first whose task fits, in the order of their names, answers, or the one that
-//! `?model=NAME` asks for.
+//! These routes name no model. `?model=NAME` chooses one; otherwise the first model by name with the right
+//! task answers.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::respond::http::tei as answer;
 use crate::respond::http::{Dialect, Refusal, bare, json};
 use penstock_engine::rows::Shape;
 
-/// The body of `/embed`. What text-embeddings-inference ignores is ignored here too.
+/// The body of `/embed`. Fields that text-embeddings-inference ignores are ignored here too.
 #[derive(Debug, Deserialize)]
 struct Embed {
     inputs: Texts,
@@ -128,7 +128,7 @@ async fn predicted(
     answer::predictions(&scored, single, raw, characters).await
 }
 
-/// A route whose task no model has. The body is read first, so that the connection can be used again.
+/// A route whose task no model has. The body is read first, so that the connection can be reused.
 pub async fn unfitting(
     State(http): State<Arc<Http>>,
     uri: Uri,

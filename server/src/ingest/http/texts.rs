@@ -1,4 +1,4 @@
-//! The JSON forms in which the OpenAI and text-embeddings-inference routes take their texts.
+//! JSON forms of texts on the OpenAI and text-embeddings-inference routes.
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use super::body::Whole;
 use super::measure;
 use crate::respond::http::Refusal;
 
-/// From here on a body is parsed off the threads that move bytes.
+/// Size from which a body is parsed on a blocking thread.
 const LARGE_BYTES: usize = 256 * 1024;
 
-/// Texts of one JSON body, whatever `max_request_texts` says: an empty one is three bytes on the wire
-/// and 24 in a vector, so that the body's own limit bounds their memory badly.
+/// Most texts of one JSON body, independent of `max_request_texts`. An empty text is three bytes on the wire
+/// and 24 in a vector, so the body's own limit is a weak bound.
 pub const ELEMENTS_MAX: usize = 1 << 20;
 
-/// The error at the element after the last.
+/// The error at the first element beyond the bound.
 pub fn too_many<E: Error>() -> E {
     E::custom(format_args!("more than {ELEMENTS_MAX} texts in one body"))
 }
 
-/// Parses a JSON body. The error says where it is wrong.
+/// Parses a JSON body. The error names the place.
 pub async fn parse<T: DeserializeOwned + Send + 'static>(body: Whole) -> Result<T, Refusal> {
     let bytes = body.as_ref().len();
     aside(bytes, move || {
@@ -32,8 +32,7 @@ pub async fn parse<T: DeserializeOwned + Send + 'static>(body: Whole) -> Result<
     .await
 }
 
-/// Runs work on a body of so many bytes: where they are few right here, else on a thread that may take
-/// its time.
+/// Runs work on a body: a small one on this thread, a large one on a blocking thread.
 pub async fn aside<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
@@ -41,13 +40,13 @@ pub async fn aside<T: Send + 'static>(
     if bytes < LARGE_BYTES {
         return work();
     }
-    // An error means that the work panicked, and has said so.
+    // An error means that the work panicked; the panic hook has reported it.
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or(Err(Refusal::Rejected(Rejection::Lost)))
 }
 
-/// What a body that is no JSON, or another JSON than the route takes, is told.
+/// Refusal of a body that is no JSON, or not the JSON of the route.
 pub fn not_json(error: &serde_json::Error) -> Refusal {
     let what = if error.is_data() {
         "the body is not what this route takes"
@@ -67,7 +66,7 @@ pub enum Texts {
 }
 
 impl Texts {
-    /// All of them.
+    /// All texts.
     pub fn into_vec(self) -> Vec<String> {
         match self {
             Texts::One(text) => vec![text],
@@ -78,7 +77,7 @@ impl Texts {
 
 const TOKENS: &str = "token ids are not taken, send the text itself";
 
-/// A string where token ids get an error of their own.
+/// A string; token ids get an error of their own.
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {
@@ -144,8 +143,8 @@ impl<'de> Deserialize<'de> for Texts {
     }
 }
 
-/// What `/predict` takes: a string or `[string]` is one text, `[[string], …]` are many. Two strings side
-/// by side are a pair, which no served task takes.
+/// Input of `/predict`: a string or `[string]` is one text, `[[string], …]` are many. Two strings side by
+/// side are a pair, which no served task accepts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Predicted(pub Texts);
 

@@ -1,4 +1,4 @@
-//! The v2 routes beside inference: health, metadata, configuration, statistics, repository.
+//! The v2 routes without inference: health, metadata, configuration, statistics, repository.
 
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ pub async fn all_statistics(State(http): State<Arc<Http>>) -> Response<Body> {
     told(Ok(answer::statistics(&served)))
 }
 
-/// The served models of the versions that still serve: one that leaves in between is left out.
+/// Served models of the serving versions; one that leaves in between is omitted.
 fn served(repository: &Repository, model: &str, versions: &[String]) -> Vec<Arc<ServedModel>> {
     versions
         .iter()
@@ -133,14 +133,14 @@ pub async fn load(
 ) -> Response<Body> {
     let loaded = async {
         let Control { parameters } = optional(&http, &headers, body).await?;
-        // A client must not be able to make the server read what its operator did not configure.
+        // A client must not make the server read files that the operator did not configure.
         if let Some(name) = parameters.unwrap_or_default().keys().next() {
             return Err(Refusal::invalid(format!(
                 "load parameter {name:?} is not supported: a model is loaded as the server's configuration says"
             )));
         }
         let repository = Arc::clone(http.service.repository());
-        // A client that gives up waiting must not leave a model half exchanged.
+        // A client that gives up waiting must not leave a model half replaced.
         let loading = tokio::spawn(async move { repository.load(&parts.model).await });
         Ok(loading.await.unwrap_or(Err(Rejection::Lost))?)
     };
@@ -155,7 +155,7 @@ pub async fn unload(
 ) -> Response<Body> {
     let unloaded = async {
         let Control { parameters } = optional(&http, &headers, body).await?;
-        // No model depends on another one here, so this one is granted by doing nothing.
+        // No model depends on another one, so this flag needs no action.
         if let Some(name) = parameters
             .unwrap_or_default()
             .keys()
@@ -177,7 +177,7 @@ fn done(outcome: Result<(), Refusal>) -> Response<Body> {
     }
 }
 
-/// A body that may be left out.
+/// An optional body.
 async fn optional<T: DeserializeOwned + Default + Send + 'static>(
     http: &Http,
     headers: &HeaderMap,

@@ -1,20 +1,20 @@
-//! How long a pump waits before it begins anew: ever longer, until one has got something done.
+//! Back-off between two pumps: it grows until a pump has committed something.
 
 use std::time::Duration;
 
-/// The first wait, and the longest.
+/// Shortest and longest wait.
 const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(30);
 
-/// The attempts since something was done.
+/// Failed attempts since the last progress.
 #[derive(Debug, Default)]
 pub struct Backoff {
     attempts: u32,
 }
 
 impl Backoff {
-    /// Another attempt has failed, whose pump ran for so long, and with something committed or without. That the clients
-    /// could be made says nothing: a group that may not be joined is found out after that.
+    /// Records a failed attempt: the pump's running time, and whether it committed. Creating the clients is
+    /// no progress, because a group that refuses the consumer is noticed only later.
     pub fn failed(&mut self, ran_for: Duration, committed: bool) -> Duration {
         if committed || ran_for > LAST {
             self.attempts = 0;

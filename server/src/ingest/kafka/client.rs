@@ -1,4 +1,4 @@
-//! The two clients of a pump: how they are set up, and whether what they need is there.
+//! The two clients of a pump: their properties, and checks of the topics.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use super::events::{Change, Events, answer};
 use crate::respond::kafka::{ClientShutdown, Deliveries, Partitions};
 use penstock_config::{Delivery, KafkaInput, KafkaRoute};
 
-/// One look at the cluster.
+/// Timeout of one metadata request.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 
-/// Fetched records that wait in the client, beside those in flight.
+/// Fetched records that wait in the client, in addition to those in flight.
 const PREFETCHED_KIB_MAX: usize = 32 << 10;
 
-/// Records that wait in the producer: at most those of one transaction, which is bounded by itself.
+/// Records that wait in the producer; a transaction bounds them further.
 const UNSENT_KIB_MAX: usize = 64 << 10;
 
-/// What the protocol puts around one record.
+/// Overhead of the protocol for one record.
 const FRAME_BYTES_MAX: usize = 4 << 10;
 
-/// Events of the client that are looked at for the reason of a failure.
+/// Client events that are read for the reason of a failure.
 const EVENTS_MAX: usize = 32;
 
-/// The properties that no route may set otherwise, and the defaults that it may.
+/// Properties that a route may not change, and defaults that it may.
 fn common(route: &KafkaRoute, thread: usize) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -51,12 +51,12 @@ pub fn consumer_config(route: &KafkaRoute, thread: usize) -> ClientConfig {
     config
         .set("auto.offset.reset", "earliest")
         .set("statistics.interval.ms", "1000")
-        // The default of a second would hold the stream whenever the client's queue had been full.
+        // The default of a second would delay the stream whenever the client's queue had been full.
         .set("fetch.queue.backoff.ms", "10")
         .set("queued.min.messages", (2 * route.in_flight_records_max).clamp(1_000, 100_000).to_string())
         .set("queued.max.messages.kbytes", PREFETCHED_KIB_MAX.to_string());
     if matches!(route.input, KafkaInput::Pattern(_)) {
-        // How soon a new topic that fits is found.
+        // Time until a new topic of the pattern is found.
         config.set("topic.metadata.refresh.interval.ms", "30000");
     }
     own(&mut config, route);
@@ -83,13 +83,13 @@ pub fn producer_config(route: &KafkaRoute, thread: usize) -> ClientConfig {
                 .to_string(),
         );
     if route.delivery == Delivery::AtLeastOnce {
-        // A transaction bounds it otherwise.
+        // Without a transaction nothing else bounds it.
         config.set("message.timeout.ms", "30000");
     }
     own(&mut config, route);
     config
         .set("enable.idempotence", "true")
-        // Success is what a commit says; a report for each record would cost as much as sending it.
+        // A commit confirms success; a report for each record would cost as much as sending it.
         .set("delivery.report.only.error", "true");
     if route.delivery == Delivery::ExactlyOnce {
         let id = format!("{}-{thread}", route.transactional_id());
@@ -101,7 +101,7 @@ pub fn producer_config(route: &KafkaRoute, thread: usize) -> ClientConfig {
     config
 }
 
-/// Whether both clients take their properties; nothing is connected.
+/// Checks that both clients accept their properties, without connecting.
 pub fn check(route: &KafkaRoute) -> Result<(), String> {
     for config in [consumer_config(route, 0), producer_config(route, 0)] {
         config.create_native_config().map_err(|e| refused_property(&e))?;
@@ -120,7 +120,7 @@ where
         .map_err(|e| refused_property(&e))
 }
 
-/// The value stays out of it: it may be a secret.
+/// Error of a refused property, without its value, which may be a secret.
 fn refused_property(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, _, name, _) => {
@@ -131,8 +131,8 @@ fn refused_property(error: &KafkaError) -> String {
     }
 }
 
-/// Checks that the broker answers and the topics are there. Returns how many partitions those have that are
-/// written to.
+/// Checks that the broker answers and the topics exist. Returns the number of partitions of each output
+/// topic.
 pub fn look(consumer: &BaseConsumer<Events>, route: &KafkaRoute) -> Result<Partitions, String> {
     if let KafkaInput::Topics(topics) = &route.input {
         for topic in topics {
@@ -146,7 +146,7 @@ pub fn look(consumer: &BaseConsumer<Events>, route: &KafkaRoute) -> Result<Parti
         .collect()
 }
 
-/// How a topic that is written to differs from what it was, if the broker says that it does.
+/// Change of an output topic's partitions, if the broker reports one.
 pub fn changed(consumer: &BaseConsumer<Events>, known: &Partitions) -> Option<String> {
     known.iter().find_map(|(topic, &before)| {
         let metadata = consumer.fetch_metadata(Some(topic), LOOK_MAX).ok()?;
@@ -163,7 +163,7 @@ fn partitions(
     role: &str,
     topic: &str,
 ) -> Result<i32, String> {
-    // The consumer's client asks, because the broker makes no topic for it.
+    // The consumer's client asks, because the broker creates no topic for it.
     let metadata = consumer
         .fetch_metadata(Some(topic), LOOK_MAX)
         .map_err(|e| unreachable_broker(&e, route, consumer))?;
@@ -189,7 +189,7 @@ fn partitions(
 }
 
 fn unreachable_broker(error: &KafkaError, route: &KafkaRoute, consumer: &BaseConsumer<Events>) -> String {
-    // What happened to the connections is told by polling alone.
+    // Connection errors are reported only by polling.
     for _ in 0..EVENTS_MAX {
         if consumer.poll(Duration::from_millis(10)).is_none() {
             break;
@@ -204,7 +204,7 @@ fn unreachable_broker(error: &KafkaError, route: &KafkaRoute, consumer: &BaseCon
     format!("no broker of {} answers: {trouble}; {right}", route.brokers)
 }
 
-/// What most likely mends it, by librdkafka's words for it.
+/// Most likely remedy of a librdkafka error.
 fn remedy(trouble: &str) -> &'static str {
     if trouble.contains("certificate verify failed") {
         "check ssl.ca.location under [kafka.client]: none of the authorities there vouches for the broker"
@@ -217,10 +217,10 @@ fn remedy(trouble: &str) -> &'static str {
     }
 }
 
-/// How long a consumer may take to leave its group.
+/// Longest time that a consumer may take to leave its group.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
-/// A consumer that leaves its group when it is dropped, whatever the group asks of it meanwhile.
+/// A consumer that leaves its group when dropped, and answers the group's requests meanwhile.
 pub struct Reader(Arc<ClientShutdown<BaseConsumer<Events>>>);
 
 impl Deref for Reader {
@@ -232,13 +232,13 @@ impl Deref for Reader {
 }
 
 impl Reader {
-    /// For a call that may outlast the pump.
+    /// A reference for a call that may outlast the pump.
     pub fn share(&self) -> Arc<ClientShutdown<BaseConsumer<Events>>> {
         Arc::clone(&self.0)
     }
 
-    /// Answers the oldest change. Until then the group waits, and so does the consumer's own end: whatever
-    /// becomes of a pump meanwhile, the change stays where it is until it is answered.
+    /// Answers the oldest change. Until then the group waits, and so does the consumer's own end. If the pump
+    /// fails meanwhile, the change is kept until it is answered.
     pub fn answer(&self, change: &Change) -> Result<(), KafkaError> {
         let answered = match change {
             Change::Assign(partitions) => answer(&self.0, true, partitions),
@@ -248,7 +248,8 @@ impl Reader {
         answered
     }
 
-    /// A call that has not returned keeps the client; its partitions are not to wait for that.
+    /// Leaves the group. A call that has not returned keeps the client alive, but must not keep its
+    /// partitions.
     fn leave(&self) {
         let by = Instant::now() + LEAVE_MAX;
         if self.0.close_queue().is_ok() {
@@ -261,8 +262,8 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // The client's own drop polls until the group has let it go, and that it does only when every
-        // change of the assignment has its answer.
+        // The client's own drop polls until the group releases it, which requires an answer to every change
+        // of the assignment.
         self.0.context().close();
         while let Some(change) = self.0.context().next_change() {
             let _ = self.answer(&change);
@@ -273,18 +274,18 @@ impl Drop for Reader {
     }
 }
 
-/// Both clients, and what they can write to.
+/// Both clients, and the partitions of the output topics.
 pub struct Clients {
-    /// Reads.
+    /// The consumer.
     pub consumer: Reader,
-    /// Writes.
+    /// The producer.
     pub producer: ClientShutdown<BaseProducer<Deliveries>>,
-    /// Of the topics that are written to.
+    /// Partitions of the output topics.
     pub partitions: Partitions,
 }
 
 impl Clients {
-    /// Makes both and looks whether what they need is there.
+    /// Creates both clients and checks the topics.
     pub fn connect(route: &KafkaRoute, thread: usize) -> Result<Clients, String> {
         let consumer = make(&consumer_config(route, thread), Events::new(&route.name))?;
         let consumer = Reader(Arc::new(ClientShutdown::new(consumer, &route.name)));

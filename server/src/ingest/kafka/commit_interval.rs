@@ -1,12 +1,12 @@
-//! How long a transaction lasts: longer, the further the consumer is behind. A commit costs the broker the same for
-//! few records as for many.
+//! Commit interval: it grows with the backlog, because a commit costs the broker the same for few records as
+//! for many.
 
 use std::time::Duration;
 
-/// A record that waits in a backlog waits one part in so many longer for the end of its transaction.
+/// Divisor of the time to drain; the quotient is the commit interval.
 const PARTS: u32 = 10;
 
-/// The time between two commits.
+/// Time between two commits.
 #[derive(Clone, Copy, Debug)]
 pub struct CommitInterval {
     least: Duration,
@@ -15,23 +15,23 @@ pub struct CommitInterval {
 }
 
 impl CommitInterval {
-    /// Between these two; the first while nothing is known.
+    /// An interval between these two; the first while the backlog is unknown.
     pub fn new(least: Duration, most: Duration) -> CommitInterval {
         CommitInterval {
             least,
-            // The configuration refuses less; the clamp would panic on it.
+            // The configuration refuses a smaller value, on which the clamp would panic.
             most: most.max(least),
             interval: least,
         }
     }
 
-    /// A record that comes now waits so long until it is read.
+    /// Sets the time to drain: the wait of a new record until it is read.
     pub fn behind(&mut self, drain: Option<Duration>) {
         let drain = drain.unwrap_or_default();
         self.interval = (drain / PARTS).clamp(self.least, self.most);
     }
 
-    /// After which what was written is committed.
+    /// Time between two commits.
     pub fn interval(&self) -> Duration {
         self.interval
     }

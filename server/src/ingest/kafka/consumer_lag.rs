@@ -1,4 +1,4 @@
-//! How far a consumer is behind, by partition and by topic, and how long it would take to get to the end.
+//! Lag of a consumer, by partition and by topic, and its time to drain.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,21 +26,21 @@ struct Topic {
     look: Look,
 }
 
-/// What is seen of all topics in one look.
+/// Totals of all topics in one observation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outlook {
     /// Records that are not committed.
     pub lag: u64,
-    /// How long the topic takes that is nearest to its end, of those that have records and are worked off.
+    /// Shortest time to drain of a topic with lag and throughput.
     pub drain: Option<Duration>,
-    /// Whether a log ends before what was read of it.
+    /// Whether a log ends before its read position.
     pub beyond: bool,
 }
 
-/// A log that ends before what was read is believed at the second look: replicas of it may differ for a moment.
+/// Observations after which a log's early end is believed; its replicas may differ for a moment.
 const BELIEVED: u32 = 2;
 
-/// What is seen of a topic in one look.
+/// Totals of one topic in one observation.
 #[derive(Default)]
 struct Look {
     lag: u64,
@@ -48,7 +48,7 @@ struct Look {
 }
 
 impl ConsumerLag {
-    /// Takes what the client has counted, and publishes it.
+    /// Reads the client's statistics and publishes the lag.
     pub fn look(&mut self, statistics: &Statistics, inside: &mut InFlightRecords, now: Nanos) -> Outlook {
         let mut outlook = Outlook::default();
         for (topic, known) in statistics.partitions() {
@@ -104,7 +104,7 @@ impl ConsumerLag {
         outlook
     }
 
-    /// Of topics of which no partition is ours any more, nothing is kept.
+    /// Drops topics without an assigned partition.
     pub fn forget_gone(&mut self, inside: &InFlightRecords) {
         self.topics.retain(|topic, _| inside.places.has_topic(topic));
     }

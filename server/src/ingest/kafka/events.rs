@@ -1,4 +1,4 @@
-//! What the consumer tells beside records: partitions that come and go, and its statistics.
+//! Events of the consumer: assignments, revocations and statistics.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,24 +15,23 @@ use tracing::debug;
 use super::statistics::Statistics;
 use crate::respond::kafka::Told;
 
-/// A change of the partitions that are ours. The group waits for our answer, so that what is in flight can
-/// be finished first.
+/// A change of the assignment. The group waits for its answer, so that records in flight can finish first.
 #[derive(Clone)]
 pub enum Change {
-    /// These come.
+    /// Assigned partitions.
     Assign(TopicPartitionList),
-    /// These go; `lost` when the group has already given them to somebody else.
+    /// Revoked partitions; `lost` if the group has already assigned them to another consumer.
     Revoke {
-        /// Which.
+        /// The partitions.
         partitions: TopicPartitionList,
-        /// Whether a commit would come too late.
+        /// Whether a commit would be too late.
         lost: bool,
     },
 }
 
-/// What the consumer told and nobody has taken yet; its `poll` calls it, on the pump's thread.
+/// Events that are not handled yet; the client's `poll` adds them, on the pump's thread.
 pub struct Events {
-    /// Like any client.
+    /// Log lines and errors, as for any client.
     pub told: Told,
     route: String,
     changes: Mutex<VecDeque<Change>>,
@@ -52,12 +51,12 @@ impl Events {
         }
     }
 
-    /// The oldest change of the assignment that has no answer yet.
+    /// The oldest change that is not answered.
     pub fn next_change(&self) -> Option<Change> {
         self.changes.lock().front().cloned()
     }
 
-    /// That one has its answer.
+    /// Removes the oldest change after its answer.
     pub fn answered(&self) {
         self.changes.lock().pop_front();
     }
@@ -67,7 +66,7 @@ impl Events {
         self.statistics.lock().take()
     }
 
-    /// From now on changes are answered at once: whoever closes the consumer has nothing in flight any more.
+    /// From now on changes are answered at once, because a closing consumer has nothing in flight.
     pub fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
     }
@@ -112,7 +111,7 @@ impl ConsumerContext for Events {
     }
 }
 
-/// Tells the group that a change is carried out. An error means that the client is being closed.
+/// Tells the group that a change is done. An error means that the client is being closed.
 pub fn answer(
     consumer: &BaseConsumer<Events>,
     assign: bool,

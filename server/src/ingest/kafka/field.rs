@@ -1,4 +1,4 @@
-//! The text in a record's value: the value itself, or one field of a JSON object, the rest of which is not built.
+//! Text in a record's value: the whole value, or one field of a JSON object, whose other fields are skipped.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use penstock_telemetry::metrics::DeadReason;
 
-/// Why there is no text, also in words.
+/// Reason why there is no text, as a code and in words.
 pub type NoText = (DeadReason, String);
 
-/// The text of a value. Where the field is there several times, the last one counts.
+/// The text of a value. The last one of duplicate fields counts.
 pub fn text(value: &[u8], field: Option<&str>) -> Result<String, NoText> {
     let utf8 = std::str::from_utf8(value).map_err(|e| {
         let message = format!("the value is not UTF-8: {e}");

@@ -1,4 +1,4 @@
-//! The headers of a record that say how it is to be scored, where the route lets them: model, class, deadline.
+//! Headers with options of a record, if the route honours them: model, class, deadline.
 
 use penstock_core::Class;
 use rdkafka::message::Headers;
@@ -10,14 +10,14 @@ use penstock_config::Honour;
 const MODEL: &str = "model";
 /// `interactive` or `bulk`, or Triton's numbers.
 const PRIORITY: &str = "priority";
-/// When the score is worth nothing any more: milliseconds since 1970.
+/// Time after which the score is worthless, in milliseconds since 1970.
 const DEADLINE: &str = "deadline-ms";
 
-/// Deadlines are put off to the next of these milliseconds, so that records which lie close stand in one call.
+/// Deadlines are rounded up to a multiple of these milliseconds, so that neighbouring records share a call.
 const DEADLINE_GRID_MS: i64 = 10;
 
-/// What a record wishes: the route's `wish`, changed by those headers that count. Where one is there several
-/// times, the last one counts. An error says in words which one means nothing.
+/// Options of a record: the route's defaults, changed by honoured headers. The last one of duplicate headers
+/// counts. The error names an invalid header.
 pub fn wish(
     wish: &HeaderOptions,
     honour: Honour,

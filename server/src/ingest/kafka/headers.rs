@@ -1,4 +1,4 @@
-//! How much the headers of a record are, and whether they can be read at all.
+//! Size and readability of a record's headers.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -6,11 +6,11 @@ use std::sync::Once;
 
 use rdkafka::message::Headers;
 
-/// What the protocol puts around one header: two lengths of at most five bytes each.
+/// Overhead of the protocol for one header: two lengths of at most five bytes each.
 const FRAME_BYTES: usize = 10;
 
-/// Bytes of a record's headers; none where they cannot be read. A name is any bytes to the protocol, and the
-/// client's only way to it panics where they are not UTF-8: what passes here can be read again.
+/// Bytes of a record's headers; `None` if they cannot be read. The protocol allows any bytes as a name, but
+/// the client panics on names that are not UTF-8. Headers that pass here can be read again.
 pub fn bytes(headers: &impl Headers) -> Option<usize> {
     let bytes = || {
         let bytes = headers
@@ -25,7 +25,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// None where `read` panics. Nothing is printed then: whoever writes to the topic would fill the log.
+/// `None` if `read` panics. Nothing is printed, because a writer to the topic could fill the log.
 fn quietly<T>(read: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -48,7 +48,7 @@ mod tests {
 
     use super::*;
 
-    /// As the client does it where a name is not UTF-8.
+    /// Stands for the client's panic on a name that is not UTF-8.
     struct Unreadable;
 
     impl Headers for Unreadable {

@@ -1,6 +1,7 @@
-//! Which topic it is that is read: one of the same name may have been made anew. The client goes on at the old position
-//! then, and says nothing. So the broker is asked for the topics' ids, now and then, and while something is about to be
-//! committed so often that no position of one topic is committed for another.
+//! Identity of the input topics, because a topic may be deleted and created again under its name. The client
+//! would silently continue at the old position. The broker is therefore asked for the topics' ids at
+//! intervals. Before a commit it is asked often enough that no position of one topic is committed for
+//! another.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,52 +15,51 @@ use super::events::Events;
 use super::native::{Asking, Told, TopicId};
 use crate::respond::kafka::ClientShutdown;
 
-/// Who asked so long ago, and heard of the topic that was known, may commit what was read since. The client waits for
-/// half a second (`fetch.error.backoff.ms`) before it reads a topic again that is gone, so that no record of another one
-/// is among it.
+/// Longest age of an answer that permits a commit. The client waits half a second (`fetch.error.backoff.ms`)
+/// before it reads a vanished topic again, so no record of another topic is included.
 const FRESH: Duration = Duration::from_millis(400);
 
-/// Between two questions while something is to be committed, and while nothing is.
+/// Intervals between questions: while a commit is due, and otherwise.
 const AGAIN_BUSY: Duration = Duration::from_millis(300);
 const AGAIN_IDLE: Duration = Duration::from_secs(2);
 
-/// A commit waits so long for the answer: a broker that does not tell is no reason to stop. The first wait is shorter,
-/// as nothing is known of the broker then.
+/// Longest wait of a commit for the answer; a silent broker must not stop the route. The first wait is shorter, since
+/// nothing is known of the broker then.
 const HOLD_MAX: Duration = Duration::from_secs(1);
 const HOLD_FIRST: Duration = Duration::from_millis(250);
 
-/// After this the answer is no more to be expected.
+/// Timeout of an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// Topics of one question, beside those of which something is to be committed.
+/// Topics of one question, in addition to those with records to commit.
 pub const TOPICS_MAX: usize = 100;
 
-/// Topics that are known, beside those that are read.
+/// Remembered topics, in addition to those that are read.
 const KNOWN_MAX: usize = 1000;
 
-/// A topic that has another id than the one that is read.
+/// A topic whose id has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remade {
     /// Its name.
     pub topic: String,
-    /// What it was.
+    /// The earlier id.
     pub was: TopicId,
-    /// What it is.
+    /// The present id.
     pub is: TopicId,
 }
 
-/// The ids of the topics that a consumer reads.
+/// The ids of a consumer's input topics.
 #[derive(Default)]
 pub struct Identities {
     asking: Option<(Asking, Instant)>,
     asked: Option<Instant>,
-    /// When that was asked which was answered last.
+    /// Time of the last question that was answered.
     heard: Option<Instant>,
     known: BTreeMap<String, Known>,
     telling: Telling,
-    /// Since when the commit waits.
+    /// Time since which the commit waits.
     holding: Option<Instant>,
-    /// Ask as soon as may be.
+    /// Ask as soon as possible.
     hurry: bool,
 }
 
@@ -80,17 +80,17 @@ enum Telling {
 /// One topic.
 struct Known {
     id: TopicId,
-    /// When that was asked which the broker has answered so.
+    /// Time of the question with this answer.
     asked: Instant,
 }
 
 impl Identities {
-    /// Something happened that a topic which is made anew brings about as well.
+    /// Requests a question soon, after an event that a recreated topic may cause.
     pub fn hurry(&mut self) {
         self.hurry = true;
     }
 
-    /// Whether it is time to ask.
+    /// Whether a question is due.
     pub fn is_due(&self, busy: bool, now: Instant) -> bool {
         let pause = if busy || self.hurry {
             AGAIN_BUSY
@@ -103,7 +103,7 @@ impl Identities {
         self.telling != Telling::Never && self.asking.is_none() && !waits
     }
 
-    /// Asks for these topics.
+    /// Asks for the ids of these topics.
     pub fn ask(
         &mut self,
         client: Arc<ClientShutdown<BaseConsumer<Events>>>,
@@ -115,17 +115,17 @@ impl Identities {
         self.asking = Asking::start(client, topics, ANSWER_MAX).map(|asking| (asking, now));
     }
 
-    /// Whether no question is out.
+    /// Whether no question is outstanding.
     pub fn is_free(&self) -> bool {
         self.asking.is_none()
     }
 
-    /// Whether something was answered that was asked at this time or later, as far as anything ever is.
+    /// Whether a question from this time or later was answered; true if the broker never answers.
     pub fn heard_since(&self, time: Instant) -> bool {
         self.is_mute() || self.heard.is_some_and(|asked| asked >= time)
     }
 
-    /// Looks for the answer, without waiting. An error names a topic that was made anew; it stays known as what it was.
+    /// Polls for the answer. An error names a recreated topic, whose old id stays remembered.
     pub fn listen(&mut self, route: &str) -> Result<(), Remade> {
         let Some((asking, asked)) = &self.asking else {
             return Ok(());
@@ -161,7 +161,7 @@ impl Identities {
                 (Ok(Some(_)), Some(known)) => known.asked = asked,
                 (Ok(Some(id)), None) => drop(self.known.insert(topic, Known { id, asked })),
                 (Ok(None), _) => self.go_without(route),
-                // It may be gone, or the broker not know it yet.
+                // The topic may be deleted, or not yet known to the broker.
                 (Err(code), _) => {
                     self.hurry = true;
                     debug!(route, topic, %code, "the id of the topic is not told");
@@ -204,12 +204,13 @@ impl Identities {
         self.known.get(topic).map(|known| known.id)
     }
 
-    /// Whether nothing more is to be expected of this topic than what [`Identities::id`] says.
+    /// Whether [`Identities::id`] is final for this topic.
     pub fn is_settled(&self, topic: &str) -> bool {
         self.telling != Telling::Soon || self.known.contains_key(topic)
     }
 
-    /// Whether what was read of these topics may be committed: each is known to be what it was, or nobody tells.
+    /// Whether records of these topics may be committed: each has its known id, or the broker does not
+    /// answer.
     pub fn vouch<'a>(&mut self, mut topics: impl Iterator<Item = &'a str>, now: Instant) -> bool {
         let fresh = |known: &Known| now.saturating_duration_since(known.asked) <= FRESH;
         if self.is_mute() || topics.all(|topic| self.known.get(topic).is_some_and(fresh)) {
@@ -230,8 +231,8 @@ impl Identities {
         waited
     }
 
-    /// Topics that are not read any more stay known as long as there is room: should they come back, the client goes on
-    /// with what it knew of them.
+    /// Bounds the topics that are no longer read. They stay while there is room, because the client continues
+    /// with its own memory of a topic that returns.
     pub fn make_room(&mut self, is_read: impl Fn(&str) -> bool) {
         if self.known.len() > KNOWN_MAX {
             self.known.retain(|topic, _| is_read(topic));
@@ -239,16 +240,16 @@ impl Identities {
     }
 }
 
-/// What is committed beside a position: the topic that it is a position of.
+/// Prefix of the metadata committed with a position: the topic's id.
 const NOTE: &str = "topic-id=";
 
-/// The note for a topic.
+/// The metadata for a topic.
 pub fn note(id: TopicId) -> String {
     format!("{NOTE}{id}")
 }
 
-/// The topic that a note names. A position that somebody else has committed has none, or a copy of ours that ends with a
-/// zero: confluent-kafka's.
+/// The topic id in committed metadata. Positions that other programs commit have none, or our copy with a
+/// trailing zero byte (confluent-kafka).
 pub fn noted(note: &str) -> Option<TopicId> {
     TopicId::parse(note.strip_prefix(NOTE)?.trim_end_matches('\0'))
 }

@@ -1,4 +1,4 @@
-//! What a pump has read and not let go: the partitions that are ours, their records, and how much that is.
+//! In-flight records of a pump: the assigned partitions, their records, and the totals.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::partition_ids::{PartitionId, PartitionIds, Source};
 use super::work::{Answer, Judged, Mark, Taken};
 use penstock_telemetry::clock::Clock;
 
-/// Records of one partition that may be open beside those in flight: what slips through while it is paused.
+/// Records of one partition that may arrive while it is being paused.
 const SLACK: usize = 1024;
 
 /// A safe position of one partition.
@@ -21,32 +21,32 @@ const SLACK: usize = 1024;
 pub struct Position {
     /// The partition.
     pub place: PartitionId,
-    /// The assignment that it belongs to.
+    /// Its epoch.
     pub epoch: Epoch,
-    /// The next record to be read by whoever comes after.
+    /// Offset of the next record to read.
     pub offset: i64,
 }
 
-/// All records of a pump.
+/// All in-flight records of a pump.
 pub struct InFlightRecords {
-    /// What the partitions are called.
+    /// Ids of the partitions.
     pub places: PartitionIds,
     partitions: BTreeMap<PartitionId, Partition>,
     assignment: Assignment<PartitionId>,
     in_flight: InFlight<PartitionId>,
     pace: ReadAhead,
     limit: usize,
-    /// A larger value is not copied.
+    /// Largest value that is copied.
     value_max: usize,
-    /// Partitions whose first record may leave.
+    /// Partitions whose first record is finished.
     ready: Vec<PartitionId>,
-    /// Partitions whose positions have gone back, which is not settled yet.
+    /// Partitions whose positions went back, not yet settled.
     resets: BTreeMap<PartitionId, Reset>,
     clock: Clock,
 }
 
 impl InFlightRecords {
-    /// Nothing inside.
+    /// No record in flight.
     pub fn new(
         bounds: InFlightBounds,
         pace: ReadAhead,
@@ -68,7 +68,7 @@ impl InFlightRecords {
         })
     }
 
-    /// A partition is ours, or begins anew: what it had inside is given up.
+    /// Begins a partition or a new epoch of it; its records in flight are dropped.
     pub fn begin(&mut self, place: PartitionId, begin: Begin) {
         let epoch = match begin {
             Begin::Anywhere | Begin::Remade => self.assignment.begin(place),
@@ -85,7 +85,7 @@ impl InFlightRecords {
         self.partitions.insert(place, fresh);
     }
 
-    /// A partition is no longer ours.
+    /// Ends a revoked partition.
     pub fn end(&mut self, place: PartitionId) {
         self.assignment.end(&place);
         self.in_flight.end(&place, self.clock.now());
@@ -94,8 +94,8 @@ impl InFlightRecords {
         self.places.forget(place);
     }
 
-    /// Copies what is needed of a record. `None` where it belongs to no partition of ours, so that whoever has it reads
-    /// it, or to one whose log has gone back: it is read again as soon as that is settled.
+    /// Copies a record. `None` if its partition is not assigned, so that its new consumer reads it. `None`
+    /// also after its log went back; the record is read again once that is settled.
     pub fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Option<Taken>, String> {
         let Some(place) = self.places.find(message.topic(), message.partition()) else {
             return Ok(None);
@@ -111,7 +111,7 @@ impl InFlightRecords {
                 self.resets.insert(place, Reset::WentBack { from, to });
                 return Ok(None);
             }
-            // To skip it would be to lose it.
+            // Skipping the record would lose it.
             Err(full @ OffsetError::Full { .. }) => return Err(full.to_string()),
         };
         let mark = Mark {
@@ -132,7 +132,8 @@ impl InFlightRecords {
         Ok(Some(taken))
     }
 
-    /// What becomes of a record. One of an earlier epoch is forgotten: it is read again.
+    /// Stores the answer of a record. An answer of an earlier epoch is dropped, because the record is read
+    /// again.
     pub fn answer(&mut self, judged: Judged) {
         let Mark { place, epoch, offset } = judged.mark;
         let current = self.partitions.get_mut(&place).filter(|p| p.epoch == epoch);
@@ -144,8 +145,8 @@ impl InFlightRecords {
         }
     }
 
-    /// Partitions that have begun, and of which it is not known whether they did so at a position of their topic, as far
-    /// as that can be told.
+    /// Partitions that have begun and whose start is not yet vouched for, as far as their topic's id is
+    /// known.
     pub fn unvouched(&self, is_known: impl Fn(&str) -> bool) -> Vec<PartitionId> {
         let unvouched = self.partitions.iter().filter(|(_, one)| one.is_to_vouch());
         unvouched
@@ -154,18 +155,18 @@ impl InFlightRecords {
             .collect()
     }
 
-    /// Whether that is known of a partition.
+    /// Whether the start of a partition is vouched for.
     pub fn is_vouched(&self, place: PartitionId) -> bool {
         self.partitions.get(&place).is_none_or(|one| one.vouched)
     }
 
-    /// The position that a partition has begun at, or the last that is remembered of it, is `from`, after a record of this
-    /// leader; it is one of its topic, or of one before it that was `remade`.
+    /// Vouches for a partition's start. `from` is its first or last remembered position, after a record of
+    /// this leader. The position is of this topic, or of an earlier one that was `remade`.
     pub fn vouch(&mut self, place: PartitionId, from: Option<i64>, leader_epoch: Option<i32>, remade: bool) {
         let Some(partition) = self.partitions.get_mut(&place) else {
             return;
         };
-        // By what is committed alone, nobody can tell whether the log still has what came before.
+        // The committed position alone does not tell whether the log still has the records before it.
         partition.looked_at = true;
         partition.vouched = remade || partition.first.is_some();
         let other_leader = leader_epoch.is_some() && partition.first_leader > leader_epoch;
@@ -178,22 +179,22 @@ impl InFlightRecords {
         self.resets.insert(place, reset);
     }
 
-    /// Whether a position has gone back that is not settled.
+    /// Whether a position went back and is not settled.
     pub fn has_resets(&self) -> bool {
         !self.resets.is_empty()
     }
 
-    /// The partitions of which it has.
+    /// Partitions whose position went back.
     pub fn resets(&self) -> Vec<PartitionId> {
         self.resets.keys().copied().collect()
     }
 
-    /// How the position of a partition has gone back.
+    /// The reset of a partition.
     pub fn reset(&self, place: PartitionId) -> Option<Reset> {
         self.resets.get(&place).copied()
     }
 
-    /// Partitions whose log has.
+    /// Partitions whose log went back.
     pub fn went_back(&self) -> impl Iterator<Item = PartitionId> {
         let went_back = |(place, reset): (&PartitionId, &Reset)| {
             matches!(reset, Reset::WentBack { .. }).then_some(*place)
@@ -201,12 +202,12 @@ impl InFlightRecords {
         self.resets.iter().filter_map(went_back)
     }
 
-    /// Whether a record that is at work is still ours.
+    /// Whether a record's epoch is current.
     pub fn is_current(&self, mark: Mark) -> bool {
         self.assignment.epoch(&mark.place) == Some(mark.epoch)
     }
 
-    /// Lets records go, each partition's in order, as far as they have answers.
+    /// Releases finished records, in order within each partition.
     pub fn leave<E>(
         &mut self,
         mut each: impl FnMut(&Source, (PartitionId, i64), Answer) -> Result<(), E>,
@@ -229,7 +230,7 @@ impl InFlightRecords {
         Ok(())
     }
 
-    /// The positions that are safe and not committed.
+    /// Safe positions that are not committed.
     pub fn uncommitted(&self) -> Vec<Position> {
         let uncommitted = self.assignment.uncommitted();
         let position = |(place, epoch, offset): (&PartitionId, _, _)| Position {
@@ -240,7 +241,7 @@ impl InFlightRecords {
         uncommitted.map(position).collect()
     }
 
-    /// The broker has them.
+    /// Records that these positions are committed.
     pub fn committed(&mut self, positions: &[Position]) {
         for position in positions {
             self.assignment
@@ -252,13 +253,13 @@ impl InFlightRecords {
         }
     }
 
-    /// Positions as the client wants them, each with a note of the topic that it is a position of.
+    /// Positions as the client takes them, each with its topic's id as metadata.
     pub fn list(&self, positions: &[Position], id: impl Fn(&str) -> Option<TopicId>) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for position in positions {
             let source = self.places.source(position.place);
             let mut element = list.add_partition(&source.topic, source.partition);
-            // It fails for offsets below zero alone, which a position never is.
+            // It fails for negative offsets only, which a position never has.
             let _ = element.set_offset(Offset::Offset(position.offset));
             if let Some(id) = id(&source.topic) {
                 element.set_metadata(note(id));
@@ -269,38 +270,38 @@ impl InFlightRecords {
         list
     }
 
-    /// The partitions that are ours.
+    /// The assigned partitions.
     pub fn assigned(&self) -> Vec<PartitionId> {
         self.partitions.keys().copied().collect()
     }
 
-    /// One of them.
+    /// One assigned partition.
     pub fn partition(&self, place: PartitionId) -> Option<&Partition> {
         self.partitions.get(&place)
     }
 
-    /// The same, to be changed.
+    /// One assigned partition, mutable.
     pub fn partition_mut(&mut self, place: PartitionId) -> Option<&mut Partition> {
         self.partitions.get_mut(&place)
     }
 
-    /// True when nothing of these partitions is inside.
+    /// True when these partitions have no record in flight.
     pub fn is_empty(&self, places: &[PartitionId]) -> bool {
         let of = |place: &PartitionId| self.partitions.get(place);
         places.iter().filter_map(of).all(Partition::is_empty)
     }
 
-    /// Records inside.
+    /// Records in flight.
     pub fn records(&self) -> usize {
         self.in_flight.records()
     }
 
-    /// Their bytes.
+    /// Bytes in flight.
     pub fn bytes(&self) -> usize {
         self.in_flight.bytes()
     }
 
-    /// Whether to ask for a record.
+    /// Whether another record may be polled.
     pub fn may_poll(&mut self) -> bool {
         let may = self.in_flight.may_poll();
         if !may {
@@ -309,7 +310,7 @@ impl InFlightRecords {
         may
     }
 
-    /// Partitions to pause and to resume. To be asked for in every round.
+    /// Partitions to pause and to resume; called in every round.
     pub fn flow(&mut self) -> Flow<PartitionId> {
         let now = self.clock.now();
         self.limit = self.pace.limit(now);
@@ -317,12 +318,12 @@ impl InFlightRecords {
         self.in_flight.flow(now)
     }
 
-    /// How many records may be inside now.
+    /// Present bound of records in flight.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Partitions that are paused.
+    /// Number of paused partitions.
     pub fn paused(&self) -> usize {
         self.in_flight.paused()
     }

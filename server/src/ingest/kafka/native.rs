@@ -1,6 +1,6 @@
-//! What the client's crate does not wrap: a topic's id, which a topic of the same name that is made anew does not have,
-//! and the epoch of the leader that wrote a record, which tells whether a log still has it. This file calls librdkafka
-//! itself: it and the kernels are the only ones with `unsafe`.
+//! Parts of librdkafka that the crate does not wrap. A topic's id differs after the topic is deleted and
+//! created again. The epoch of a record's leader tells whether a log still has the record. Only this file and
+//! the kernels have `unsafe`, because it calls librdkafka itself.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
@@ -20,12 +20,12 @@ use rdkafka::types::RDKafkaRespErr;
 use super::events::Events;
 use crate::respond::kafka::ClientShutdown;
 
-/// An id, written as Kafka's own tools write it.
+/// A topic id, displayed as Kafka's own tools do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TopicId([u8; 16]);
 
 impl TopicId {
-    /// What it is written as.
+    /// Parses the displayed form.
     pub fn parse(text: &str) -> Option<TopicId> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         bytes.try_into().ok().map(TopicId)
@@ -51,10 +51,10 @@ impl fmt::Debug for TopicId {
     }
 }
 
-/// What the broker says of a topic: its id, none where it gives no ids, or why it says nothing.
+/// The broker's answer about a topic: its id, `None` without ids, or an error.
 pub type Told = Result<Option<TopicId>, RDKafkaErrorCode>;
 
-/// Something of the client's library that is freed when it is dropped.
+/// A librdkafka object that is freed when dropped.
 struct Owned<T> {
     pointer: NonNull<T>,
     free: unsafe extern "C" fn(*mut T),
@@ -63,7 +63,7 @@ struct Owned<T> {
 impl<T> Owned<T> {
     /// # Safety
     ///
-    /// The pointer is null, or is ours alone and `free` frees it.
+    /// The pointer is null, or is owned by the caller and freed by `free`.
     unsafe fn new(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Owned<T>> {
         NonNull::new(pointer).map(|pointer| Owned { pointer, free })
     }
@@ -75,20 +75,21 @@ impl<T> Owned<T> {
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
-        // SAFETY: whoever made it said that it is ours alone and that `free` frees it; nobody has it after this.
+        // SAFETY: the creator guarantees exclusive ownership and the right `free`; the object is not used
+        // after this.
         unsafe { (self.free)(self.pointer.as_ptr()) }
     }
 }
 
-/// The question that is out. Its answer comes within the time it was given: nobody waits for it here.
+/// An outstanding question. The answer comes within the given timeout; this thread never waits for it.
 pub struct Asking {
-    // Goes before the client it belongs to.
+    // Dropped before the client it belongs to.
     queue: Owned<c::rd_kafka_queue_t>,
     _client: Arc<ClientShutdown<BaseConsumer<Events>>>,
 }
 
 impl Asking {
-    /// Asks for the ids of these topics, each named once. None where the client does not take the question.
+    /// Asks for the ids of these topics, each named once. `None` if the client refuses the question.
     pub fn start(
         client: Arc<ClientShutdown<BaseConsumer<Events>>>,
         topics: &[String],
@@ -103,10 +104,11 @@ impl Asking {
         let handle = consumer.client().native_ptr();
         let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
         let mut reason = [0; 64];
-        // SAFETY: the handle is of a client that lives through this function, as `client` holds it. The names are
-        // strings that end with a zero and live until the end of it too; the collection copies them, and the question
-        // copies the collection and the options. What is made is null or ours, and is freed by the function that
-        // librdkafka names for it. The reason's length is its own.
+        // SAFETY: the handle belongs to a client that outlives this function, because `client` holds it. The
+        // names are strings that end with a zero and also live until its end. The collection copies them, and
+        // the question copies the collection and the options. Each created object is null or owned here, and
+        // is freed by the function that librdkafka names for it. The length of the reason is its buffer's
+        // own.
         unsafe {
             let queue = Owned::new(c::rd_kafka_queue_new(handle), c::rd_kafka_queue_destroy)?;
             let kind = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
@@ -135,17 +137,17 @@ impl Asking {
         }
     }
 
-    /// The answer, once it is there: what is told of each topic, or why nothing is. It comes once.
+    /// The answer, once it has arrived: an answer for each topic, or an error. It is returned once.
     pub fn answer(&self) -> Option<Result<Vec<(String, Told)>, RDKafkaErrorCode>> {
-        // SAFETY: the queue is ours, and its client lives as long. The event is null or ours to free.
+        // SAFETY: the queue is owned here, and its client outlives it. The event is null or owned here.
         let event = unsafe {
             Owned::new(
                 c::rd_kafka_queue_poll(self.queue.as_ptr(), 0),
                 c::rd_kafka_event_destroy,
             )
         }?;
-        // SAFETY: the event is there. Its result is null, or lives as long as it; the function that tells the topics
-        // returns so many pointers as it says to things that live as long too.
+        // SAFETY: the event exists. Its result is null, or lives as long as the event. The function that
+        // returns the topics returns that many pointers, to objects that live as long.
         unsafe {
             let code = c::rd_kafka_event_error(event.as_ptr());
             let result = c::rd_kafka_event_DescribeTopics_result(event.as_ptr());
@@ -165,13 +167,13 @@ impl Asking {
 
 /// # Safety
 ///
-/// The topic lives while this runs.
+/// The topic lives during the call.
 unsafe fn told(topic: *const c::rd_kafka_TopicDescription_t) -> (String, Told) {
     // SAFETY: the topic lives, and its name, error and id with it. The name ends with a zero.
     unsafe {
         let name = CStr::from_ptr(c::rd_kafka_TopicDescription_name(topic));
         let name = name.to_string_lossy().into_owned();
-        // It has no error where its code is none: the function takes a null for that.
+        // A topic without an error has a null error, whose code the function defines as zero.
         let code = c::rd_kafka_error_code(c::rd_kafka_TopicDescription_error(topic));
         if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             return (name, Err(code.into()));
@@ -185,27 +187,27 @@ unsafe fn told(topic: *const c::rd_kafka_TopicDescription_t) -> (String, Told) {
     }
 }
 
-/// The epoch of the leader that wrote a record, where the broker tells it.
+/// Epoch of the leader that wrote a record, if the broker reports it.
 pub fn leader_epoch(message: &BorrowedMessage<'_>) -> Option<i32> {
-    // SAFETY: the message lives while it is borrowed, and is one that a consumer was given.
+    // SAFETY: the message lives while it is borrowed, and comes from a consumer.
     let epoch = unsafe { c::rd_kafka_message_leader_epoch(message.ptr()) };
     (epoch >= 0).then_some(epoch)
 }
 
-/// What is committed beside a position.
+/// Metadata committed with a position.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Beside {
-    /// Whatever the one who committed it noted.
+    /// Text of the program that committed it.
     pub note: Option<String>,
-    /// The epoch of the record before it.
+    /// Leader epoch of the record before the position.
     pub leader_epoch: Option<i32>,
 }
 
-/// What is committed beside each position of a list, in its order. The crate's own look at a note panics on what is not
-/// UTF-8, which another program may have committed.
+/// Metadata committed with each position of a list, in order. The crate's own accessor panics on text that is
+/// not UTF-8, which another program may have committed.
 pub fn beside(list: &TopicPartitionList) -> Vec<Beside> {
-    // SAFETY: the list lives while it is borrowed, and nobody changes it meanwhile. Its elements lie one after the
-    // other, `cnt` of them, and a note that is not null has so many bytes as it says.
+    // SAFETY: the list lives while it is borrowed, and is not changed meanwhile. Its `cnt` elements are
+    // contiguous. Metadata that is not null has as many bytes as its size says.
     unsafe {
         let raw = &*list.ptr();
         let count = usize::try_from(raw.cnt).unwrap_or(0);
@@ -223,13 +225,13 @@ pub fn beside(list: &TopicPartitionList) -> Vec<Beside> {
     }
 }
 
-/// Sets the epoch of the record before the last position of a list: who seeks to it is told whether the log still has
-/// that record, and who commits it leaves that to whoever comes after.
+/// Sets the leader epoch of the record before the last position of a list. A seek to the position then
+/// detects whether the log still has that record; a commit passes the epoch to the next consumer.
 pub fn set_leader_epoch(list: &mut TopicPartitionList, leader_epoch: Option<i32>) {
     let Some(epoch) = leader_epoch else {
         return;
     };
-    // SAFETY: the list is borrowed alone, and lives as long. The element is its last one, of those that it says it has.
+    // SAFETY: the list is borrowed exclusively for this call. The element is its last one, within its count.
     unsafe {
         let raw = &*list.ptr();
         let last = usize::try_from(raw.cnt)

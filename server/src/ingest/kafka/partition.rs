@@ -1,4 +1,4 @@
-//! The records of one partition between reading and leaving: their answers come in any order, they leave in theirs.
+//! Records of one partition in flight: their answers come in any order, and are released in order of offset.
 
 use std::collections::VecDeque;
 
@@ -8,21 +8,21 @@ use rdkafka::topic_partition_list::Offset;
 use super::work::{Answer, Fate};
 use penstock_telemetry::metrics::{Lag, Left};
 
-/// Where the reading of a partition begins under an epoch.
+/// Start of a partition under an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// Where the client begins by itself: at what is committed, or where its settings say.
+    /// The client's own start: the committed position, or the start by its settings.
     Anywhere,
-    /// Here, as the broker has it committed.
+    /// The committed position.
     At(i64),
-    /// Here, because the log has gone back: the broker knows a position that lies after it.
+    /// An earlier position, because the log went back: the committed position is beyond it.
     Back(i64),
-    /// At the beginning, because the topic was made anew: the broker may know a position of another one.
+    /// The beginning of a recreated topic: the committed position may be of the old topic.
     Remade,
 }
 
 impl Begin {
-    /// What is to be sought for it.
+    /// Offset to seek to.
     pub fn offset(self) -> Option<Offset> {
         match self {
             Begin::Anywhere => None,
@@ -32,52 +32,52 @@ impl Begin {
     }
 }
 
-/// A position that goes back without a seek of ours.
+/// A position that goes back without a seek of the consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// The log has: what was to come is `from`, and what came is `to`.
+    /// The log went back: `from` was expected, and `to` arrived.
     WentBack {
-        /// The position before.
+        /// The expected position.
         from: i64,
-        /// The record that came instead.
+        /// Offset of the record that arrived.
         to: i64,
     },
-    /// The topic is another one of the same name.
+    /// The topic was deleted and created again.
     Remade {
-        /// The position before, where it is known.
+        /// The position before, if known.
         from: Option<i64>,
     },
-    /// Perhaps none has: records of another leader come after it, and whether the log still has the one before it is
-    /// told to who seeks there.
+    /// Possibly no reset. A record of another leader follows, and only a seek tells whether the log still has
+    /// the record before it.
     Unsure,
 }
 
 /// A partition of this consumer.
 pub struct Partition {
-    /// This assignment of it.
+    /// Its epoch.
     pub epoch: Epoch,
     begin: Begin,
-    /// Whether the position that reading began at is known to be one of this topic.
+    /// Whether the start of reading is known to belong to this topic.
     pub vouched: bool,
-    /// Whether the topic of what is committed was looked at, before a record came.
+    /// Whether the topic of the committed position was checked before a record came.
     pub looked_at: bool,
-    /// Whether the client asks for its records, though none may have come.
+    /// Whether the client fetches it, even without records.
     pub fetched: bool,
-    /// Looks in a row that found the log to end before what was read.
+    /// Consecutive observations of a log that ends before the read position.
     pub beyond: u32,
-    /// The first record that was read under it: where reading begins anew when nothing was ever committed.
+    /// First record of the epoch; reading restarts here if nothing was ever committed.
     pub first: Option<i64>,
-    /// The epoch of the leader that wrote it.
+    /// Leader epoch of that record.
     pub first_leader: Option<i32>,
-    /// The same of the last record that has left.
+    /// Leader epoch of the last released record.
     pub left_leader: Option<i32>,
-    /// What was committed under it.
+    /// Position committed in this epoch.
     pub committed: Option<i64>,
-    /// What has left since then.
+    /// Records released since the last commit.
     left: Left,
-    /// How far it is behind.
+    /// Its lag.
     pub lag: Lag,
-    /// Records that were committed since somebody looked.
+    /// Committed records since the last observation.
     pub finished: u64,
     slots: VecDeque<Slot>,
 }
@@ -86,24 +86,24 @@ pub struct Partition {
 struct Slot {
     offset: i64,
     bytes: usize,
-    /// Of key and value.
+    /// Bytes of key and value.
     read_bytes: usize,
     leader_epoch: Option<i32>,
     answer: Option<Answer>,
 }
 
-/// A record whose turn it is.
+/// A record to be released.
 pub struct Leaving {
     /// Its offset.
     pub offset: i64,
-    /// Its bytes while it was inside.
+    /// Its bytes in flight.
     pub bytes: usize,
-    /// What becomes of it.
+    /// Its answer.
     pub answer: Answer,
 }
 
 impl Partition {
-    /// It is ours from now on, with nothing inside.
+    /// A newly assigned partition without records.
     pub fn new(epoch: Epoch, begin: Begin, lag: Lag) -> Partition {
         Partition {
             epoch,
@@ -133,14 +133,14 @@ impl Partition {
         }
     }
 
-    /// Where its next epoch begins, when the broker has `committed` and its position has perhaps gone back.
+    /// Start of its next epoch, from the broker's `committed` position and a possible reset.
     pub fn again_at(&self, committed: Option<i64>, reset: Option<Reset>) -> Begin {
         let own = matches!(self.begin, Begin::Back(_) | Begin::Remade);
         let sought = if (own && self.committed.is_none()) || self.first.is_none() {
-            // The broker does not know of it yet, or nothing was read since.
+            // The broker has no position yet, or nothing was read since.
             self.begin
         } else {
-            // Where nothing was ever committed, the first record that was read is the first not written.
+            // If nothing was ever committed, the first record read is the first one not written.
             let position = committed.or(self.committed).or(self.first);
             position.map_or(Begin::Anywhere, Begin::At)
         };
@@ -154,12 +154,12 @@ impl Partition {
         }
     }
 
-    /// Whether there is something to be found about where it has begun: by a record, or where none comes without one.
+    /// Whether its start is still to be vouched for: by a record, or without one if none comes.
     pub fn is_to_vouch(&self) -> bool {
         !self.vouched && (self.first.is_some() || (self.fetched && !self.looked_at))
     }
 
-    /// A record that was read. Its offset is above all before it.
+    /// Adds a record, whose offset is above all earlier ones.
     pub fn push(&mut self, offset: i64, leader_epoch: Option<i32>, bytes: usize, read_bytes: usize) {
         if self.first.is_none() {
             self.first = Some(offset);
@@ -174,7 +174,7 @@ impl Partition {
         });
     }
 
-    /// What becomes of the record at `offset`.
+    /// Stores the answer of the record at `offset`.
     pub fn answer(&mut self, offset: i64, answer: Answer) {
         let found = self.slots.binary_search_by_key(&offset, |slot| slot.offset);
         if let Some(slot) = found.ok().and_then(|at| self.slots.get_mut(at)) {
@@ -182,7 +182,7 @@ impl Partition {
         }
     }
 
-    /// The broker has what left before `offset`. Returns what that was.
+    /// Marks released records before `offset` as committed, and returns their counts.
     pub fn committed(&mut self, offset: i64) -> Left {
         self.committed = Some(offset);
         let left = std::mem::take(&mut self.left);
@@ -190,7 +190,7 @@ impl Partition {
         left
     }
 
-    /// The next record to leave, when nothing before it is without an answer.
+    /// The next record to release, if it has an answer.
     pub fn pop(&mut self) -> Option<Leaving> {
         let first = self.slots.pop_front_if(|slot| slot.answer.is_some())?;
         let answer = first.answer?;
@@ -209,7 +209,7 @@ impl Partition {
         })
     }
 
-    /// True when nothing is inside.
+    /// True without records in flight.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -221,7 +221,7 @@ mod tests {
     use penstock_telemetry::clock::Clock;
     use penstock_telemetry::metrics::Metrics;
 
-    /// One under which records were read from 40 on, unless it says otherwise.
+    /// A partition whose records start at 40, unless `begin` says otherwise.
     fn begun(begin: Begin) -> Partition {
         let topic = Metrics::new(Clock::start()).topic("t", None);
         let epoch = penstock_core::Assignment::new(1).begin(0);

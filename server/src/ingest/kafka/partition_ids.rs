@@ -1,4 +1,4 @@
-//! The partitions that are ours, each under a number: what happens to every record should not compare names.
+//! Ids of the assigned partitions, so that work on each record compares numbers instead of names.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -12,7 +12,7 @@ use penstock_telemetry::metrics::TopicMetrics;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId(u32);
 
-/// Where a record comes from.
+/// Origin of a record.
 pub struct Source {
     /// The topic.
     pub topic: String,
@@ -25,17 +25,17 @@ pub struct Source {
 /// Gives a topic its series.
 pub type Series = Box<dyn Fn(&str) -> Arc<TopicMetrics> + Send>;
 
-/// All places.
+/// Ids of all partitions.
 pub struct PartitionIds {
     series: Series,
     sources: HashMap<PartitionId, Arc<Source>>,
     topics: BTreeMap<String, HashMap<i32, PartitionId>>,
-    /// Of the next one. None has the number of one before, so that what is late is not taken for another's.
+    /// Next partition id. Ids are never reused, so a late answer cannot be credited to another partition.
     next: u32,
 }
 
 impl PartitionIds {
-    /// None seen yet.
+    /// No id assigned yet.
     pub fn new(series: Series) -> PartitionIds {
         PartitionIds {
             series,
@@ -45,24 +45,24 @@ impl PartitionIds {
         }
     }
 
-    /// The place of a partition that is ours.
+    /// Id of an assigned partition.
     pub fn find(&self, topic: &str, partition: i32) -> Option<PartitionId> {
         self.topics.get(topic)?.get(&partition).copied()
     }
 
-    /// The places of a list, those that are new included.
+    /// Ids of a list's partitions; new partitions get one.
     pub fn of(&mut self, list: &TopicPartitionList) -> Vec<PartitionId> {
         let elements = list.elements();
         let place = elements.iter().map(|e| self.place(e.topic(), e.partition()));
         place.collect()
     }
 
-    /// Whether a partition of this topic is ours.
+    /// Whether a partition of this topic is assigned.
     pub fn has_topic(&self, topic: &str) -> bool {
         self.topics.contains_key(topic)
     }
 
-    /// At most so many topics, from the next after this one on and around.
+    /// At most `most` topics in circular order, from the one after `last`.
     pub fn topics_after(&self, last: &str, most: usize) -> Vec<String> {
         let after = self
             .topics
@@ -74,12 +74,12 @@ impl PartitionIds {
         topics.take(most).collect()
     }
 
-    /// What a place is called.
+    /// Topic and partition of an id.
     pub fn source(&self, place: PartitionId) -> &Arc<Source> {
         &self.sources[&place]
     }
 
-    /// A partition is no longer ours. Its topic may be gone for good, and others come.
+    /// Forgets a revoked partition. Topics come and go, so its id must not stay.
     pub fn forget(&mut self, place: PartitionId) {
         let Some(source) = self.sources.remove(&place) else {
             return;
@@ -92,7 +92,7 @@ impl PartitionIds {
         }
     }
 
-    /// A list of places, without offsets.
+    /// A list of partitions, without offsets.
     pub fn list(&self, places: impl IntoIterator<Item = PartitionId>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for place in places {

@@ -1,5 +1,5 @@
-//! The pump: one thread that reads records, has them scored and lets them leave in order. Every call to
-//! Kafka is made on it.
+//! The pump: one thread that reads records, has them scored and releases them in order. It makes every call
+//! to Kafka.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,26 +29,26 @@ use penstock_config::{KafkaInput, KafkaRoute};
 use penstock_telemetry::clock::Clock;
 use penstock_telemetry::metrics::KafkaMetrics;
 
-/// Records of one look into the client's queue, before what has finished is looked at.
+/// Records polled before finished work is collected.
 const ROUND_MAX: usize = 512;
 
-/// A look into the client's queue, or at what has finished: while something is inside, and while nothing is.
+/// Polling timeouts: with records in flight, and without.
 const LOOK_BUSY: Duration = Duration::from_millis(1);
 const LOOK_IDLE: Duration = Duration::from_millis(100);
 
-/// After an abort: the first wait before reading on, and the longest.
+/// Shortest and longest wait before reading on after an abort.
 const AGAIN_FIRST: Duration = Duration::from_millis(50);
 const AGAIN_LAST: Duration = Duration::from_secs(5);
 
-/// A consumer and a producer at work.
+/// A running consumer and producer.
 pub struct Pump {
     pub(super) route: Arc<KafkaRoute>,
-    /// A question that is out is of the consumer, and goes before it.
+    /// A question belongs to the consumer, so it is dropped first.
     pub(super) identities: Identities,
     pub(super) remembered: Arc<Remembered>,
-    /// The last topic that was asked for.
+    /// Last topic of the last question.
     pub(super) asked_last: String,
-    /// When it is looked next at where partitions have begun.
+    /// Time of the next check of partitions that have begun.
     pub(super) vouch_at: Instant,
     pub(super) consumer: Reader,
     pub(super) writer: Writer,
@@ -61,7 +61,7 @@ pub struct Pump {
     pub(super) ready: Ready,
     pub(super) metrics: KafkaMetrics,
     pub(super) behind: ConsumerLag,
-    /// What that told last.
+    /// Lag in the last statistics.
     pub(super) lag: u64,
     pub(super) cadence: CommitInterval,
     pub(super) progress: Arc<Progress>,
@@ -69,13 +69,13 @@ pub struct Pump {
     pub(super) stop: Arc<Stop>,
     /// Aborts since the last commit.
     pub(super) aborts: u32,
-    /// The times of the records that were written since the last commit.
+    /// Timestamps of records written since the last commit.
     pub(super) times: Vec<i64>,
 }
 
 impl Pump {
-    /// Runs until it is stopped, and then lets go what is inside. An error is no abort: those it recovers
-    /// from by itself.
+    /// Runs until the stop, and then releases records in flight. It recovers from aborts itself and returns
+    /// other errors.
     pub fn run(&mut self) -> Result<(), Trouble> {
         while self.stop.by().is_none() {
             match self.turn() {
@@ -86,7 +86,7 @@ impl Pump {
         self.finish()
     }
 
-    /// From poll to commit.
+    /// One round from poll to commit.
     fn turn(&mut self) -> Result<(), Trouble> {
         self.progress.doing("reading and scoring");
         self.read()?;
@@ -113,7 +113,7 @@ impl Pump {
         }
     }
 
-    /// Takes records while there is room for them.
+    /// Polls records while there is room.
     fn read(&mut self) -> Result<(), Trouble> {
         self.steer()?;
         if !self.inside.may_poll() || !self.scorer.has_room(2 * ROUND_MAX) {
@@ -148,7 +148,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Pauses what has been full for too long, and resumes it.
+    /// Pauses partitions that have been full for too long, and resumes them.
     fn steer(&mut self) -> Result<(), Trouble> {
         let Flow { pause, resume } = self.inside.flow();
         self.chunks.size(self.inside.limit());
@@ -166,7 +166,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Hands over what was read, and what is to be tried again.
+    /// Hands over new records and due retries.
     pub(super) fn score(&mut self) {
         for chunk in self.chunks.take() {
             self.scorer.submit(chunk);
@@ -188,14 +188,14 @@ impl Pump {
         self.held_no_more(gone);
     }
 
-    /// Nobody is left who would say that records are scored again, where the last that were held are gone.
+    /// Resets readiness when the last record of the retry queue has gone, since no later score would do so.
     fn held_no_more(&mut self, gone: bool) {
         if gone && self.held.is_empty() && self.scorer.out() == 0 {
             self.held.forget(&self.route.name);
         }
     }
 
-    /// Takes back the chunks that have finished, waiting for the first until `timeout` has passed.
+    /// Collects finished chunks; waits at most `timeout` for the first.
     pub(super) fn collect(&mut self, timeout: Duration) -> Result<(), Trouble> {
         let mut next = self.scorer.next(timeout);
         let mut gone = false;
@@ -212,7 +212,7 @@ impl Pump {
             for record in judged {
                 self.inside.answer(record);
             }
-            // What was given up meanwhile is read again.
+            // Records dropped meanwhile are read again.
             let is_current = |chunk: &Chunk| chunk.records.iter().any(|one| self.inside.is_current(one.mark));
             let held = held.filter(|(chunk, _)| is_current(chunk));
             let now = Instant::now();
@@ -234,7 +234,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Lets records leave, each partition's in order.
+    /// Releases records, in order within each partition.
     pub(super) fn write(&mut self) -> Result<(), Trouble> {
         let (writer, times) = (&mut self.writer, &mut self.times);
         let (inside, refusals) = (&mut self.inside, &mut self.refusals);
@@ -249,7 +249,7 @@ impl Pump {
         })
     }
 
-    /// Commits when it is time.
+    /// Commits when it is due.
     fn commit_due(&mut self) -> Result<(), Trouble> {
         let due = self
             .writer
@@ -260,7 +260,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Makes what has left visible, and with it how far the input is done.
+    /// Commits released records and the input positions.
     pub(super) fn commit(&mut self) -> Result<(), Trouble> {
         let positions = self.inside.uncommitted();
         if positions.is_empty() && !self.writer.is_open() {
@@ -281,7 +281,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Gives up everything since the last commit, and reads it again.
+    /// Aborts everything since the last commit, and reads it again.
     fn begin_anew(&mut self, why: &str) -> Result<(), Trouble> {
         warn!(
             route = self.route.name,
@@ -291,10 +291,10 @@ impl Pump {
         );
         self.abort()?;
         self.rewind(&self.inside.assigned())?;
-        // A rebalance is no sign of trouble; what fails twice in a row is.
+        // A rebalance is normal; a second abort in a row is trouble.
         if self.aborts > 1 {
             self.ready.writes(false);
-            // What was sent to a partition that is gone is no more than late.
+            // Records sent to a removed partition only time out.
             if let Some(changed) = changed(&self.consumer, self.writer.partitions()) {
                 return Err(Trouble::Restart(changed));
             }
@@ -307,7 +307,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Undoes the open transaction.
+    /// Aborts the open transaction.
     pub(super) fn abort(&mut self) -> Result<(), Trouble> {
         self.times.clear();
         let took = self.writer.abort()?;
@@ -318,7 +318,7 @@ impl Pump {
         }
         self.aborts += 1;
         if lesson.is_news() {
-            // The next attempt leaves out what this one failed on: that is no sign of trouble.
+            // The next attempt leaves out the refused records, so this abort is no trouble.
             self.aborts = 0;
             let AbortAnalysis {
                 suspected,
@@ -345,7 +345,7 @@ impl Pump {
         ))
     }
 
-    /// Lets what is inside leave, as far as the time goes that the stop allows, and leaves the group.
+    /// Releases records in flight within the time of the stop, and leaves the group.
     fn finish(&mut self) -> Result<(), Trouble> {
         let by = self.stop.by().unwrap_or_else(Instant::now);
         let mut left = Ok(());
@@ -354,7 +354,7 @@ impl Pump {
         while left.is_ok() && self.scorer.out() > 0 && Instant::now() < by {
             left = self.collect(LOOK_BUSY).and_then(|()| self.write());
             left = left.and_then(|()| self.identify());
-            // A drain may take longer than a transaction may.
+            // A drain may take longer than a transaction.
             left = left.and_then(|()| self.commit_due());
         }
         self.scorer.give_up();
@@ -375,7 +375,7 @@ impl Pump {
     }
 }
 
-/// What taking a record changes; the consumer itself is borrowed by the record.
+/// State that taking a record changes; the record itself borrows the consumer.
 struct Reading<'a> {
     inside: &'a mut InFlightRecords,
     answers: &'a RecordCodec,
@@ -407,11 +407,11 @@ impl Reading<'_> {
     }
 }
 
-/// Most of them the client recovers from by itself, and has said so in the log.
+/// Classifies a consumer error. The client recovers from most by itself, and its own log has them.
 fn consumer_error(error: &KafkaError, route: &KafkaRoute) -> Result<(), Trouble> {
     use RDKafkaErrorCode as Code;
     match error {
-        // Of those that a pattern finds, one may be gone: the group will take it from us.
+        // A topic of a pattern may be deleted; the group will then revoke it.
         KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic)
             if matches!(route.input, KafkaInput::Pattern(_)) =>
         {

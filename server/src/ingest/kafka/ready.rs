@@ -1,4 +1,4 @@
-//! Whether a pump does its work, for the server's readiness.
+//! A pump's part of the server's readiness.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use tracing::{info, warn};
 use penstock_engine::service::{InferenceService, Unready};
 use penstock_telemetry::metrics::Counted;
 
-/// A consumer that does not do its work: the server is not ready, and the metrics say whose fault that is.
+/// A consumer that does not work: the server is not ready, and the metrics name the route.
 pub struct Down {
     _unready: Unready,
     _counted: Counted,
 }
 
 impl Down {
-    /// From now on, until it is dropped.
+    /// Not ready from now on, until it is dropped.
     pub fn begin(service: &InferenceService, route: &str) -> Down {
         Down {
             _unready: service.unready(),
@@ -23,7 +23,7 @@ impl Down {
     }
 }
 
-/// What keeps a pump from its work. As long as anything does, the server is not ready.
+/// Conditions of a pump's work. The server is not ready unless all of them hold.
 pub struct Ready {
     service: Arc<InferenceService>,
     route: String,
@@ -34,7 +34,7 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Not ready: nothing is connected yet.
+    /// Not ready, because nothing is connected yet.
     pub fn new(service: Arc<InferenceService>, route: &str) -> Ready {
         let down = Some(Down::begin(&service, route));
         Ready {
@@ -47,19 +47,19 @@ impl Ready {
         }
     }
 
-    /// Whether a broker is there.
+    /// Sets whether a broker is connected.
     pub fn connects(&mut self, yes: bool) {
         self.connects = yes;
         self.tell();
     }
 
-    /// Whether what leaves is taken.
+    /// Sets whether the output is written.
     pub fn writes(&mut self, yes: bool) {
         self.writes = yes;
         self.tell();
     }
 
-    /// Whether records are scored.
+    /// Sets whether records are scored.
     pub fn scores(&mut self, yes: bool) {
         self.scores = yes;
         self.tell();

@@ -1,4 +1,4 @@
-//! Partitions that come and go. The group waits while what is inside of those that go is finished.
+//! Rebalances. The group waits while records in flight of revoked partitions finish.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use super::partition_ids::PartitionId;
 use super::pump::Pump;
 use crate::respond::kafka::Trouble;
 
-/// One question to the group's coordinator.
+/// Timeout of one request to the group's coordinator.
 const ASK_MAX: Duration = Duration::from_secs(10);
 
-/// One look at what has finished.
+/// Polling interval for finished chunks.
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Pump {
-    /// Carries out what the group has decided.
+    /// Applies the group's decision.
     pub(super) fn rebalance(&mut self) -> Result<(), Trouble> {
         while let Some(change) = self.consumer.context().next_change() {
             let failed = |e| Trouble::Restart(format!("the assignment could not be changed: {e}"));
@@ -36,14 +36,14 @@ impl Pump {
                     self.metrics.assigned();
                     info!(route = self.route.name, partitions = %names(partitions), "assigned");
                     self.consumer.answer(&change).map_err(failed)?;
-                    // They begin unpaused with us; the client has kept a pause from before they went.
+                    // The pump begins them unpaused, but the client keeps pauses of an earlier assignment.
                     self.consumer.resume(partitions).map_err(failed)?;
                 }
                 Change::Revoke { partitions, lost } => {
                     let places = self.inside.places.of(partitions);
                     info!(route = self.route.name, partitions = %names(partitions), lost, "revoked");
                     let clean = self.let_go(&places, *lost);
-                    // They are gone whatever came of it.
+                    // The partitions are gone whether or not the commit succeeded.
                     let answered = self.consumer.answer(&change);
                     self.metrics.revoked(*lost);
                     let clean = clean?;
@@ -57,8 +57,8 @@ impl Pump {
         Ok(())
     }
 
-    /// Finishes what is inside of these partitions, as far as `revoke_timeout` goes, and gives up the rest.
-    /// False where the open transaction had to be aborted, so that the others must begin anew.
+    /// Finishes records in flight of these partitions within `revoke_timeout`, and drops the rest. Returns
+    /// false if the open transaction had to be aborted, so that the other partitions must restart.
     fn let_go(&mut self, places: &[PartitionId], lost: bool) -> Result<bool, Trouble> {
         let kept = if lost && self.writer.is_open() {
             Err(Trouble::Abort("partitions were lost".into()))
@@ -88,7 +88,7 @@ impl Pump {
         self.identities
             .make_room(|topic| self.inside.places.has_topic(topic));
         if self.inside.assigned().is_empty() {
-            // What they could not have is for their next owner to say: nothing here would ever end it.
+            // Failures of these records are now their next consumer's; no event here would clear them.
             self.held.forget(&self.route.name);
             self.ready.writes(true);
         }
@@ -108,8 +108,8 @@ impl Pump {
         Ok(())
     }
 
-    /// Begins these partitions anew at what is committed, or where their positions have gone back to: everything that is
-    /// inside is given up.
+    /// Restarts these partitions at their committed positions, or at their reset positions; records in flight
+    /// are dropped.
     pub(super) fn rewind(&mut self, places: &[PartitionId]) -> Result<(), Trouble> {
         self.chunks.take();
         self.held.clear(Instant::now());
@@ -117,7 +117,7 @@ impl Pump {
         self.seek_back(places)
     }
 
-    /// The same of some, where the others go on.
+    /// Like `rewind`, for some partitions while the others continue.
     pub(super) fn seek_back(&mut self, places: &[PartitionId]) -> Result<(), Trouble> {
         if places.is_empty() {
             return Ok(());
@@ -131,7 +131,7 @@ impl Pump {
         let beside = beside(&committed);
         let mut found = BTreeMap::new();
         for (element, beside) in committed.elements().iter().zip(beside) {
-            // To begin too early would be to write again what is written.
+            // Starting too early would write records again.
             element.error().map_err(failed)?;
             let place = self.inside.places.find(element.topic(), element.partition());
             if let (Some(place), Offset::Offset(position)) = (place, element.offset()) {
@@ -146,11 +146,11 @@ impl Pump {
             let found = found.get(place).copied();
             let reset = self.inside.reset(*place);
             let begin = partition.again_at(found.map(|(position, _)| position), reset);
-            // Where nothing was read there is nothing to seek back from.
+            // Without a read record there is no position to seek back from.
             let seeks = partition.first.is_some() || reset.is_some();
             if let Some(target) = begin.offset().filter(|_| seeks) {
                 let source = self.inside.places.source(*place);
-                // It fails for offsets below zero alone.
+                // It fails for negative offsets only.
                 let _ = targets.add_partition_offset(&source.topic, source.partition, target);
                 let is_found = |(position, _): &(i64, _)| target == Offset::Offset(*position);
                 set_leader_epoch(
@@ -176,7 +176,7 @@ impl Pump {
     }
 }
 
-/// For the log: `reviews[0,1,2]`.
+/// Partitions for the log: `reviews[0,1,2]`.
 fn names(partitions: &TopicPartitionList) -> String {
     let mut topics: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for element in partitions.elements() {

@@ -1,4 +1,4 @@
-//! From a record to its text, and from its score to the record that leaves.
+//! From a record to its text, and from its score to the output record.
 
 use std::sync::Arc;
 
@@ -14,29 +14,29 @@ use penstock_config::KafkaRoute;
 use penstock_engine::served_model::ServedModel;
 use penstock_telemetry::metrics::DeadReason;
 
-/// How records of a route are read and answered.
+/// Decoding and encoding of a route's records.
 pub struct RecordCodec {
     route: Arc<KafkaRoute>,
     wish: HeaderOptions,
     output: Arc<str>,
     dead_letter: Arc<str>,
-    /// What is written is never larger, our own headers left out of account.
+    /// Largest output record, without the headers that are added here.
     written_max: usize,
 }
 
-/// Our own headers at most: a reason of a kilobyte, a topic's name, numbers.
+/// Bound on the added headers: a reason of a kilobyte, a topic's name, numbers.
 const OWN_BYTES_MAX: usize = 2 << 10;
 
-/// What a record turned out to be.
+/// Result of decoding a record.
 pub enum Read {
-    /// A text to be scored.
+    /// A text to score.
     Text(HeaderOptions, String, Taken),
-    /// Nothing to score.
+    /// A record that needs no score.
     Judged(Judged),
 }
 
 impl RecordCodec {
-    /// Of a route.
+    /// A codec for a route.
     pub fn new(route: Arc<KafkaRoute>) -> RecordCodec {
         let wish = HeaderOptions {
             model: route.model.as_str().into(),
@@ -57,7 +57,7 @@ impl RecordCodec {
         &self.route
     }
 
-    /// The version of a model that is asked for.
+    /// The version of a requested model.
     pub fn version(&self, model: &str) -> &str {
         if model == self.route.model {
             &self.route.version
@@ -74,12 +74,12 @@ impl RecordCodec {
                 let message = format!("the value has {bytes} bytes, more than record_bytes_max = {most}");
                 Err((DeadReason::TooLarge, message))
             }
-            // It never asks for one.
+            // A record without a value is never scored.
             Value::Null => Ok(String::new()),
         }
     }
 
-    /// Reads a record.
+    /// Decodes a record.
     pub fn read(&self, message: &BorrowedMessage<'_>, taken: Taken) -> Read {
         if !taken.headers_valid {
             let message = "the name of a header is not UTF-8; the headers are left out";
@@ -106,12 +106,12 @@ impl RecordCodec {
         }
     }
 
-    /// The text of a record that was read before.
+    /// The text of a record that was decoded before.
     pub fn text_again(&self, taken: &Taken) -> String {
         self.text(taken).unwrap_or_default()
     }
 
-    /// A record that was scored.
+    /// Output of a scored record.
     pub fn scored(&self, served: &ServedModel, reply: &Reply, taken: Taken) -> Judged {
         match leaving::value(served, reply) {
             Ok(value) if taken.carried_bytes + value.len() > self.written_max => {
@@ -139,7 +139,7 @@ impl RecordCodec {
         )
     }
 
-    /// A record of which the output topic does not take what becomes of it.
+    /// Dead letter of a record whose output the topic refused.
     pub fn refused(&self, taken: Taken, code: RDKafkaErrorCode) -> Judged {
         let right = leaving::remedy(code);
         let message = format!(
@@ -154,8 +154,8 @@ impl RecordCodec {
         self.dead(taken, reason, &message)
     }
 
-    /// A record that cannot be scored. What is too large to be written again is left out: the value, or where
-    /// it has more beside its value, that too.
+    /// Dead letter of a record that cannot be scored. Parts that are too large are left out: the value, or
+    /// also key and headers.
     pub fn dead(&self, taken: Taken, reason: DeadReason, message: &str) -> Judged {
         let Taken {
             mark,
@@ -195,7 +195,7 @@ impl RecordCodec {
         }
     }
 
-    /// What is said first of a dead letter that lacks what its topic did not take.
+    /// Prefix of the message of a dead letter without the parts that its topic refused.
     fn left_out(&self, kept: Kept, value: &Value) -> String {
         let topic = &self.dead_letter;
         match (kept, value) {

@@ -1,9 +1,9 @@
-//! Records that the broker refuses for what they contain, known by where they were read.
+//! Records whose outputs the broker refuses for their content, by partition and offset.
 //!
-//! A refusal undoes the transaction, and its records are read again. Of a batch in which the broker means one record,
-//! the client says that all are refused. So one that was refused is under suspicion first and is sent alone; when it
-//! is refused then, it becomes a dead letter. One whose dead letter is too large leaves out its value, and then all but
-//! its time.
+//! A refusal aborts the transaction, and its records are read again. If the broker refuses one record of a
+//! batch, the client reports all of the batch as refused. A refused record is therefore suspected first and
+//! sent alone. If it is refused again, it becomes a dead letter. A dead letter that is too large leaves out
+//! its value, and then all but its timestamp.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +14,9 @@ use super::partition_ids::PartitionId;
 use super::work::{Fate, Kept};
 use crate::respond::kafka::{Refused, is_too_large};
 
-/// What is known of the records that were read and not committed.
+/// Knowledge about records that are read and not committed.
 pub struct RejectedRecords {
-    /// Those that were sent since the last commit, by their numbers.
+    /// Records sent since the last commit, by number.
     sent: Vec<Sent>,
     known: BTreeMap<(PartitionId, i64), Known>,
     known_max: usize,
@@ -29,30 +29,30 @@ struct Sent {
 
 #[derive(Default)]
 struct Known {
-    /// What became of it was refused once.
+    /// Its output was refused once.
     suspected: bool,
-    /// The output topic takes no score of it, for this reason.
+    /// Reason why the output topic refuses its score.
     refused: Option<RDKafkaErrorCode>,
-    /// What its dead letter may keep of it.
+    /// Parts that its dead letter may keep.
     kept: Kept,
 }
 
-/// What an abort has taught.
+/// Findings of an abort.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct AbortAnalysis {
-    /// Records that are under suspicion now.
+    /// Newly suspected records.
     pub suspected: usize,
-    /// Records that are dead letters from now on.
+    /// Records that become dead letters.
     pub refused: usize,
-    /// Records whose dead letters keep less from now on.
+    /// Records whose dead letters keep less.
     pub cut: usize,
-    /// A dead letter that was refused twice: nothing is left to be done with its record.
+    /// A dead letter that was refused twice; no further attempt can help its record.
     pub buried: Option<(PartitionId, i64, RDKafkaErrorCode)>,
 }
 
 impl RejectedRecords {
-    /// Remembers so many. A transaction has no more records than that; only those of several, undone one after
-    /// the other, could be more.
+    /// Remembers at most `known_max` records. A transaction never has more; only several aborted in a row
+    /// could.
     pub fn new(known_max: usize) -> RejectedRecords {
         RejectedRecords {
             sent: Vec::new(),
@@ -61,7 +61,7 @@ impl RejectedRecords {
         }
     }
 
-    /// What becomes of a record is being sent. Returns the number under which its delivery is reported.
+    /// Notes that a record's output is sent. Returns the number for its delivery report.
     pub fn sending(&mut self, place: PartitionId, offset: i64, fate: Fate) -> usize {
         self.sent.push(Sent {
             at: (place, offset),
@@ -70,24 +70,24 @@ impl RejectedRecords {
         self.sent.len() - 1
     }
 
-    /// Whether what becomes of this record is under suspicion.
+    /// Whether this record's output is suspected.
     pub fn suspects(&self, place: PartitionId, offset: i64) -> bool {
         let known = self.known.get(&(place, offset));
         known.is_some_and(|known| known.suspected)
     }
 
-    /// Why what becomes of this record is refused, where that is certain.
+    /// Reason why this record's output is refused, if that is certain.
     pub fn of(&self, place: PartitionId, offset: i64) -> Option<RDKafkaErrorCode> {
         self.known.get(&(place, offset))?.refused
     }
 
-    /// What the dead letter of this record may keep of it.
+    /// Parts that this record's dead letter may keep.
     pub fn kept(&self, place: PartitionId, offset: i64) -> Kept {
         let known = self.known.get(&(place, offset));
         known.map_or(Kept::All, |known| known.kept)
     }
 
-    /// What was sent since the last commit is undone, and these records of it were refused.
+    /// Learns from an abort in which these records were refused.
     pub fn undone(&mut self, refused: &[Refused]) -> AbortAnalysis {
         let mut lesson = AbortAnalysis::default();
         let sent = std::mem::take(&mut self.sent);
@@ -96,7 +96,7 @@ impl RejectedRecords {
                 continue;
             };
             if self.known.len() >= self.known_max && !self.known.contains_key(at) {
-                // Who is still refused comes back; that nothing was learnt is what makes it wait.
+                // Refused records come back; learning nothing makes the next attempt wait.
                 self.known.clear();
                 return AbortAnalysis::default();
             }
@@ -104,14 +104,14 @@ impl RejectedRecords {
             if !std::mem::replace(&mut known.suspected, true) {
                 lesson.suspected += 1;
             } else if !*dead {
-                // Its dead letter is under no suspicion yet.
+                // Its dead letter is not suspected yet.
                 *known = Known {
                     refused: Some(*code),
                     ..Known::default()
                 };
                 lesson.refused += 1;
             } else if let Some(kept) = known.kept.less().filter(|_| is_too_large(*code)) {
-                // It goes alone, as before.
+                // It is sent alone, as before.
                 known.kept = kept;
                 lesson.cut += 1;
             } else {
@@ -121,7 +121,7 @@ impl RejectedRecords {
         lesson
     }
 
-    /// Everything that was sent is committed, and with it these positions.
+    /// Forgets sent records, which are committed with these positions.
     pub fn committed(&mut self, positions: &[Position]) {
         self.sent.clear();
         if !self.known.is_empty() {
@@ -132,7 +132,7 @@ impl RejectedRecords {
         }
     }
 
-    /// A partition is no longer ours.
+    /// Forgets a revoked partition.
     pub fn forget(&mut self, place: PartitionId) {
         self.known.retain(|(of, _), _| *of != place);
     }
@@ -164,7 +164,7 @@ mod tests {
         PartitionIds::new(Box::new(move |name| metrics.topic(name, None))).of(&list)[0]
     }
 
-    /// Sends these records, each scored or, where it is known to be refused, as a dead letter; then some are refused.
+    /// Sends these records, each scored or, if known to be refused, as a dead letter; then some are refused.
     fn attempt(
         refusals: &mut RejectedRecords,
         offsets: std::ops::Range<i64>,

@@ -1,4 +1,4 @@
-//! What a pump tells of itself: whether it is ready, and how far it is behind.
+//! A pump's reports: readiness and lag.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::consumer_lag::Outlook;
 use super::pump::Pump;
 
 impl Pump {
-    /// Looks at what the client has counted since the last time.
+    /// Reads the client's newest statistics.
     pub(super) fn watch(&mut self) {
         self.held
             .settle(self.scorer.out(), Instant::now(), &self.route.name);

@@ -1,5 +1,6 @@
-//! Positions that go back without a seek of ours: the log was cut off or restored, or its topic was made anew. What
-//! comes then are other records, whatever their offsets. They are read, and it is said and counted.
+//! Positions that go back without a seek of the consumer: the log was truncated or restored, or its topic was
+//! created again. The following records are new ones, whatever their offsets. They are read, and the reset is
+//! logged and counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,21 +20,21 @@ use crate::respond::kafka::Trouble;
 use penstock_config::Delivery;
 use penstock_telemetry::metrics::ResetReason;
 
-/// One question to the group's coordinator.
+/// Timeout of one request to the group's coordinator.
 const ASK_MAX: Duration = Duration::from_secs(10);
 
-/// How long an answer is waited for before something is decided that hangs on it, and one look for it.
+/// Longest wait for an answer before a decision that needs it, and the polling interval.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Between two looks at partitions that have begun.
+/// Interval between checks of partitions that have begun.
 const VOUCH_AGAIN: Duration = Duration::from_millis(100);
 
-/// Partitions that are remembered from clients to clients.
+/// Partitions remembered across clients.
 const REMEMBERED_MAX: usize = 1 << 16;
 
-/// What a consumer read before its clients were made anew: the topics, and what was committed of them. The broker
-/// forgets a group's positions when it deletes a topic.
+/// Topics and positions that a consumer read before its clients were created again. The broker forgets a
+/// group's positions when it deletes a topic.
 #[derive(Default)]
 pub struct Remembered(Mutex<BTreeMap<(String, i32), Read>>);
 
@@ -48,7 +49,7 @@ impl Remembered {
     fn add(&self, topic: &str, partition: i32, read: Read) {
         let mut all = self.0.lock();
         if all.len() >= REMEMBERED_MAX {
-            // What is lost is a line in the log, and a count.
+            // The loss costs a log line and a count only.
             all.clear();
         }
         all.insert((topic.to_owned(), partition), read);
@@ -60,14 +61,14 @@ impl Remembered {
 }
 
 impl Pump {
-    /// Keeps in mind what it read, for the pump that comes after it.
+    /// Remembers the read positions for the next pump.
     pub fn remember(&self) {
         for place in self.inside.assigned() {
             self.remember_of(place);
         }
     }
 
-    /// The same of a partition that goes, and may come back.
+    /// Remembers a revoked partition, which may come back.
     pub(super) fn remember_of(&self, place: PartitionId) {
         let source = self.inside.places.source(place);
         let committed = self.inside.partition(place).and_then(|one| one.committed);
@@ -77,14 +78,14 @@ impl Pump {
         }
     }
 
-    /// Hears which topics it is that are read, asks again when it is time, and holds what is committed against it.
+    /// Handles answers about topic ids, asks again when due, and compares the committed positions.
     pub(super) fn identify(&mut self) -> Result<(), Trouble> {
         self.hear()?;
         let now = Instant::now();
         if self.identities.is_due(self.writer.is_open(), now) {
             self.ask(now);
         }
-        // Partitions that come together begin one after the other.
+        // Partitions that arrive together begin one after the other.
         if now >= self.vouch_at {
             self.vouch_at = now + VOUCH_AGAIN;
             self.vouch()?;
@@ -94,8 +95,8 @@ impl Pump {
 
     fn hear(&mut self) -> Result<(), Trouble> {
         let heard = self.identities.listen(&self.route.name);
-        // New clients know nothing of the old topic, which this one goes on with: its leader's epoch, its number of
-        // partitions, its first offset.
+        // New clients have no memory of the old topic, which this one would continue with: its leader epoch,
+        // its partitions, its first offset.
         heard.map_err(|Remade { topic, was, is }| {
             Trouble::Restart(format!(
                 "input topic {topic} was deleted and made anew (its id was {was} and is {is}): it is read from its beginning, and \
@@ -104,7 +105,7 @@ impl Pump {
         })
     }
 
-    /// First of those topics of which something is to be committed; of the others, some at a time.
+    /// Asks first for topics with records to commit; the others follow in turns.
     fn ask(&mut self, now: Instant) {
         let uncommitted = self.inside.uncommitted();
         let name = |place: PartitionId| self.inside.places.source(place).topic.clone();
@@ -119,7 +120,7 @@ impl Pump {
         }
     }
 
-    /// Waits for an answer to what is asked from now on, and not for long.
+    /// Waits briefly for an answer to a new question.
     fn hear_now(&mut self) -> Result<(), Trouble> {
         let begun = Instant::now();
         self.progress.doing("asking for the ids of the topics");
@@ -133,7 +134,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Whether what is to be committed was read of the topics that are known.
+    /// Whether the records to commit are of the known topics.
     pub(super) fn may_commit(&mut self) -> bool {
         let positions = self.inside.uncommitted();
         let topic = |position: &Position| self.inside.places.source(position.place).topic.as_str();
@@ -144,7 +145,7 @@ impl Pump {
                 .all(|position| self.inside.is_vouched(position.place))
     }
 
-    /// Commits what is to be committed now or never.
+    /// Commits at the last opportunity; a reset of a position aborts instead.
     pub(super) fn commit_now(&mut self) -> Result<(), Trouble> {
         if self.writer.is_open() {
             self.hear_now()?;
@@ -156,7 +157,7 @@ impl Pump {
         self.commit()
     }
 
-    /// Looks whether partitions that have come begin at a position of the topic that they are of.
+    /// Checks whether new partitions begin at a position of their present topic.
     fn vouch(&mut self) -> Result<(), Trouble> {
         let identities = &self.identities;
         let unsure = self.inside.unvouched(|topic| identities.is_settled(topic));
@@ -165,7 +166,7 @@ impl Pump {
         }
         let failed = |e| Trouble::Restart(format!("what is committed cannot be told: {e}"));
         self.progress.doing("looking at what is committed");
-        // The client has asked that as well, or it would not have begun.
+        // The client has asked the same before it began.
         let committed = self
             .consumer
             .committed_offsets(self.inside.places.list(unsure.iter().copied()), ASK_MAX)
@@ -177,7 +178,7 @@ impl Pump {
                 continue;
             };
             let before = self.remembered.take(topic, partition);
-            // Of a position without a note nobody knows more than that somebody has set it.
+            // A position without metadata tells only that it was set.
             let (was, from) = match element.offset() {
                 Offset::Offset(position) => (beside.note.as_deref().and_then(noted), Some(position)),
                 _ => (before.map(|read| read.id), before.and_then(|read| read.committed)),
@@ -189,30 +190,30 @@ impl Pump {
         Ok(())
     }
 
-    /// Carries out what was found: those partitions begin anew. So do the others where something was written in a
-    /// transaction, which is undone as a whole.
+    /// Restarts the partitions that were found. In a transaction all others restart too, because it is
+    /// aborted as a whole.
     pub(super) fn settle(&mut self) -> Result<(), Trouble> {
         if !self.inside.has_resets() {
             return Ok(());
         }
-        // Where the topic is another one, it is not its positions that have gone back.
+        // For a recreated topic this is no reset of its own positions.
         if self.inside.went_back().next().is_some() {
             self.hear_now()?;
         }
         if self.writer.is_open() && self.route.delivery == Delivery::ExactlyOnce {
             let aborts = self.aborts;
             self.abort()?;
-            // Nobody has refused anything.
+            // No record was refused.
             self.aborts = aborts;
             self.rewind(&self.inside.assigned())?;
         } else {
             self.seek_back(&self.inside.resets())?;
         }
-        // What the broker has lies after the positions that count now.
+        // The broker's positions are beyond the ones that now count.
         self.commit()
     }
 
-    /// Says and counts that a partition begins anew where it was not sought to.
+    /// Logs and counts a reset of a partition.
     pub(super) fn tell_reset(&self, place: PartitionId, reset: Reset, to: Offset) {
         let source = self.inside.places.source(place);
         let (reason, from) = match reset {

@@ -1,4 +1,4 @@
-//! Chunks that wait to be tried again, each a little longer than the time before, and what that says of the route.
+//! The retry queue: chunks that wait with growing back-off, and the state that they give the route.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,49 +8,49 @@ use tracing::{error, warn};
 
 use super::work::Chunk;
 
-/// The first wait; each further one is twice as long, up to the last.
+/// First wait; each further one doubles, up to the last.
 const FIRST: Duration = Duration::from_millis(50);
 const LAST: Duration = Duration::from_secs(5);
 
-/// After so many attempts a chunk is stuck: the waits between them are one second and a half.
+/// Attempts after which a chunk is stuck: the waits between them sum to one and a half seconds.
 const STUCK_ATTEMPTS: u32 = 6;
 
-/// As long as something was scored in this time, records are scored. Longer than the last wait, after which whoever
-/// is stuck is looked at again.
+/// Records count as being scored while a score is this recent. It is longer than the last wait, after which a
+/// stuck chunk is tried again.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// Which chunk that was held.
+/// Identity of a retried chunk.
 pub type RetryId = u64;
 
 /// Chunks of one pump that could not be scored.
 #[derive(Default)]
 pub struct RetryQueue {
     waiting: Vec<(Instant, Chunk)>,
-    /// Those that are no passing trouble, at work or waiting.
+    /// Stuck chunks, running or waiting.
     stuck: BTreeSet<RetryId>,
-    /// Of the next one.
+    /// Next id.
     number: u64,
-    /// When something was scored last.
+    /// Time of the last score.
     scored: Option<Instant>,
-    /// When a chunk was held last, or all were given up.
+    /// Time at which a chunk was last queued, or all were dropped.
     changed: Option<Instant>,
     state: State,
 }
 
-/// How records fare. Each change of it is a line in the log.
+/// Scoring state of the route. Each change is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
-    /// They are scored.
+    /// Records are scored.
     #[default]
     InferenceResponse,
-    /// Some are stuck, and others were scored a short while ago.
+    /// Some records are stuck, and others were scored recently.
     SomeStuck,
-    /// Some are stuck, and no others are scored.
+    /// Some records are stuck, and no others are scored.
     NoneScored,
 }
 
 impl RetryQueue {
-    /// Keeps a chunk until it is its time again.
+    /// Queues a chunk until its next attempt.
     pub fn hold(&mut self, mut chunk: Chunk, why: &Rejection, now: Instant, route: &str) {
         let wait = FIRST.saturating_mul(1 << chunk.attempt.min(16)).min(LAST);
         chunk.attempt += 1;
@@ -62,7 +62,7 @@ impl RetryQueue {
         if fails || chunk.attempt >= STUCK_ATTEMPTS {
             self.stuck.insert(held);
         }
-        // Another that waits is no reason to think better of it.
+        // Another waiting chunk does not improve the state.
         let state = self.found(now).max(self.state);
         if state != self.state {
             let model = &*chunk.wish.model;
@@ -77,8 +77,8 @@ impl RetryQueue {
         self.waiting.push((now + wait, chunk));
     }
 
-    /// A chunk is back, and in it something was `scored` or not. What is `done` is no longer held, whatever became of
-    /// it; true where it was.
+    /// Handles a returned chunk in which something was `scored` or not. The chunk with the id `done` leaves
+    /// the queue; returns whether it was queued.
     pub fn back(&mut self, done: Option<RetryId>, scored: bool, now: Instant, route: &str) -> bool {
         let freed = done.is_some_and(|held| self.stuck.remove(&held));
         if scored {
@@ -90,7 +90,7 @@ impl RetryQueue {
         done.is_some()
     }
 
-    /// Says what is better than it was. What is worse is said where a chunk is held, with the reason.
+    /// Logs recoveries. Deteriorations are logged when a chunk is queued, with the reason.
     fn think_better(&mut self, state: State, scored: bool, route: &str) {
         if state >= self.state {
             return;
@@ -118,15 +118,15 @@ impl RetryQueue {
         }
     }
 
-    /// Nothing is left to be tried again: whether those that went can be scored is not ours to say.
+    /// Empties the queue: whether its records can be scored is now another consumer's concern.
     pub fn forget(&mut self, route: &str) {
         self.waiting.clear();
         self.stuck.clear();
         self.think_better(State::InferenceResponse, false, route);
     }
 
-    /// What was given up and read again is held again, or scored; where neither has come for a while and no chunk is
-    /// `out`, it went elsewhere or became dead letters.
+    /// Settles the state after chunks were dropped. They are queued again or scored. If neither happens for a
+    /// while and no chunk is `out`, they went elsewhere or became dead letters.
     pub fn settle(&mut self, out: usize, now: Instant, route: &str) {
         let long_ago = |changed| now.saturating_duration_since(changed) >= RECENT;
         if self.waiting.is_empty() && out == 0 && self.changed.is_some_and(long_ago) {
@@ -134,22 +134,22 @@ impl RetryQueue {
         }
     }
 
-    /// True when none waits.
+    /// True when no chunk waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Chunks that wait.
+    /// Waiting chunks.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// True while nothing is scored. Where only some records wait the server does its work.
+    /// True while nothing is scored. If only some records wait, the route still works.
     pub fn alarm(&self) -> bool {
         self.state == State::NoneScored
     }
 
-    /// The chunks whose time has come, as soon as there is `room`.
+    /// The due chunks, as long as there is `room`.
     pub fn due(&mut self, room: impl FnOnce() -> bool) -> Vec<Chunk> {
         if self.waiting.is_empty() || !room() {
             return Vec::new();
@@ -159,7 +159,7 @@ impl RetryQueue {
         due.map(|(_, chunk)| chunk).collect()
     }
 
-    /// Gives all of them up: their records are read again, and fare no better until one is scored.
+    /// Drops all chunks: their records are read again, and the state stays until one is scored.
     pub fn clear(&mut self, now: Instant) {
         self.changed = Some(now);
         self.waiting.clear();
@@ -188,7 +188,7 @@ mod tests {
         Rejection::Model("broken".into())
     }
 
-    /// Takes the only chunk that waits, as if its time had come.
+    /// Takes the only waiting chunk, as if it were due.
     fn tried(held: &mut RetryQueue) -> Chunk {
         let (_, chunk) = held.waiting.pop().unwrap();
         assert!(held.waiting.is_empty());

@@ -1,4 +1,4 @@
-//! Has chunks of records scored through the service, like any other request, and tells what became of each.
+//! Scores chunks of records through the service, like any other request, and returns their results.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,26 +16,25 @@ use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::{InferenceRequest, InferenceService};
 use penstock_telemetry::metrics::{DeadReason, Source};
 
-/// The text that shows whether a model works at all.
+/// Text that tests whether a model works at all.
 const PROBE: &str = "penstock";
 
-/// So often a text is tried again for which there is not enough memory: at least ten seconds, as a chunk waits longer
-/// each time.
+/// Attempts of a text without enough memory: at least ten seconds, because the waits grow.
 const MEMORY_WAITS: u32 = 8;
 
-/// What became of a chunk.
+/// Result of a chunk.
 pub struct Finished {
-    /// The records with an answer.
+    /// Records with an answer.
     pub judged: Vec<Judged>,
-    /// What the chunk was held as before.
+    /// Retry id of the chunk, if it was queued before.
     pub tried: Option<RetryId>,
-    /// Those to be tried again, and why they could not be scored.
+    /// Records to retry, and the reason why they were not scored.
     pub held: Option<(Chunk, Rejection)>,
-    /// Those of which nothing is known, because their task died.
+    /// Records without a result, because their task died.
     pub lost: usize,
 }
 
-/// Where a pump hands chunks over, and gets them back.
+/// The pump's end of scoring.
 pub struct Scorer {
     service: Arc<InferenceService>,
     answers: Arc<RecordCodec>,
@@ -44,12 +43,12 @@ pub struct Scorer {
     finished: Receiver<Finished>,
     out: usize,
     chunks_max: usize,
-    /// Counts how often everything that is out was given up.
+    /// Number of cancellations of all chunks.
     given_up: watch::Sender<u64>,
 }
 
 impl Scorer {
-    /// At most `chunks_max` chunks are out at once.
+    /// A scorer with at most `chunks_max` chunks out at once.
     pub fn new(
         service: Arc<InferenceService>,
         answers: Arc<RecordCodec>,
@@ -69,7 +68,7 @@ impl Scorer {
         }
     }
 
-    /// Hands a chunk over. It comes back whatever happens to it.
+    /// Submits a chunk. It comes back in every case.
     pub fn submit(&mut self, chunk: Chunk) {
         self.out += 1;
         let (service, answers) = (Arc::clone(&self.service), Arc::clone(&self.answers));
@@ -90,22 +89,22 @@ impl Scorer {
         });
     }
 
-    /// Chunks that are not back.
+    /// Chunks that are out.
     pub fn out(&self) -> usize {
         self.out
     }
 
-    /// Whether so many more may go out.
+    /// Whether so many more chunks may go out.
     pub fn has_room(&self, chunks: usize) -> bool {
         self.out + chunks <= self.chunks_max
     }
 
-    /// Nobody waits any more for what is out: it comes back without having cost any more compute.
+    /// Cancels all chunks that are out; they come back without further compute.
     pub fn give_up(&self) {
         self.given_up.send_modify(|times| *times += 1);
     }
 
-    /// A chunk that is back; waits for one until `timeout` has passed.
+    /// A finished chunk; waits at most `timeout`.
     pub fn next(&mut self, timeout: Duration) -> Option<Finished> {
         let finished = if timeout.is_zero() {
             self.finished.try_recv().ok()
@@ -117,7 +116,7 @@ impl Scorer {
     }
 }
 
-/// The duty to give a chunk back. It is done even where the task dies, or goes with its runtime.
+/// Guard that returns a chunk, even if its task dies or is dropped with the runtime.
 struct Duty {
     count: usize,
     chunk: Chunk,
@@ -132,7 +131,7 @@ impl Drop for Duty {
         let lost = self.count - self.judged.len() - self.chunk.records.len();
         let held = (!self.chunk.records.is_empty()).then(|| (self.chunk.take(), self.why.clone()));
         let judged = std::mem::take(&mut self.judged);
-        // There is a place for every chunk that is out; an error means that the pump is gone.
+        // The channel has a place for every chunk; an error means that the pump is gone.
         let _ = self.done.try_send(Finished {
             judged,
             tried,
@@ -147,8 +146,8 @@ impl Duty {
         let texts = std::mem::take(&mut self.chunk.texts);
         let (served, rows) = score(service, answers, &self.chunk, texts).await;
         let failed = |row: &Outcome| matches!(row, Err(why) if is_of_the_model(why));
-        // A model that fails on some texts is right to be doubted about those; one that fails on all may be
-        // what is broken, and then no record is to blame.
+        // If the model fails on some texts only, those are to blame. If it fails on all, the model may be
+        // broken, and no record is to blame.
         let works = rows.iter().any(Result::is_ok)
             || (rows.iter().any(failed) && probe(service, answers, &self.chunk).await);
         self.judged.reserve(rows.len());
@@ -173,7 +172,7 @@ impl Duty {
         self.chunk.records = held;
     }
 
-    /// For what a refused record is a dead letter; none where it is not to blame, and is held.
+    /// Dead-letter reason of a rejected record; `None` if the record is not at fault and is retried.
     fn blames(
         &self,
         why: &Rejection,
@@ -186,7 +185,7 @@ impl Duty {
             DeadReason::Model | DeadReason::NotFinite => {
                 works && !may_pass(why, &mut record.waits_for_memory)
             }
-            // The route's own model is the configuration's, and one that is gone may come back.
+            // The route's own model is configured, so a missing one may come back.
             DeadReason::UnknownModel => *self.chunk.wish.model != *answers.route().model,
             _ => true,
         };
@@ -194,15 +193,15 @@ impl Duty {
     }
 }
 
-/// Whether a text that fails where others do not may be scored later: others may have the memory for a while. Waits
-/// for another reason say nothing about that.
+/// Whether a text that fails alone may be scored later, because others may hold the memory for a while. Waits
+/// for other reasons do not count.
 fn may_pass(why: &Rejection, waits_for_memory: &mut u32) -> bool {
     let may = matches!(why, Rejection::NoMemory(_)) && *waits_for_memory < MEMORY_WAITS;
     *waits_for_memory += u32::from(may);
     may
 }
 
-/// Whether the model, or its device, has failed on a text.
+/// Whether the model, or its device, failed on a text.
 fn is_of_the_model(why: &Rejection) -> bool {
     matches!(
         why,

@@ -1,4 +1,5 @@
-//! Says of each pump that does not get on what it waits for. A thread of its own looks: a pump that hangs cannot say.
+//! Reports pumps without progress, and what they wait for. It has a thread of its own, because a pump that
+//! hangs cannot report.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,17 +9,17 @@ use tracing::warn;
 
 use crate::respond::kafka::{LOOK, Progress, Still};
 
-/// One pump that is looked at.
+/// A watched pump.
 pub struct Watched {
     /// Its route.
     pub route: String,
-    /// Which of the route's consumers.
+    /// Number of the consumer within the route.
     pub consumer: usize,
-    /// How it gets on.
+    /// Its progress.
     pub progress: Arc<Progress>,
 }
 
-/// Looks at all of them until the sender of `end` is gone.
+/// Watches all pumps until the sender of `end` is gone.
 pub fn watch(pumps: &[Watched], end: &Receiver<()>) {
     while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         for pump in pumps {

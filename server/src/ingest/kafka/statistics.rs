@@ -1,10 +1,10 @@
-//! What is read of librdkafka's statistics: how far each partition goes, and whether a broker is there.
+//! The used part of librdkafka's statistics: positions of partitions, and connections to brokers.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
 
-/// The part of the statistics that a route uses.
+/// The used part of the statistics.
 #[derive(Debug, Default, Deserialize)]
 pub struct Statistics {
     #[serde(default)]
@@ -22,33 +22,33 @@ struct Topic {
 /// One partition, as the consumer sees it.
 #[derive(Debug, Deserialize)]
 pub struct Partition {
-    /// −1 stands for none in particular.
+    /// −1 stands for no partition.
     #[serde(rename = "partition")]
     pub number: i32,
-    /// Records that were fetched and not polled.
+    /// Records that are fetched and not polled.
     #[serde(default)]
     pub fetchq_cnt: i64,
-    /// What will be fetched next.
+    /// Next offset to fetch.
     #[serde(default)]
     pub next_offset: i64,
-    /// Where committed transactions end; negative while unknown.
+    /// End of the committed transactions; negative while unknown.
     #[serde(default)]
     pub ls_offset: i64,
-    /// Where the log begins; negative while unknown.
+    /// Start of the log; negative while unknown.
     #[serde(default)]
     pub lo_offset: i64,
     #[serde(default)]
     fetch_state: String,
 }
 
-/// How a partition stands.
+/// State of a partition's lag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is not known yet.
+    /// Not known yet.
     Unknown,
-    /// So many records are not committed.
+    /// Number of records that are not committed.
     ConsumerLag(u64),
-    /// The log ends before what was read: it is another one, or has lost its end. So many records are in it.
+    /// The log ends before the read position: it is another log, or was truncated. The number is its records.
     Beyond(u64),
 }
 
@@ -61,7 +61,7 @@ struct Broker {
 }
 
 impl Statistics {
-    /// Reads the JSON that the client makes.
+    /// Parses the client's JSON.
     pub fn read(json: &[u8]) -> Result<Statistics, serde_json::Error> {
         serde_json::from_slice(json)
     }
@@ -74,7 +74,7 @@ impl Statistics {
         })
     }
 
-    /// True when a broker of the cluster is connected, or none was ever needed.
+    /// True when a broker is connected, or none was ever needed.
     pub fn connected(&self) -> bool {
         let mut members = self
             .brokers
@@ -86,9 +86,9 @@ impl Statistics {
 }
 
 impl Partition {
-    /// How a partition stands whose own commits do at `committed`, or whose first record that was read did. With nothing in
-    /// flight and nothing fetched the distance is what transaction markers take: no record is behind them. Where nothing
-    /// was read, what is fetched is where it stands.
+    /// Lag of a partition with the position `committed`, or without one, its first read record. With nothing
+    /// in flight or fetched, the rest of the log is transaction markers, so there is no lag. Without a read
+    /// record, the next fetch is the position.
     pub fn standing(&self, committed: Option<i64>, idle: bool) -> Standing {
         if self.ls_offset < 0 {
             return Standing::Unknown;
@@ -99,13 +99,13 @@ impl Partition {
             (_, Some(committed)) if committed > self.ls_offset => {
                 Standing::Beyond((self.ls_offset - self.lo_offset.max(0)).max(0) as u64)
             }
-            // A fetch that is newer than the end which is known is no reason to doubt it.
+            // A fetch beyond the known end is no contradiction; the end is only older.
             (Some(stands), _) => Standing::ConsumerLag((self.ls_offset - stands).max(0) as u64),
             (None, _) => Standing::Unknown,
         }
     }
 
-    /// Whether the client asks for its records.
+    /// Whether the client fetches this partition.
     pub fn is_fetched(&self) -> bool {
         self.fetch_state == "active"
     }

@@ -1,27 +1,27 @@
-//! Tells the pumps to end, and until when.
+//! The stop of all pumps, with its time limit.
 
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// Said once, heard by every pump within one turn of its loop.
+/// Set once, seen by every pump within one round.
 #[derive(Debug, Default)]
 pub struct Stop {
     by: OnceLock<Instant>,
 }
 
 impl Stop {
-    /// Ends every pump; what is inside has until `by` to leave.
+    /// Stops every pump; records in flight have until `by` to finish.
     pub fn say(&self, by: Instant) {
-        // Who said it first is right.
+        // The first call counts.
         let _ = self.by.set(by);
     }
 
-    /// Until when, once it was said.
+    /// Time limit, once the stop is set.
     pub fn by(&self) -> Option<Instant> {
         self.by.get().copied()
     }
 
-    /// Waits until it is said or `until` comes.
+    /// Waits until the stop is set, or until `until`.
     pub fn wait(&self, until: Instant) {
         while self.by().is_none() {
             let left = until.saturating_duration_since(Instant::now());
@@ -33,5 +33,5 @@ impl Stop {
     }
 }
 
-/// How late it may be heard.
+/// Longest delay until the stop is seen.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! Records on their way to a score: what is copied of each, and how they are put together to calls.
+//! Records on their way to a score: their copies, and the chunks that they form.
 
 use std::sync::Arc;
 
@@ -12,63 +12,63 @@ use crate::respond::kafka::{Carried, Outgoing};
 use penstock_engine::settings::Limits;
 use penstock_telemetry::metrics::DeadReason;
 
-/// Texts of one call: this share of what may be inside. Its records have their answers when the last of its
-/// texts has, so a few of many that are large would leave the model idle between them; and a call has its cost.
+/// Divisor of the in-flight bound: the quotient is the texts of one call. Records get their answers when the
+/// last text of their call has; few large calls would leave the model idle, and each call has its cost.
 const TEXTS_SHARE: usize = 8;
-/// At least so many, where a slow model leaves few inside.
+/// Fewest texts of one call, for slow models with a small read-ahead.
 pub const TEXTS_MIN: usize = 8;
 const TEXTS_MAX: usize = 256;
 
 /// Bytes of text of one call. A single text may be larger.
 const BYTES_MAX: usize = 1 << 20;
 
-/// Which record of a consumer.
+/// Identity of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Its partition.
     pub place: PartitionId,
-    /// The assignment under which it was read.
+    /// The epoch in which it was read.
     pub epoch: Epoch,
     /// Its offset.
     pub offset: i64,
 }
 
-/// What is kept of a record until it leaves.
+/// Kept parts of a record until it is released.
 pub struct Taken {
-    /// Which one it is.
+    /// Its identity.
     pub mark: Mark,
-    /// What it counts as while it is inside.
+    /// Its bytes in flight.
     pub bytes: usize,
-    /// Where it comes from.
+    /// Its topic and partition.
     pub source: Arc<Source>,
-    /// What it keeps whatever becomes of it.
+    /// Parts that every output keeps.
     pub carried: Carried,
-    /// Whether its headers can be read. Where not, none are carried.
+    /// Whether its headers can be read; unreadable ones are not carried.
     pub headers_valid: bool,
-    /// Bytes of that.
+    /// Bytes of the carried parts.
     pub carried_bytes: usize,
     /// Its value.
     pub value: Value,
-    /// What its dead letter keeps, should it become one.
+    /// Parts that its dead letter keeps.
     pub kept: Kept,
-    /// How often it waited because there was not enough memory for its text alone.
+    /// Number of waits for memory for its text alone.
     pub waits_for_memory: u32,
 }
 
-/// What a dead letter keeps of its record.
+/// Parts of a record that its dead letter keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kept {
-    /// All of it.
+    /// All parts.
     #[default]
     All,
-    /// Key and headers; the topic does not take the value.
+    /// Key and headers; the topic refuses the value.
     Beside,
-    /// Its time; the topic does not take the rest.
+    /// The timestamp; the topic refuses the rest.
     Time,
 }
 
 impl Kept {
-    /// The next that is less.
+    /// The next smaller choice.
     pub fn less(self) -> Option<Kept> {
         match self {
             Kept::All => Some(Kept::Beside),
@@ -80,19 +80,19 @@ impl Kept {
 
 /// The value of a record.
 pub enum Value {
-    /// There is none: it is a tombstone.
+    /// No value: a tombstone.
     Null,
-    /// These bytes.
+    /// The bytes of the value.
     Bytes(Vec<u8>),
-    /// So many bytes, more than is read.
+    /// Size of a value above the bound.
     TooLarge(usize),
 }
 
-/// What a record costs beside its key, headers and value: its places in the queues.
+/// Overhead of a record in the queues, without key, headers and value.
 const OVERHEAD_BYTES: usize = 256;
 
 impl Taken {
-    /// Copies a record, its value up to so many bytes.
+    /// Copies a record, with its value up to the bound.
     pub fn copy(message: &BorrowedMessage<'_>, mark: Mark, source: &Arc<Source>, value_max: usize) -> Taken {
         let value = match message.payload() {
             None => Value::Null,
@@ -127,7 +127,7 @@ impl Taken {
 }
 
 impl Taken {
-    /// Bytes of key and value as they were read.
+    /// Bytes of key and value as read.
     pub fn read_bytes(&self) -> usize {
         let value = match &self.value {
             Value::Null => 0,
@@ -138,63 +138,63 @@ impl Taken {
     }
 }
 
-/// What becomes of a record.
+/// Result of a record.
 pub struct Answer {
-    /// What is written.
+    /// The output record.
     pub record: Outgoing,
-    /// What it is counted as.
+    /// Its outcome.
     pub fate: Fate,
 }
 
-/// A record with what becomes of it.
+/// A record with its result.
 pub struct Judged {
-    /// Which one.
+    /// Its identity.
     pub mark: Mark,
-    /// What it becomes.
+    /// Its result.
     pub answer: Answer,
 }
 
-/// How a record's time here ends.
+/// Outcome of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It was scored.
+    /// Scored.
     InferenceResponse,
-    /// It had no value, and is passed on.
+    /// Passed on without a value.
     Tombstone,
-    /// It cannot be scored, for this reason.
+    /// Dead letter, for this reason.
     Dead(DeadReason),
 }
 
-/// What texts must share to stand in one call.
+/// Options that texts of one call share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderOptions {
     /// The model.
     pub model: Arc<str>,
-    /// Who waits.
+    /// Its class.
     pub class: Class,
-    /// When the scores are worth nothing any more, in milliseconds since 1970.
+    /// Time after which the scores are worthless, in milliseconds since 1970.
     pub deadline: Option<i64>,
 }
 
 /// Records that are scored together.
 pub struct Chunk {
-    /// As all of them wish.
+    /// Options of all of them.
     pub wish: HeaderOptions,
     /// The records.
     pub records: Vec<Taken>,
     /// Their texts.
     pub texts: Vec<String>,
-    /// When the first of them was read.
+    /// Time at which the first of them was read.
     pub received: Nanos,
-    /// How often they were held.
+    /// Number of failed attempts.
     pub attempt: u32,
-    /// Since the first time.
+    /// Retry id since the first failure.
     pub held: Option<RetryId>,
     bytes: usize,
 }
 
 impl Chunk {
-    /// Nothing in it.
+    /// An empty chunk.
     pub fn empty(wish: HeaderOptions) -> Chunk {
         Chunk {
             wish,
@@ -207,14 +207,14 @@ impl Chunk {
         }
     }
 
-    /// All of it, an empty one staying behind.
+    /// Takes the content and leaves an empty chunk.
     pub fn take(&mut self) -> Chunk {
         let empty = Chunk::empty(self.wish.clone());
         std::mem::replace(self, empty)
     }
 }
 
-/// Chunks that are being filled, one a wish.
+/// Chunks being filled, one for each set of options.
 pub struct Chunks {
     open: Vec<Chunk>,
     request_texts_max: usize,
@@ -223,20 +223,20 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Chunks that the service takes whole.
+    /// Chunks within the service's limits.
     pub fn new(limits: &Limits) -> Chunks {
         Chunks {
             open: Vec::new(),
             request_texts_max: limits.max_request_texts,
             texts_max: TEXTS_MIN.min(limits.max_request_texts),
-            // A text above it stands alone, so that what is refused for its size takes no other with it.
+            // A larger text is alone in its chunk, so that its refusal affects no other.
             bytes_max: BYTES_MAX
                 .min(limits.max_request_bytes)
                 .min(limits.queue_bytes_max),
         }
     }
 
-    /// So many records may be inside: the chunks are sized to it.
+    /// Sizes the chunks for so many records in flight.
     pub fn size(&mut self, inside_max: usize) {
         let texts = (inside_max / TEXTS_SHARE).clamp(TEXTS_MIN, TEXTS_MAX);
         self.texts_max = texts.min(self.request_texts_max);
@@ -261,7 +261,7 @@ impl Chunks {
         full
     }
 
-    /// What is left, full or not.
+    /// Takes the remaining chunks, full or not.
     pub fn take(&mut self) -> Vec<Chunk> {
         std::mem::take(&mut self.open)
     }

@@ -1,4 +1,4 @@
-//! The parameters of a v2 request: what each means, and a clear word for those that mean nothing.
+//! Parameters of a v2 request: their meanings, and clear errors for unknown ones.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use penstock_models::{ModelSpec, Task};
 
 use super::short;
 
-/// The parameters that mean something.
+/// The supported parameters.
 const KNOWN: &str = "priority, timeout, truncate, normalize, dimensions";
 
-/// What Triton's clients send along without being asked, or what means nothing to a model without state.
-/// Triton takes them from any client; refusing them would break clients that work with it.
+/// Parameters that Triton's clients send unasked, or that have no meaning for a stateless model. Triton
+/// accepts them from any client; refusing them would break clients that work with it.
 const TOLERATED: [&str; 4] = [
     "binary_data_output",
     "sequence_id",
@@ -25,9 +25,9 @@ const TOLERATED: [&str; 4] = [
 pub enum Value {
     /// A bool.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i64),
-    /// A whole number that may be beyond `i64`.
+    /// An integer that may exceed `i64`.
     Uint(u64),
     /// Any other number.
     Float(f64),
@@ -47,7 +47,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// What the parameters of a request ask for.
+/// Options from the parameters of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wishes {
     pub class: Class,
@@ -94,7 +94,7 @@ pub fn read(parameters: Vec<(String, Value)>, spec: &ModelSpec) -> Result<Wishes
     Ok(wishes)
 }
 
-/// Triton's numbers: 0 is the model's default, 1 the highest priority, more is less urgent.
+/// Triton's numbers: 0 is the model's default, 1 the highest priority, a larger number is less urgent.
 fn priority(value: &Value) -> Result<Class, Rejection> {
     match value {
         Value::Text(name) => Class::ALL

@@ -1,4 +1,4 @@
-//! What is read of a v2 request, what is refused with which words, and that no bytes can break it.
+//! Tests of v2 requests: accepted values, error messages, and robustness against any bytes.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn run(task: Task, request: InferRequest) -> Result<(InferenceRequest, Asked), S
     })
 }
 
-/// The request is refused with words that hold every one of `words`.
+/// Expects a refusal whose message holds every one of `words`.
 fn refused(request: InferRequest, words: &[&str]) {
     let message = run(Task::Embedding, request).unwrap_err();
     for word in words {

@@ -10,14 +10,14 @@ use super::{Refusal, Turns, bytes_with, push_json};
 use penstock_engine::rows::{self, Shape};
 use penstock_engine::service::InferenceResponse;
 
-/// How a vector is written.
+/// Encoding of a vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// A JSON array.
     #[default]
     Float,
-    /// What OpenAI's own client asks for unless told otherwise: a quarter of the size.
+    /// The default of OpenAI's own client, with a quarter of the size.
     Base64,
 }
 

@@ -12,7 +12,7 @@ use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceResponse;
 use penstock_engine::settings::Limits;
 
-/// The answer to `/embed`: an array of vectors, of one where one text was sent.
+/// The answer to `/embed`: an array of vectors, with one vector for a single text.
 pub async fn embeddings(
     scored: &InferenceResponse,
     shape: Shape,
@@ -75,7 +75,7 @@ fn sorted<'a>(labels: &'a [String], scores: &[f32]) -> Vec<Prediction<'a>> {
     all
 }
 
-/// The times are whole milliseconds, as text-embeddings-inference gives them.
+/// Timing headers in whole milliseconds, as text-embeddings-inference has them.
 fn timed(scored: &InferenceResponse, characters: usize, out: Vec<u8>) -> Response<Body> {
     let timings = scored.timings();
     let mut response = bytes_with(StatusCode::OK, "application/json", out);
@@ -102,7 +102,7 @@ fn timed(scored: &InferenceResponse, characters: usize, out: Vec<u8>) -> Respons
     response
 }
 
-/// By the names that text-embeddings-inference and torch give them.
+/// Name of the number format in text-embeddings-inference and torch.
 fn dtype(device: &Device) -> &'static str {
     match device {
         Device::Cpu { precision, .. } => match precision.format() {

@@ -1,5 +1,5 @@
-//! v2 answers in JSON, as Triton forms them: tensors with or without binary data, metadata,
-//! configuration, statistics.
+//! v2 answers in JSON, in Triton's form: tensors with or without binary data, metadata, configuration,
+//! statistics.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceResponse;
 use penstock_telemetry::metrics::{Statistics, Tally};
 
-/// The header that says how many bytes of a body are JSON; binary data follows them.
+/// Header with the number of JSON bytes of a body; binary data follows them.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
 
-/// Which outputs are wanted as binary data.
+/// Outputs that are requested as binary data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Binary {
-    /// Unless an output says otherwise.
+    /// Default of all outputs.
     pub all: bool,
-    /// What each of the outputs that were asked for says.
+    /// Setting of each requested output.
     pub each: Vec<Option<bool>>,
 }
 
@@ -34,7 +34,7 @@ impl Binary {
     }
 }
 
-/// The answer to an inference; its first rejected row rejects it whole.
+/// The answer to an inference; the first rejected row rejects the whole request.
 pub async fn infer(
     asked: &Asked,
     binary: &Binary,
@@ -136,8 +136,8 @@ pub fn metadata(served: &ServedModel, versions: &[String]) -> Value {
     })
 }
 
-/// A model's configuration. `max_batch_size` is 0, which says that tensors carry the number of texts
-/// themselves: batches are formed of tokens, across requests.
+/// A model's configuration. `max_batch_size` is 0: tensors carry the number of texts, because batches are
+/// formed of tokens across requests.
 pub fn config(served: &ServedModel) -> Value {
     let output = |output: &Output| {
         let data_type = if output.datatype() == "BYTES" {
@@ -184,7 +184,7 @@ pub fn config(served: &ServedModel) -> Value {
     })
 }
 
-/// The counts of some versions.
+/// The statistics of some versions.
 pub fn statistics(served: &[Arc<ServedModel>]) -> Value {
     let all: Vec<_> = served.iter().map(|served| lane_statistics(served)).collect();
     json!({ "model_stats": all })

@@ -1,14 +1,14 @@
-//! Calls of the client that may never return, made on a thread apart and waited for only so long.
+//! Client calls that may never return, made on a separate thread with a timeout.
 //!
-//! librdkafka says of most of its calls how long they take at most, and is wrong about some: it waits without a bound
-//! for the group's coordinator in `send_offsets_to_transaction` (its issues 5456 and 5511), and for its own threads
-//! when a client ends.
+//! librdkafka documents timeouts for most of its calls, but some do not keep them.
+//! `send_offsets_to_transaction` waits for the group's coordinator without a bound (librdkafka issues 5456
+//! and 5511). A client's end waits for its own threads.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
-/// Between two looks at what else there is to do while a call is out.
+/// Interval between two calls of `meanwhile`.
 const LOOK: Duration = Duration::from_millis(100);
 
 type Call = Box<dyn FnOnce() + Send>;
@@ -18,12 +18,12 @@ pub struct TimedCalls {
     calls: Sender<Call>,
 }
 
-/// A call has not returned, or its thread died of it. What it holds stays until it returns.
+/// A call that has not returned, or whose thread died. Its captures stay until it returns.
 #[derive(Clone, Copy, Debug)]
 pub struct Stuck;
 
 impl TimedCalls {
-    /// Starts it. It ends when nobody can ask it any more, and its last call has returned.
+    /// Starts the thread. It ends when its handle is dropped and its last call has returned.
     pub fn start(name: String) -> std::io::Result<TimedCalls> {
         let (calls, waiting) = bounded::<Call>(1);
         let each = move || waiting.iter().for_each(|call| call());
@@ -31,7 +31,7 @@ impl TimedCalls {
         Ok(TimedCalls { calls })
     }
 
-    /// What `call` returns, unless that takes longer than `bound`. `meanwhile` is done now and then until then.
+    /// Result of `call`, unless it takes longer than `bound`. `meanwhile` runs at intervals until then.
     pub fn call<T: Send + 'static>(
         &self,
         bound: Duration,
@@ -39,7 +39,7 @@ impl TimedCalls {
         mut meanwhile: impl FnMut(),
     ) -> Result<T, Stuck> {
         let (done, returned) = bounded(1);
-        // Nobody listens any more where it took too long.
+        // After a timeout the receiver is gone.
         let call = move || drop(done.send(call()));
         self.calls.try_send(Box::new(call)).map_err(|_| Stuck)?;
         let by = Instant::now() + bound;
@@ -67,7 +67,7 @@ mod tests {
         let wait = move || gate.recv().is_ok();
         let stuck = apart.call(Duration::from_millis(250), wait, || looks += 1);
         assert!(stuck.is_err() && looks > 0);
-        // Its thread goes on with the next call as soon as this one returns.
+        // Its thread takes the next call as soon as this one returns.
         open.send(()).unwrap();
         assert_eq!(apart.call(Duration::from_mins(1), || 8, || ()).unwrap(), 8);
     }

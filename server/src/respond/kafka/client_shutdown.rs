@@ -1,4 +1,4 @@
-//! A client whose end is waited for only so long: it waits for its group, its broker and its own threads.
+//! A client whose end has a timeout, because it waits for its group, its broker and its own threads.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,20 +8,20 @@ use tracing::warn;
 
 use super::call_with_timeout::TimedCalls;
 
-/// To leave the group takes a client 5 s at most.
+/// Timeout of a client's end; leaving the group takes at most 5 s.
 const END_MAX: Duration = Duration::from_secs(15);
 
 /// Clients of this process that have not ended.
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// Clients of this process that were made and have not ended, whoever waits for them or does not.
+/// Clients of this process that were created and have not ended, abandoned ones included.
 pub fn clients_alive() -> usize {
     ALIVE.load(Ordering::Relaxed)
 }
 
-/// A client that ends on a thread apart, and in its own time where that takes too long.
+/// A client that ends on a separate thread, and is abandoned after a timeout.
 pub struct ClientShutdown<T: Send + 'static> {
-    /// There until it is dropped.
+    /// Present until it is dropped.
     client: Option<T>,
     route: String,
 }

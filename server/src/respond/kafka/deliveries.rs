@@ -1,4 +1,4 @@
-//! What a client of Kafka says of itself: its log lines, its connections, the records that the broker did not take.
+//! Events of a Kafka client: log lines, connection errors, and undelivered records.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 use tracing::{debug, error, warn};
 
-/// Log lines of one client in so much time; a broker that is down would fill the log.
+/// Log lines of one client in an interval; a broker that is down would otherwise fill the log.
 const LINES_MAX: usize = 10;
 const LINES_WINDOW: Duration = Duration::from_secs(10);
 
-/// What any client says.
+/// Events of any client.
 pub struct Told {
     route: String,
     trouble: Mutex<Option<String>>,
@@ -27,7 +27,7 @@ struct Lines {
 }
 
 impl Told {
-    /// Nothing said yet by a client of this route.
+    /// No events yet, for a client of this route.
     pub fn new(route: &str) -> Told {
         Told {
             route: route.to_owned(),
@@ -39,19 +39,19 @@ impl Told {
         }
     }
 
-    /// Whose client it is.
+    /// Route of the client.
     pub fn route(&self) -> &str {
         &self.route
     }
 
-    /// What the client last said of its connections.
+    /// Last connection error.
     pub fn last_trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
     }
 
-    /// A line of the client's own log.
+    /// Handles a line of the client's own log.
     pub fn log(&self, level: RDKafkaLogLevel, fac: &str, line: &str) {
-        // Both clients get all properties of the route, and each complains about those of the other.
+        // Both clients get all properties of the route, and each warns about the other's.
         let others = fac == "CONFWARN" && line.contains(" property and will be ignored by ");
         if others || !self.may_log() {
             return;
@@ -67,10 +67,10 @@ impl Told {
         }
     }
 
-    /// A connection in trouble.
+    /// Handles a connection error.
     pub fn error(&self, error: &KafkaError, reason: &str) {
         debug!(route = self.route, %error, reason, "a client is in trouble");
-        // That all brokers are down says less than why the last of them is.
+        // The error of the last broker tells more than "all brokers are down".
         let mut trouble = self.trouble.lock();
         if trouble.is_none() || *error != KafkaError::Global(RDKafkaErrorCode::AllBrokersDown) {
             *trouble = Some(reason.to_owned());
@@ -90,47 +90,47 @@ impl Told {
     }
 }
 
-/// A record that the broker did not take.
+/// A record that was not delivered.
 #[derive(Clone, Debug)]
 pub struct Undelivered {
-    /// Where it was to go.
+    /// Its topic.
     pub topic: String,
-    /// Why it did not.
+    /// The error.
     pub code: RDKafkaErrorCode,
 }
 
-/// A record that the broker refused for what it contains: it would be refused again.
+/// A record that the broker refused for its content, so that a retry would be refused too.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// The number that it was sent under.
+    /// The number it was sent with.
     pub number: usize,
-    /// Why.
+    /// The error.
     pub code: RDKafkaErrorCode,
 }
 
-/// Whether it is the size that is wrong: of a record, or of the batch that it stands in.
+/// Whether the size of a record or of its batch is the error.
 pub fn is_too_large(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge)
 }
 
-/// Whether a record is refused for what it, or another of its batch, contains.
+/// Whether a record is refused for its content, or for that of another record of its batch.
 fn is_of_a_record(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(code, Code::InvalidRecord | Code::InvalidTimestamp) || is_too_large(code)
 }
 
-/// What a producer says; its `poll` calls it, on the pump's thread.
+/// Events of a producer; the client's `poll` adds them, on the pump's thread.
 pub struct Deliveries {
-    /// Like any client.
+    /// Events of any client.
     pub told: Told,
     undelivered: Mutex<Option<Undelivered>>,
-    /// At most those of one transaction.
+    /// Refused records, at most those of one transaction.
     refused: Mutex<Vec<Refused>>,
 }
 
 impl Deliveries {
-    /// Of a producer of this route.
+    /// No events yet, for a producer of this route.
     pub fn new(route: &str) -> Deliveries {
         Deliveries {
             told: Told::new(route),
@@ -139,19 +139,19 @@ impl Deliveries {
         }
     }
 
-    /// The first record since the last look that the broker did not take.
+    /// The first undelivered record since the last call.
     pub fn take_undelivered(&self) -> Option<Undelivered> {
         self.undelivered.lock().take()
     }
 
-    /// The client itself refuses a record.
+    /// Notes a record that the client itself refuses.
     pub fn refuse(&self, number: usize, code: RDKafkaErrorCode) {
         if is_of_a_record(code) {
             self.refused.lock().push(Refused { number, code });
         }
     }
 
-    /// The records since the last look that were refused for what they contain, or for what others beside them do.
+    /// Records refused since the last call, for their content or that of others in their batch.
     pub fn take_refused(&self) -> Vec<Refused> {
         std::mem::take(&mut self.refused.lock())
     }
@@ -168,10 +168,10 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    // A number and no box: of what arrives nothing is reported, so that nobody would ever free it.
+    // A number, not a box: delivered records are not reported, so a box would never be freed.
     type DeliveryOpaque = usize;
 
-    // Called for failures alone: the producer is made with `delivery.report.only.error`.
+    // Called for failures only: the producer is created with `delivery.report.only.error`.
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         use RDKafkaErrorCode as Code;
         let Err((error, record)) = result else {
@@ -180,7 +180,7 @@ impl ProducerContext for Deliveries {
         let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
         self.refuse(number, code);
         let mut first = self.undelivered.lock();
-        // What its neighbours contain is not why.
+        // Its neighbours' content is not the reason.
         if first
             .as_ref()
             .is_none_or(|first| first.code == Code::InvalidDifferentRecord)

@@ -1,4 +1,4 @@
-//! One record into the producer's queue.
+//! Sending one record to the producer's queue.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -11,25 +11,25 @@ use super::transaction::{LOOK, Writer, refused};
 use super::{Outgoing, Trouble};
 use penstock_config::Delivery;
 
-/// How many partitions each topic that is written to has.
+/// Number of partitions of each output topic.
 pub type Partitions = HashMap<String, i32>;
 
-/// The client takes 0 for now; a millisecond later is the nearest time that it writes.
+/// Timestamp to write. The client takes 0 for now, so a millisecond later is the nearest possible one.
 fn written_time(timestamp: i64) -> i64 {
     if timestamp == 0 { 1 } else { timestamp }
 }
 
 impl Writer {
-    /// Sends a record in a batch of its own, so that the broker's word on the batch is about no other.
+    /// Sends a record in a batch of its own, so that the broker's error concerns no other record.
     pub fn send_apart(&mut self, outgoing: Outgoing, from: i32, number: usize) -> Result<(), Trouble> {
         self.acknowledged()?;
         self.send(outgoing, from, number)?;
         self.acknowledged()
     }
 
-    /// Sends a record that was read from partition `from`. Whatever its key, it goes to the partition of the
-    /// same number, so that what was in order stays so; where the topic has fewer, to the remainder. Where the
-    /// broker refuses it, that is reported with `number`.
+    /// Sends a record that was read from partition `from`. It goes to the partition of the same number,
+    /// whatever its key, so that the order is kept. If the topic has fewer partitions, the remainder is used.
+    /// A refusal is reported with `number`.
     pub fn send(&mut self, outgoing: Outgoing, from: i32, number: usize) -> Result<(), Trouble> {
         self.begin()?;
         let Outgoing {
@@ -58,7 +58,8 @@ impl Writer {
                     self.producer.poll(LOOK);
                     record = back;
                 }
-                // Without transactions nothing heals such a producer. With them, the abort tells what it died of.
+                // Without transactions such a producer cannot recover. With them, the abort reports the
+                // cause.
                 KafkaError::MessageProduction(RDKafkaErrorCode::Fatal)
                     if self.delivery == Delivery::AtLeastOnce =>
                 {

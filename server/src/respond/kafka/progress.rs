@@ -1,35 +1,35 @@
-//! Whether a pump gets on, and what it waits for where it does not. It is told by the pump and read by somebody who
-//! waits for nothing, so that a pump which hangs in a call is told of as well.
+//! Progress of a pump, and what it waits for. The pump writes it, and the watchdog reads it without waiting,
+//! so that a pump that hangs in a call is reported too.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Nothing moves: said first after this, and then each time it has lasted twice as long.
+/// Time without progress before the first report; each further report comes after twice the time.
 const STILL: Duration = Duration::from_secs(15);
 
-/// How often somebody looks.
+/// Interval of the watchdog.
 pub const LOOK: Duration = Duration::from_secs(1);
 
-/// What a pump has in hand.
+/// Outstanding work of a pump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hand {
-    /// Records that were read and have not left.
+    /// Records in flight.
     pub records: usize,
     /// Calls that are being scored.
     pub calls: usize,
-    /// Calls that wait to be tried again.
+    /// Calls in the retry queue.
     pub held: usize,
-    /// Partitions that are paused.
+    /// Paused partitions.
     pub paused: usize,
-    /// Whether something was sent and not committed.
+    /// Whether sent records are uncommitted.
     pub open: bool,
-    /// Records of its partitions that are not committed, as far as the broker has told.
+    /// Lag of its partitions, as last reported by the broker.
     pub behind: u64,
 }
 
-/// Of one pump.
+/// Progress of one pump.
 pub struct Progress {
     state: Mutex<State>,
 }
@@ -38,32 +38,32 @@ struct State {
     doing: &'static str,
     doing_since: Instant,
     hand: Hand,
-    /// Whether something is to be expected whatever is in hand.
+    /// Whether progress is expected even without outstanding work.
     pressed: bool,
     moved: Instant,
     commits: u64,
-    /// When somebody looked last.
+    /// Time of the watchdog's last check.
     looked: Instant,
-    /// The longest time between two looks since the last commit.
+    /// Longest time between two checks since the last commit.
     gap: Duration,
     say_after: Duration,
 }
 
-/// A pump that does not get on.
+/// Report of a pump without progress.
 #[derive(Clone, Copy, Debug)]
 pub struct Still {
-    /// What it is at.
+    /// Its present activity.
     pub doing: &'static str,
-    /// For how long.
+    /// Duration of that activity.
     pub doing_for: Duration,
-    /// How long ago something moved.
+    /// Time since the last progress.
     pub still_for: Duration,
-    /// What it has in hand.
+    /// Its outstanding work.
     pub hand: Hand,
 }
 
 impl Progress {
-    /// Nothing is expected yet.
+    /// No progress is expected yet.
     pub fn new(now: Instant) -> Progress {
         Progress {
             state: Mutex::new(State {
@@ -80,12 +80,12 @@ impl Progress {
         }
     }
 
-    /// What comes next is to be done soon.
+    /// Begins an activity that should end soon.
     pub fn press(&self, doing: &'static str) {
         self.begin(doing, true);
     }
 
-    /// Nothing is in hand, and nothing expected.
+    /// Begins an activity without outstanding work.
     pub fn rest(&self, doing: &'static str) {
         self.begin(doing, false);
     }
@@ -104,7 +104,7 @@ impl Progress {
         };
     }
 
-    /// What the pump is at now.
+    /// Sets the present activity.
     pub fn doing(&self, doing: &'static str) {
         let mut state = self.state.lock();
         if state.doing != doing {
@@ -113,7 +113,7 @@ impl Progress {
         }
     }
 
-    /// One turn of the pump is over, with this in hand.
+    /// Notes the end of a round, with the outstanding work.
     pub fn turned(&self, hand: Hand) {
         let mut state = self.state.lock();
         state.hand = hand;
@@ -123,7 +123,7 @@ impl Progress {
         }
     }
 
-    /// Something was committed.
+    /// Notes a commit.
     pub fn moved(&self) {
         let mut state = self.state.lock();
         state.commits += 1;
@@ -131,19 +131,20 @@ impl Progress {
         state.moves();
     }
 
-    /// For how long the whole process stood still since the last commit: nobody looked, who does so each [`LOOK`].
+    /// Longest time since the last commit for which the whole process was frozen: the watchdog checks at
+    /// every [`LOOK`], and did not.
     pub fn frozen(&self, now: Instant) -> Duration {
         let state = self.state.lock();
         let gap = state.gap.max(now.saturating_duration_since(state.looked));
         gap.saturating_sub(LOOK)
     }
 
-    /// How often something was committed.
+    /// Number of commits.
     pub fn commits(&self) -> u64 {
         self.state.lock().commits
     }
 
-    /// What is to be said of a pump that has stood still for long enough.
+    /// A report, if the pump has been without progress for long enough.
     pub fn still(&self, now: Instant) -> Option<Still> {
         let mut state = self.state.lock();
         state.gap = state.gap.max(now.saturating_duration_since(state.looked));

@@ -1,5 +1,4 @@
-//! What a record becomes: its outputs as JSON, itself without a value, or a dead letter. Key, headers and time
-//! are kept.
+//! Output records: the scores as JSON, a tombstone, or a dead letter. Key, headers and timestamp are kept.
 
 use std::sync::Arc;
 
@@ -12,36 +11,37 @@ use penstock_engine::rows::{self, Shape};
 use penstock_engine::served_model::ServedModel;
 use penstock_telemetry::metrics::DeadReason;
 
-/// Who scored it.
+/// Headers with the model and version of a score.
 const MODEL: &str = "penstock-model";
 const VERSION: &str = "penstock-version";
-/// Why it was not scored, and where it came from.
+/// Headers with the reason and the origin of a dead letter.
 const CODE: &str = "penstock-error-code";
 const MESSAGE: &str = "penstock-error-message";
 const TOPIC: &str = "penstock-source-topic";
 const PARTITION: &str = "penstock-source-partition";
 const OFFSET: &str = "penstock-source-offset";
 
-/// Our own headers. Those of an earlier pass are left out: they would contradict what this one says.
+/// Headers that this file writes. Those of an earlier pass are removed, because they would contradict the new
+/// ones.
 const OWN: [&str; 7] = [MODEL, VERSION, CODE, MESSAGE, TOPIC, PARTITION, OFFSET];
 
-/// A reason may quote what it is about; nobody reads on beyond this.
+/// Longest message of a dead letter, whose reason may quote the record.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// What a record keeps whatever becomes of it.
+/// Parts of a record that every output keeps.
 #[derive(Default)]
 pub struct Carried {
     /// Its key.
     pub key: Option<Vec<u8>>,
     /// Its headers.
     pub headers: Option<OwnedHeaders>,
-    /// Its time, in milliseconds since 1970.
+    /// Its timestamp, in milliseconds since 1970.
     pub timestamp: Option<i64>,
 }
 
-/// A record that leaves.
+/// An output record.
 pub struct Outgoing {
-    /// Where to.
+    /// Its topic.
     pub topic: Arc<str>,
     /// Its key.
     pub key: Option<Vec<u8>>,
@@ -49,7 +49,7 @@ pub struct Outgoing {
     pub payload: Option<Vec<u8>>,
     /// Its headers.
     pub headers: OwnedHeaders,
-    /// Its time.
+    /// Its timestamp.
     pub timestamp: Option<i64>,
 }
 
@@ -60,13 +60,13 @@ impl Outgoing {
     }
 }
 
-/// What a dead letter says beside the record that it is of.
+/// Additional data of a dead letter.
 pub struct DeadLetter<'a> {
-    /// Why.
+    /// The reason.
     pub reason: DeadReason,
-    /// Why, in words.
+    /// The reason in words.
     pub message: &'a str,
-    /// Where the record lies.
+    /// Topic of the record.
     pub topic: &'a str,
     /// Its partition.
     pub partition: i32,
@@ -74,7 +74,7 @@ pub struct DeadLetter<'a> {
     pub offset: i64,
 }
 
-/// The outputs of a text as JSON: those that a v2 request gets which names none.
+/// Outputs of a text as JSON: those of a v2 request that names none.
 pub fn value(served: &ServedModel, reply: &Reply) -> Result<Vec<u8>, Rejection> {
     #[derive(Serialize)]
     struct Classes<'a> {
@@ -105,18 +105,18 @@ pub fn value(served: &ServedModel, reply: &Reply) -> Result<Vec<u8>, Rejection> 
     json.map_err(|e| Rejection::Model(format!("the outputs cannot be written: {e}")))
 }
 
-/// A record that was scored, with what [`value`] made of its outputs.
+/// Output of a scored record, with the result of [`value`].
 pub fn scored(topic: &Arc<str>, carried: Carried, served: &ServedModel, value: Vec<u8>) -> Outgoing {
     let own = [(MODEL, served.name.as_str()), (VERSION, served.version.as_str())];
     leave(topic, carried, Some(value), &own)
 }
 
-/// A record without a value, passed on as such: in a compacted topic it deletes what the key stood for.
+/// Tombstone of a record without a value: in a compacted topic it deletes the key's value.
 pub fn tombstone(topic: &Arc<str>, carried: Carried) -> Outgoing {
     leave(topic, carried, None, &[])
 }
 
-/// A record that cannot be scored, with its value where that is kept.
+/// Dead letter of a record that cannot be scored, with its value if that is kept.
 pub fn dead(topic: &Arc<str>, carried: Carried, value: Option<Vec<u8>>, letter: &DeadLetter<'_>) -> Outgoing {
     let cut = letter.message.floor_char_boundary(MESSAGE_BYTES_MAX);
     let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());

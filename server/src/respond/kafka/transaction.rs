@@ -1,7 +1,7 @@
-//! What leaves together: outputs, dead letters and the input's positions, all of them or none.
+//! Atomic writes: outputs, dead letters and the input's positions.
 //!
-//! Exactly once, they are one transaction. At least once, the positions are committed when every record
-//! before them has been acknowledged. Every wait has a bound; what exceeds it begins anew.
+//! Exactly once, they are one transaction. At least once, the positions are committed after every earlier
+//! record is acknowledged. Every wait has a bound; after it the route begins anew.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,33 +19,33 @@ use super::produce::Partitions;
 use super::progress::Progress;
 use penstock_config::Delivery;
 
-/// One call of the client, which goes on where it was when it is called again.
+/// Timeout of one client call, which continues when it is called again.
 const CALL_MAX: Duration = Duration::from_secs(5);
 
-/// It may be late; later than this it is taken for one that never returns.
+/// Time after which a call counts as one that never returns.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// Between two calls that fail at once.
+/// Interval between two calls that fail at once.
 const CALL_AGAIN: Duration = Duration::from_millis(50);
 
-/// One look at the acknowledgements.
+/// Polling interval of acknowledgements.
 pub(super) const LOOK: Duration = Duration::from_millis(1);
 
-/// The producer's end of a route.
+/// The producer of a route.
 pub struct Writer {
     pub(super) producer: Arc<ClientShutdown<BaseProducer<Deliveries>>>,
     apart: TimedCalls,
     progress: Arc<Progress>,
     pub(super) partitions: Partitions,
     pub(super) delivery: Delivery,
-    /// How long the same call is repeated, and acknowledgements are waited for.
+    /// Longest time for repeating a call, and for waiting for acknowledgements.
     pub(super) patience: Duration,
-    /// After which the broker itself undoes a transaction, and fences whoever wrote in it.
+    /// Time after which the broker aborts a transaction and fences its producer.
     timeout: Duration,
     open: Option<Open>,
 }
 
-/// What was sent since the last commit.
+/// Records sent since the last commit.
 #[derive(Clone, Copy)]
 struct Open {
     since: Instant,
@@ -53,8 +53,7 @@ struct Open {
 }
 
 impl Writer {
-    /// Takes the place of whoever wrote under the same transactional id before; what that one left open is
-    /// undone.
+    /// Takes over the transactional id; the open transaction of an earlier producer is aborted.
     pub fn open(
         producer: ClientShutdown<BaseProducer<Deliveries>>,
         partitions: Partitions,
@@ -83,28 +82,28 @@ impl Writer {
         Ok(writer)
     }
 
-    /// True when what was sent should be committed: by its age, or its number.
+    /// True when a commit is due, by the age or the number of sent records.
     pub fn due(&self, interval: Duration, records_max: usize) -> bool {
         self.open
             .is_some_and(|open| open.records >= records_max || open.since.elapsed() >= interval)
     }
 
-    /// Of the topics that are written to, as they were when this began.
+    /// Partitions of the output topics, as of the start.
     pub fn partitions(&self) -> &Partitions {
         &self.partitions
     }
 
-    /// True when something was sent and not committed.
+    /// True when sent records are uncommitted.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// How long ago the first record was sent that is not committed.
+    /// Time since the oldest uncommitted record was sent.
     pub fn open_for(&self) -> Option<Duration> {
         self.open.map(|open| open.since.elapsed())
     }
 
-    /// A record is about to be sent.
+    /// Begins a transaction before its first record.
     pub(super) fn begin(&mut self) -> Result<(), Trouble> {
         self.opened()?.records += 1;
         Ok(())
@@ -120,8 +119,8 @@ impl Writer {
         }))
     }
 
-    /// Makes everything that was sent visible, which may be nothing, and with it the positions of the input. Returns how long ago
-    /// the first of it was sent.
+    /// Commits all sent records, possibly none, and the input's positions. Returns the time since the first
+    /// of them was sent.
     pub fn commit<C: ConsumerContext + 'static>(
         &mut self,
         consumer: Arc<ClientShutdown<BaseConsumer<C>>>,
@@ -131,8 +130,8 @@ impl Writer {
         match self.delivery {
             Delivery::ExactlyOnce => {
                 let lost = || Trouble::Restart("the consumer has left its group".into());
-                // Read anew each time: the broker refuses the positions of an earlier generation, which is
-                // what keeps a consumer that slept through a rebalance from committing.
+                // Read anew each time. The broker refuses positions of an earlier generation, so a consumer
+                // that missed a rebalance cannot commit.
                 let group = consumer.group_metadata().ok_or_else(lost)?;
                 self.again("send_offsets_to_transaction", move |producer| {
                     producer.send_offsets_to_transaction(&positions, &group, CALL_MAX)
@@ -146,7 +145,7 @@ impl Writer {
                 self.acknowledged()?;
                 let name = "committing offsets";
                 self.progress.doing(name);
-                // The client waits for the group's coordinator, however long it takes to answer.
+                // The client waits for the group's coordinator without a bound.
                 let call = move || consumer.commit(&positions, CommitMode::Sync);
                 let listen = || self.producer.poll(LOOK);
                 self.apart
@@ -159,13 +158,13 @@ impl Writer {
         Ok(began.elapsed())
     }
 
-    /// Undoes what was sent since the last commit, as far as it can be. Returns how long ago the first of it
-    /// was sent.
+    /// Aborts all records since the last commit, if possible. Returns the time since the first of them was
+    /// sent.
     pub fn abort(&mut self) -> Result<Duration, Trouble> {
         let began = self.began();
         if self.delivery == Delivery::AtLeastOnce {
-            // Sent is sent. What is still under way is waited for, so that its failure is not taken for
-            // that of a record sent later.
+            // Without transactions sent records cannot be undone. Records under way are waited for, so that a
+            // failure is not credited to a later record.
             let settled = self.emptied();
             self.producer.context().take_undelivered();
             self.open = None;
@@ -174,8 +173,8 @@ impl Writer {
         if self.open.is_none() {
             return Ok(Duration::ZERO);
         }
-        // The client's own abort never serves delivery reports, and cannot end while any is outstanding. It waits
-        // for this purge's end as well as for that of its own.
+        // The client's own abort never serves delivery reports, and cannot end while any is outstanding. It
+        // waits for the end of this purge and of its own.
         let purged = PurgeConfig::default().queue().inflight().non_blocking();
         self.producer.purge(purged);
         self.emptied()?;
@@ -187,7 +186,7 @@ impl Writer {
         Ok(began.elapsed())
     }
 
-    /// The records since the last look that the broker refused for what they contain.
+    /// Records that the broker refused for their content since the last call.
     pub fn take_refused(&self) -> Vec<Refused> {
         self.producer.context().take_refused()
     }
@@ -196,8 +195,8 @@ impl Writer {
         self.open.map_or_else(Instant::now, |open| open.since)
     }
 
-    /// Waits until the broker has all that was sent. The client's commit waits for that as well, but looks
-    /// every 100 ms.
+    /// Waits until the broker has acknowledged all sent records. The client's commit waits for that as well,
+    /// but polls every 100 ms.
     pub(super) fn acknowledged(&self) -> Result<(), Trouble> {
         self.emptied()?;
         self.producer
@@ -206,7 +205,7 @@ impl Writer {
             .map_or(Ok(()), |undelivered| Err(refused(&undelivered)))
     }
 
-    /// A record that the broker did not take, as far as that is known by now.
+    /// An undelivered record, if one is known.
     pub(super) fn producer_trouble(&self) -> Option<Undelivered> {
         self.producer.poll(Duration::ZERO);
         self.producer.context().take_undelivered()
@@ -238,7 +237,7 @@ impl Writer {
         self.progress.doing(name);
         loop {
             let (producer, once) = (Arc::clone(&self.producer), Arc::clone(&call));
-            // What the client has to say is heard while it is at it.
+            // The client's events are polled during the call.
             let listen = || self.producer.poll(LOOK);
             let called = self.apart.call(SILENCE_MAX, move || once(&producer), listen);
             let failed = match called {
@@ -251,13 +250,12 @@ impl Writer {
                 Err(Stuck) => return Err(stuck(name)),
             };
             let why = || format!("{name} failed: {failed}");
-            // Where ours was open for longer than it may be, it is the broker that has undone it, as far as can be told
-            // from here.
+            // If the transaction was open for longer than its timeout, the broker has most likely aborted it.
             let timed_out = self.open.is_some_and(|open| open.since.elapsed() >= self.timeout);
             if failed.is_fatal() && is_fenced(failed.code()) && !timed_out {
                 return Err(Trouble::Fatal(why()));
             }
-            // Such as the end of a transaction that the broker never let begin, for lack of rights.
+            // For example, the end of a transaction that the broker never began, for lack of rights.
             if failed.is_fatal() {
                 return Err(Trouble::Restart(why()));
             }
@@ -273,12 +271,12 @@ impl Writer {
     }
 }
 
-/// Nothing can be asked of this client any more. What it had open is undone by the next one.
+/// Reports a client that hangs. The next client's start aborts its transaction.
 fn stuck(call: &str) -> Trouble {
     Trouble::Restart(format!("{call} has not returned within {SILENCE_MAX:?}"))
 }
 
-/// Whether somebody else has our transactional id.
+/// Whether another producer has the transactional id.
 fn is_fenced(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
@@ -287,18 +285,18 @@ fn is_fenced(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What follows from a record that the broker did not take.
+/// Consequence of an undelivered record.
 pub(super) fn refused(undelivered: &Undelivered) -> Trouble {
     let Undelivered { topic, code } = undelivered;
     let why = format!("topic {topic} does not take records: {code}{}", remedy(*code));
     match code {
-        // It was made anew with fewer; how many there are is asked when clients are made.
+        // The topic was created again with fewer partitions; new clients ask for their number.
         RDKafkaErrorCode::UnknownPartition => Trouble::Restart(why),
         _ => Trouble::Abort(why),
     }
 }
 
-/// What would be right, to be said after a refusal.
+/// Remedy for a refusal.
 pub fn remedy(code: RDKafkaErrorCode) -> &'static str {
     use RDKafkaErrorCode as Code;
     match code {

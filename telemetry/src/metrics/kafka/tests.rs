@@ -1,4 +1,4 @@
-//! A stream's figures: counted once, summed over whoever has a part of it, gone with them.
+//! Tests of Kafka metrics: counters add up over consumers, and gauges leave with their consumer.
 
 use super::super::tests::{MS, read};
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use super::super::{Drain, Metrics, ResetReason, TopicMetrics};
 use super::*;
 use crate::clock::Clock;
 
-/// A route that has come and gone.
+/// Metrics of a route whose consumer has been dropped.
 pub(in crate::metrics) fn some_stream(metrics: &Metrics) {
     let route = metrics.kafka("reviews");
     route.assigned();
     route.committed(20 * MS);
     route.acknowledged(&[now_ms() - 500, now_ms() - 500, now_ms() + 60_000]);
-    // The gauges are each one's own part until it is dropped.
+    // Each consumer's part of a gauge lasts until the consumer is dropped.
     route.inside(9, 900, 2);
     drop((
         route,
@@ -84,7 +84,7 @@ fn a_stream_is_told_by_route_topic_and_partition() {
 }
 
 #[test]
-fn the_lag_of_a_partition_is_that_of_whoever_has_it() {
+fn the_lag_of_a_partition_is_that_of_its_consumer() {
     let metrics = Metrics::new(Clock::start());
     let topic = metrics.topic("reviews", None);
     // Two routes read the topic, and one of them has left it.
@@ -160,8 +160,8 @@ fn the_time_to_drain_is_that_of_all_consumers_together() {
     read(&metrics).near(drain, 0.0);
 }
 
-/// A record that was scored of each topic, of which `found_max` may have series. They are read while what comes back
-/// is held.
+/// Scores one record of each topic, of which `found_max` may have series. The topics are read while the
+/// returned handles are held.
 fn read_topics(metrics: &Metrics, names: &[&str], found_max: usize) -> Vec<Arc<TopicMetrics>> {
     let read = names.iter().map(|name| {
         let topic = metrics.topic(name, Some(found_max));
@@ -199,12 +199,12 @@ fn topics_beyond_the_bound_share_one_set_of_series() {
 }
 
 #[test]
-fn a_topic_that_nobody_reads_makes_room_for_one_that_comes() {
+fn an_unread_topic_makes_room_for_a_new_one() {
     let metrics = Metrics::new(Clock::start());
     metrics.topic("configured", None);
     let mut topics = read_topics(&metrics, &["a", "b"], 2);
     for number in 0..1000 {
-        // The first of them is gone before the next comes; the other stays.
+        // The first topic is released before the next one is read; the other stays.
         topics.swap_remove(0);
         topics.append(&mut read_topics(&metrics, &[&format!("t{number}")], 2));
         topics.reverse();

@@ -1,4 +1,4 @@
-//! What the page promises of latencies: how close its quantiles are, and for how long they last.
+//! Tests of latency quantiles: their error and their lifetime.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::metrics::names::latency_bounds;
 use crate::metrics::tests::{MS, Read, read};
 use crate::metrics::{Metrics, OutcomeLabel, Source};
 
-/// Sends `latencies` through one series, the window of whose quantiles is open.
+/// Sends `latencies` through one series whose quantile window is open.
 fn after(latencies: &[f64]) -> Read {
     let metrics = Metrics::new(Clock::start());
     let handles = metrics.model("m", "1");
@@ -61,13 +61,13 @@ impl Read {
     }
 }
 
-/// The value that a share of `q` of the sorted `values` does not exceed.
+/// Value that a share of `q` of the sorted `values` does not exceed.
 fn exact(values: &[f64], q: f64) -> f64 {
     values[(q * values.len() as f64).ceil() as usize - 1]
 }
 
-/// The largest error of a p99 read from the page's buckets and of one of its live quantiles, over
-/// latencies from 0.2 ms to 8 s, where `shape` gives values around 1.
+/// Largest errors of a p99: read from the page's buckets, and from one of its live quantiles. The latencies
+/// run from 0.2 ms to 8 s; `shape` gives values around 1.
 fn worst(shape: impl FnMut() -> f64) -> (f64, f64) {
     let mut shape: Vec<f64> = std::iter::repeat_with(shape).take(20_000).collect();
     shape.sort_unstable_by(f64::total_cmp);
@@ -177,7 +177,7 @@ fn buckets_are_rising_and_cover_the_range() {
     assert_eq!((bounds[0], bounds.len()), (0.000_05, 300));
     assert!(*bounds.last().unwrap() >= 60.0);
     assert!(bounds.windows(2).all(|w| w[0] < w[1] && w[1] <= w[0] * 1.049));
-    // At a bound means at or below it; beyond the last there is still a bucket.
+    // A value at a bound belongs to that bucket; values beyond the last bound have a bucket too.
     let counts: Vec<f64> = after(&[0.0, 0.000_05, 0.000_050_001, 1e9])
         .buckets()
         .iter()

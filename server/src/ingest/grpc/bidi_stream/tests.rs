@@ -1,4 +1,4 @@
-//! Bounds, order and ends of a stream, with work that the test completes by hand.
+//! Tests of a stream's bounds, order and end, with work that the test completes.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-/// Answers a request `n` with `n`, once the test says so; a request counts as `weight` texts.
+/// Answers a request `n` with `n` when the test completes it; a request counts as `weight` texts.
 struct Echo {
     weight: usize,
     bytes: usize,

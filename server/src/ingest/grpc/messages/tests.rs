@@ -1,4 +1,4 @@
-//! Frames however they are cut, bounds on the wire and inflated, and memory that all comes back.
+//! Tests of messages: frames cut anywhere, bounds on the wire and inflated, and memory that is returned.
 
 use std::collections::VecDeque;
 use std::task::Waker;

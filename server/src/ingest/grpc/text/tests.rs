@@ -1,4 +1,4 @@
-//! What the options of `penstock.v1` mean and which are refused.
+//! Tests of the options of `penstock.v1`: accepted and refused ones.
 
 use super::*;
 use penstock_models::testing::spec;

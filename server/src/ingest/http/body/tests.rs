@@ -1,4 +1,4 @@
-//! Bodies that are too long, too slow, or not what they say.
+//! Tests of bodies that are too long, too slow, or wrongly encoded.
 
 use axum::http::HeaderValue;
 use flate2::Compression;
@@ -32,7 +32,7 @@ fn zlib(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Reads `bytes` with a limit of 1,000 and expects the body, or the status and a piece of the message.
+/// Reads `bytes` with a limit of 1,000 and expects the body, or the status and a part of the message.
 async fn check(encoding: &str, bytes: Vec<u8>, expected: Result<&[u8], (u16, &str)>) {
     let bodies = Bodies::new(1000, 1 << 20, 1 << 20, PACE);
     let read = bodies.read(&headers(encoding), Body::from(bytes)).await;

@@ -1,4 +1,4 @@
-//! Connections that stall, flood or end early.
+//! Tests of connections that stall, flood or end early.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ async fn send(stream: &TcpStream, bytes: &[u8]) {
     }
 }
 
-/// Everything up to the end of the connection.
+/// All bytes up to the end of the connection.
 async fn drain(stream: &TcpStream) -> String {
     let mut all = Vec::new();
     let mut buf = [0; 4096];
@@ -157,7 +157,7 @@ impl Drop for OnDrop {
     }
 }
 
-/// A handler that tells when it began and when it was dropped, and answers when it is told to.
+/// A handler that reports its start and its drop, and answers on command.
 fn patient() -> (
     Router,
     mpsc::Receiver<()>,

@@ -1,4 +1,4 @@
-//! The JSON and binary forms of a v2 request, right and wrong.
+//! Tests of the JSON and binary forms of a v2 request.
 
 use super::*;
 
