@@ -10,7 +10,7 @@ from test_metrics import PROMTOOL
 
 RULES = ROOT / "deploy/prometheus/rules.yaml"
 SCALER = ROOT / "deploy/keda/scaledobject.yaml"
-NAMES = ROOT / "server/src/metrics/names.rs"
+NAMES = ROOT / "telemetry/src/metrics/names.rs"
 
 
 @pytest.mark.parametrize(("what", "file"), [("check", RULES), ("test", RULES.with_name("rules_test.yaml"))])

@@ -21,10 +21,17 @@ use super::inbound::Receiver;
 use crate::ingest::accept::BoundedListener;
 use penstock_engine::settings::Limits;
 
-/// Bytes that a client may send ahead: of one call, and of all calls of a connection. A megabyte keeps a fast
-/// network busy over a millisecond's round trip.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 2 << 20;
+/// Bytes that a client may send ahead on one call. A stream whose server has stopped reading leaves this much
+/// unread. h2 closes connections with too many small frames unread: each smaller frame takes 256 bytes from a
+/// budget of half the connection's window. The two windows are therefore far apart, so that one stream of
+/// messages of a dozen bytes stays within the budget.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// Bytes that a client may send ahead on all calls of a connection.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const _: () = assert!(
+    STREAM_WINDOW / 13 * 256 < CONNECTION_WINDOW / 2,
+    "unread small messages end a connection"
+);
 
 /// Bytes of one call's answers that are buffered for a slow client.
 const SEND_BUFFER: usize = 256 * 1024;

@@ -23,11 +23,13 @@ const FRESH: Duration = Duration::from_millis(400);
 const AGAIN_BUSY: Duration = Duration::from_millis(300);
 const AGAIN_IDLE: Duration = Duration::from_secs(2);
 
-/// Longest wait of a commit for the answer; a silent broker must not stop the route.
+/// Longest wait of a commit for the answer; a silent broker must not stop the route. The first wait is
+/// shorter, because nothing is known of the broker yet.
 const HOLD_MAX: Duration = Duration::from_secs(1);
+const HOLD_FIRST: Duration = Duration::from_millis(250);
 
 /// Timeout of an answer.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Topics of one question, in addition to those with records to commit.
 pub const TOPICS_MAX: usize = 100;
@@ -54,14 +56,26 @@ pub struct Identities {
     /// Time of the last question that was answered.
     heard: Option<Instant>,
     known: BTreeMap<String, Known>,
-    /// The broker has no topic ids, so recreated topics cannot be detected by them.
-    without: bool,
+    telling: Telling,
     /// Time since which the commit waits.
     holding: Option<Instant>,
-    /// The commit has timed out once, without an answer since.
-    given_up: bool,
     /// Ask as soon as possible.
     hurry: bool,
+}
+
+/// Expectation of the broker's answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Telling {
+    /// It answers, as far as known.
+    #[default]
+    Soon,
+    /// The commit has timed out, without an answer since.
+    Late,
+    /// The last question had no answer. librdkafka's mock cluster gives none, because it names a missing
+    /// controller.
+    Not,
+    /// It has no topic ids, so recreated topics cannot be detected by them.
+    Never,
 }
 
 /// One topic.
@@ -87,7 +101,7 @@ impl Identities {
         let waits = self
             .asked
             .is_some_and(|asked| now.saturating_duration_since(asked) < pause);
-        !self.without && self.asking.is_none() && !waits
+        self.telling != Telling::Never && self.asking.is_none() && !waits
     }
 
     /// Asks for the ids of these topics.
@@ -109,7 +123,7 @@ impl Identities {
 
     /// Whether a question from this time or later was answered; true if the broker never answers.
     pub fn heard_since(&self, time: Instant) -> bool {
-        self.without || self.heard.is_some_and(|asked| asked >= time)
+        self.is_mute() || self.heard.is_some_and(|asked| asked >= time)
     }
 
     /// Polls for the answer. An error names a recreated topic, whose old id stays remembered.
@@ -130,6 +144,7 @@ impl Identities {
             }
             Err(code) => {
                 debug!(route, %code, "the ids of the topics are not told");
+                self.unanswered(code, route);
                 Ok(())
             }
         }
@@ -154,17 +169,35 @@ impl Identities {
                 }
             }
         }
-        self.given_up = false;
+        if self.telling != Telling::Never {
+            self.telling = Telling::Soon;
+        }
         remade.map_or(Ok(()), Err)
     }
 
+    fn unanswered(&mut self, code: RDKafkaErrorCode, route: &str) {
+        let silent = code == RDKafkaErrorCode::OperationTimedOut;
+        if silent && std::mem::replace(&mut self.telling, Telling::Not) != Telling::Not {
+            info!(
+                route,
+                "the broker does not tell the ids of the topics: until it does, one that is made anew is told by its \
+                 positions alone"
+            );
+        }
+    }
+
     fn go_without(&mut self, route: &str) {
-        if !std::mem::replace(&mut self.without, true) {
+        if std::mem::replace(&mut self.telling, Telling::Never) != Telling::Never {
             info!(
                 route,
                 "the broker gives topics no ids: one that is made anew is told by its positions alone"
             );
         }
+    }
+
+    /// Whether no answer is to be waited for.
+    fn is_mute(&self) -> bool {
+        matches!(self.telling, Telling::Not | Telling::Never)
     }
 
     /// The id of a topic.
@@ -174,22 +207,27 @@ impl Identities {
 
     /// Whether [`Identities::id`] is final for this topic.
     pub fn is_settled(&self, topic: &str) -> bool {
-        self.without || self.given_up || self.known.contains_key(topic)
+        self.telling != Telling::Soon || self.known.contains_key(topic)
     }
 
     /// Whether records of these topics may be committed: each has its known id, or the broker does not
     /// answer.
     pub fn vouch<'a>(&mut self, mut topics: impl Iterator<Item = &'a str>, now: Instant) -> bool {
         let fresh = |known: &Known| now.saturating_duration_since(known.asked) <= FRESH;
-        if self.without || topics.all(|topic| self.known.get(topic).is_some_and(fresh)) {
+        if self.is_mute() || topics.all(|topic| self.known.get(topic).is_some_and(fresh)) {
             self.holding = None;
             return true;
         }
         self.hurry = true;
         let since = *self.holding.get_or_insert(now);
-        let waited = now.saturating_duration_since(since) >= HOLD_MAX;
+        let most = if self.heard.is_some() {
+            HOLD_MAX
+        } else {
+            HOLD_FIRST
+        };
+        let waited = now.saturating_duration_since(since) >= most;
         if waited {
-            self.given_up = true;
+            self.telling = Telling::Late;
         }
         waited
     }
@@ -273,6 +311,21 @@ mod tests {
         learn(&mut of, "t", Ok(Some(id(A))), now + 2 * HOLD_MAX).unwrap();
         assert!(vouches(&mut of, now + 2 * HOLD_MAX), "from now on it waits again");
         assert!(!vouches(&mut of, now + 4 * HOLD_MAX));
+    }
+
+    #[test]
+    fn a_broker_that_never_answered_holds_nothing_until_it_does() {
+        let (mut of, now) = (Identities::default(), Instant::now());
+        assert!(!vouches(&mut of, now));
+        assert!(!vouches(&mut of, now + HOLD_FIRST / 2));
+        assert!(vouches(&mut of, now + HOLD_FIRST));
+        let mut of = Identities::default();
+        of.unanswered(RDKafkaErrorCode::BrokerTransportFailure, "r");
+        assert!(!vouches(&mut of, now));
+        of.unanswered(RDKafkaErrorCode::OperationTimedOut, "r");
+        assert!(vouches(&mut of, now) && of.is_settled("t") && of.heard_since(now));
+        learn(&mut of, "t", Ok(Some(id(A))), now).unwrap();
+        assert!(!vouches(&mut of, now + 2 * FRESH));
     }
 
     #[test]
