@@ -12,7 +12,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, info};
 
 use super::events::Events;
-use super::native::{Asking, Told, TopicId};
+use super::native::{Asking, TopicAnswer, TopicId};
 use crate::respond::kafka::ClientShutdown;
 
 /// Longest age of an answer that permits a commit. The client waits half a second (`fetch.error.backoff.ms`)
@@ -150,7 +150,7 @@ impl Identities {
         }
     }
 
-    fn learn(&mut self, told: Vec<(String, Told)>, asked: Instant, route: &str) -> Result<(), Remade> {
+    fn learn(&mut self, told: Vec<(String, TopicAnswer)>, asked: Instant, route: &str) -> Result<(), Remade> {
         self.heard = Some(asked);
         let mut remade = None;
         for (topic, told) in told {
@@ -266,7 +266,7 @@ mod tests {
         TopicId::parse(text).unwrap()
     }
 
-    fn learn(of: &mut Identities, topic: &str, told: Told, asked: Instant) -> Result<(), Remade> {
+    fn learn(of: &mut Identities, topic: &str, told: TopicAnswer, asked: Instant) -> Result<(), Remade> {
         of.learn(vec![(topic.to_owned(), told)], asked, "r")
     }
 
