@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_beside_a_position_is_told_whatever_it_is() {
+    fn metadata_of_a_position_is_read_whatever_its_bytes() {
         let mut list = TopicPartitionList::new();
         list.add_partition("t", 0).set_metadata("a note");
         set_leader_epoch(&mut list, Some(7));

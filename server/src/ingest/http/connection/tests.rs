@@ -205,7 +205,7 @@ async fn a_client_that_leaves_drops_its_request() {
 }
 
 #[tokio::test]
-async fn a_shutdown_answers_what_was_read_and_closes_what_is_idle() {
+async fn a_shutdown_answers_read_requests_and_closes_idle_connections() {
     let (app, mut begun, go, _dropped, _answered) = patient();
     let running = start(app, BOUNDS).await;
     let idle = TcpStream::connect(running.addr).await.unwrap();
