@@ -13,6 +13,7 @@ PEERS_PYTHON = Path(os.environ.get("PENSTOCK_PEERS_PYTHON", CACHE / "peers/venv/
 EXPORT_PYTHON = Path(os.environ.get("PENSTOCK_EXPORT_PYTHON", CACHE / "peers/export/bin/python"))
 TRITON = Path(os.environ.get("PENSTOCK_TRITON", CACHE / "peers/triton"))
 ONNX = Path(os.environ.get("PENSTOCK_PEERS_ONNX", CACHE / "peers/onnx"))
+GEMM_WITH_PEERS = ["-p", "penstock-benches", "--features", "peers", "--bin", "gemm"]
 RESULTS = ROOT / "benches/results"
 
 
@@ -20,6 +21,11 @@ def build() -> None:
     """Builds the server and the tools that measure."""
     command = ["cargo", "build", "--release", "--quiet", "-p", "penstock", "-p", "penstock-benches", "--bins"]
     subprocess.run(command, check=True, cwd=ROOT)
+
+
+def build_with_peers() -> None:
+    """Builds `gemm` with the libraries that it compares, and with it alone: their features would reach the server."""
+    subprocess.run(["cargo", "build", "--release", "--quiet", *GEMM_WITH_PEERS], check=True, cwd=ROOT)
 
 
 def common(description: str) -> argparse.ArgumentParser:

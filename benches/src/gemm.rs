@@ -1,6 +1,9 @@
 //! Matrix products of one shape by one library, and the machine's peaks for comparison. Each call is timed,
 //! for a requested time, so that a runner can interleave them with libraries of other languages.
 
+#[cfg(feature = "peers")]
+mod peers;
+
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
@@ -8,14 +11,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
-use ndarray::{Array2, linalg::general_mat_mul};
 use penstock_kernels::{Activation, Cpu, Ops, Path, Precision, Priority, Threads, cpu::peak};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
-use rten_tensor::NdTensorView;
 use serde::{Deserialize, Serialize};
 
+/// Subjects of the feature `peers`.
+const PEERS: &[&str] = if cfg!(feature = "peers") {
+    &["rten-gemm", "ndarray (matrixmultiply)"]
+} else {
+    &[]
+};
 /// Rounds of multiply-adds in one timed call: about a millisecond.
 const PEAK_ROUNDS: usize = 200_000;
 /// More than any cache holds.
@@ -96,11 +102,11 @@ pub fn subjects() -> Vec<String> {
     let precisions = precisions();
     let peaks = precisions.iter().map(|p| format!("peak {}", kind(*p)));
     let ours = precisions.iter().map(|p| format!("penstock {}", kind(*p)));
-    let others = ["rten-gemm", "candle (gemm)", "ndarray (matrixmultiply)"].map(str::to_owned);
     peaks
         .chain(["memory".to_owned()])
         .chain(ours)
-        .chain(others)
+        .chain(["candle (gemm)".to_owned()])
+        .chain(PEERS.iter().map(|name| (*name).to_owned()))
         .collect()
 }
 
@@ -111,9 +117,9 @@ pub fn subject(name: &str, shape: Shape, threads: usize) -> Result<Subject> {
         Some(("peak", format)) => Ok(registers(precision(format)?, threads)),
         Some(("penstock", format)) => penstock(precision(format)?, shape, threads),
         Some(("candle", _)) => candle(shape),
-        Some(("ndarray", _)) => ndarray(shape),
         None if name == "memory" => Ok(memory(threads)),
-        None if name == "rten-gemm" => Ok(rten(shape)),
+        #[cfg(feature = "peers")]
+        _ if PEERS.contains(&name) => peers::subject(name, shape),
         _ => bail!("no subject `{name}`; there are {}", subjects().join(", ")),
     }
 }
@@ -175,26 +181,6 @@ fn penstock(precision: Precision, shape: Shape, threads: usize) -> Result<Subjec
     Ok(Subject::new(shape.operations(), timed))
 }
 
-fn rten(shape: Shape) -> Subject {
-    let gemm = GemmExecutor::<f32, f32, f32>::new();
-    let (x, weight) = (
-        noise(shape.rows * shape.inputs),
-        noise(shape.outputs * shape.inputs),
-    );
-    let transposed = NdTensorView::from_data([shape.outputs, shape.inputs], weight.as_slice());
-    let packed = gemm.prepack_b(transposed.transposed());
-    let mut product = vec![0.0; shape.rows * shape.outputs];
-    let timed = move |budget| {
-        let left = NdTensorView::from_data([shape.rows, shape.inputs], x.as_slice());
-        timed(budget, || {
-            let (left, right) = (GemmInputA::Unpacked(left), GemmInputB::Packed(&packed));
-            let done = gemm.gemm(&mut product, left, right, GemmOptions::default());
-            done.map_err(|error| anyhow::anyhow!("rten-gemm: {error}"))
-        })
-    };
-    Subject::new(shape.operations(), timed)
-}
-
 fn candle(shape: Shape) -> Result<Subject> {
     let (x, weight) = (
         noise(shape.rows * shape.inputs),
@@ -205,19 +191,6 @@ fn candle(shape: Shape) -> Result<Subject> {
     let timed = move |budget| {
         timed(budget, || {
             black_box(left.matmul(&right)?);
-            Ok(())
-        })
-    };
-    Ok(Subject::new(shape.operations(), timed))
-}
-
-fn ndarray(shape: Shape) -> Result<Subject> {
-    let left = Array2::from_shape_vec((shape.rows, shape.inputs), noise(shape.rows * shape.inputs))?;
-    let right = Array2::from_shape_vec((shape.outputs, shape.inputs), noise(shape.outputs * shape.inputs))?;
-    let mut product = Array2::zeros((shape.rows, shape.outputs));
-    let timed = move |budget| {
-        timed(budget, || {
-            general_mat_mul(1.0, &left, &right.t(), 0.0, &mut product);
             Ok(())
         })
     };
@@ -298,7 +271,7 @@ mod tests {
             .unwrap()
             .to_string();
         assert!(
-            error.contains("blas f32") && error.contains("rten-gemm"),
+            error.contains("blas f32") && error.contains("candle (gemm)"),
             "{error}"
         );
     }

@@ -1,4 +1,5 @@
-//! The rules of CONTRIBUTING.md that can be checked by reading: layers, walls, sizes, names, comments, links.
+//! The rules of CONTRIBUTING.md that can be checked by reading: layers, walls, sizes, names, comments, links;
+//! and that the tests do not build the program's crates anew.
 
 mod comments;
 mod docs;
@@ -6,6 +7,7 @@ mod kernels;
 mod layers;
 mod names;
 mod source;
+mod units;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,6 +35,7 @@ pub fn check(root: &Path) -> Result<Vec<String>> {
     docs::check_metric_names(root, &files, &mut faults)?;
     kernels::check(root, &files, &mut faults)?;
     names::check(root, &files, &mut faults)?;
+    units::check(root, &mut faults)?;
     faults.sort();
     Ok(faults)
 }
