@@ -22,7 +22,7 @@ use rand::rngs::StdRng;
 const TEXTS: usize = 4096;
 const WINDOW: usize = 256;
 
-/// Nobody waits.
+/// A responder without a receiver.
 struct Nobody;
 
 impl Sink for Nobody {
@@ -55,7 +55,7 @@ fn requests(admission: &Arc<Admission>, deadlines: bool) -> Vec<Request> {
         .collect()
 }
 
-/// Everything is offered, then batches are taken until nothing is left, and answered as lost.
+/// Offers everything, then takes batches until none is left, and drops them.
 fn drain(mut batcher: Batcher, requests: Vec<Request>) -> usize {
     for request in requests {
         batcher.offer(request);

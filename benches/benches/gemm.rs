@@ -26,7 +26,7 @@ fn noise(count: usize) -> Vec<f32> {
     (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-/// The time of `turns` calls as fast as the fastest.
+/// Time of `turns` calls, each as fast as the fastest.
 fn fastest(turns: u64, mut work: impl FnMut()) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..turns {

@@ -1,5 +1,5 @@
-//! What a small batch costs the host on a GPU beside the driver's calls, which a device that does nothing leaves out:
-//! the encoder's list of launches of all-MiniLM-L6-v2, compared with the one that was recorded.
+//! Host cost of a small batch on a GPU, without the driver's calls, which an idle device leaves out. The
+//! encoder's list of launches of all-MiniLM-L6-v2 is compared with the recorded one.
 
 #![allow(
     missing_docs,
@@ -20,7 +20,7 @@ use penstock_kernels::cuda::driver::{Driver, Launch, Product, Work};
 use penstock_kernels::cuda::{Cuda, Dtype};
 use penstock_models::{LoadOptions, load_on};
 
-/// Memory that is no more than an address.
+/// Memory that consists of an address only.
 #[derive(Default)]
 struct Idle;
 

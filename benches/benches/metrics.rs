@@ -1,4 +1,4 @@
-//! What the metrics cost for each request, for each batch and for each scrape.
+//! Cost of the metrics for each request, each batch and each scrape.
 
 #![allow(
     missing_docs,
@@ -21,7 +21,7 @@ fn metrics(c: &mut Criterion) {
     let took = Duration::from_micros(2300);
     group.bench_function("one request", |b| b.iter(|| record_request(&model, took)));
     group.bench_function("one batch", |b| b.iter(|| record_batch(&model, &busy, took)));
-    // With what the upkeep thread does later: sorting the values into their buckets.
+    // Includes the later work of the upkeep thread: sorting the values into their buckets.
     group.bench_function("a thousand requests and a scrape", |b| {
         b.iter(|| {
             (0..1000).for_each(|_| record_request(&model, took));

@@ -1,4 +1,4 @@
-//! The bounded queues of the data path: what a hand-over between threads costs.
+//! The bounded queues of the data path: cost of a hand-over between threads.
 
 #![allow(
     missing_docs,

@@ -1,4 +1,4 @@
-"""What there is of CUDA on this machine, asked without any package."""
+"""CUDA on this machine, found without any package."""
 
 import ctypes
 import glob

@@ -23,7 +23,7 @@ KERNEL_TESTS = "cuda"
 PACKED_TESTS = "gpu-kernel-tests"
 SOURCES = ("tools/gpu-check", "benches/harness", "benches/gpu", "models/sentiment/tokenizer.json", "models/sentiment/tokenizer_config.json")
 SOURCES += ("models/sentiment/config.json", "kernels/cu")
-# Of a folder these.
+# Kinds of files taken from a folder.
 KINDS = (".py", ".cu", ".cuh")
 # Jumps in x86 code are made absolute first: about a tenth smaller.
 LZMA_FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]

@@ -32,7 +32,7 @@ WARM = 3
 
 @dataclass
 class Batch:
-    """What the host hands over, pinned where there is a device; and where the result comes back."""
+    """Host memory of inputs and results, pinned if there is a device."""
 
     lengths: list[int]
     tensors: dict[str, torch.Tensor]

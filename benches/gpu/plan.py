@@ -1,10 +1,10 @@
-"""What a run does, in which order and for how long, and what it must reach."""
+"""Plan of a run: its parts, their order and duration, and the targets."""
 
 from dataclasses import dataclass
 
 # Seconds of the whole run, report included: with the start and the unpacking, under nine minutes.
 BUDGET = 525
-# What the last part must leave for the report.
+# Time that the last part must leave for the report.
 RESERVE = 10
 PACK_BYTES_MAX = 60_000_000
 
@@ -67,11 +67,11 @@ def seconds(of) -> float:
 class Sizes:
     """How much of everything."""
 
-    # What is measured in one type is measured in the first.
+    # Measurements in a single type use the first.
     dtypes: tuple[str, ...]
     lengths: tuple[int, ...]
     batch_tokens: int
-    # Of a burst of the bare forward; of one over gRPC, behind its warm-up.
+    # Seconds of a burst of the bare forward, and of one over gRPC without its warm-up.
     seconds: float
     served_seconds: float
     warm_seconds: float
@@ -162,7 +162,7 @@ SHAPES = {
 # Texts and their length in the batches that graphs are for.
 SMALL = ((1, 16), (1, 128), (32, 16), (10, 50))
 
-# What an H200 must reach, in shares of what the same run measured as the limit.
+# Targets of an H200, as shares of the limit that the same run measured.
 FORWARD_SHARE = {512: 0.45, 50: 0.30}
 SERVED_SHARE = 0.85
 PACKED_RATIO = 1.5

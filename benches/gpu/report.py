@@ -89,7 +89,7 @@ def serving_rows(parts: dict) -> list[list]:
 
 
 def arithmetic_rows() -> list[list]:
-    """What limits a batch of the plan's size: FLOPs and bytes of a token, weights spread over the batch."""
+    """Limit of a batch of the plan's size: FLOPs and bytes of a token, weights spread over the batch."""
     rows = []
     for name in plan.BENCHED:
         shape = plan.SHAPES[name]
@@ -107,7 +107,7 @@ def percent(share: float | None) -> str:
 
 
 def targets(parts: dict) -> list[dict]:
-    """What an H200 must reach, and what was; a figure that is not there is said to be missing."""
+    """Targets of an H200 and the measured figures; a missing figure is reported as missing."""
     goals = []
 
     def goal(name: str, wanted: str, reached: float | None, ok: bool, as_share: bool = True) -> None:

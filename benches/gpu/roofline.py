@@ -1,4 +1,4 @@
-"""What a forward costs, in FLOPs and bytes, and the least time that the two ceilings leave it."""
+"""Cost of a forward in FLOPs and bytes, and its least time under the two ceilings."""
 
 from .plan import Shape
 

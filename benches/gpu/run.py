@@ -117,7 +117,7 @@ class Run:
             found = read(self.work, step.name)
             outcome = {"status": found["status"], "reason": found["reason"], "seconds": time.monotonic() - start}
             if code is None:
-                # What others took of the run's time is no fault of this part.
+                # A limit shortened by earlier parts is no fault of this part.
                 status, why = ("failed", "") if limit == step.limit else ("skipped", "no time was left: ")
                 outcome |= {"status": status, "reason": f"{why}cut off after {limit:.0f} s; what it had measured is kept"}
             elif found["status"] in ("", "running"):

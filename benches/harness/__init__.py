@@ -1,1 +1,1 @@
-"""What the comparisons share: contenders that are interleaved, the server under load, results on disk."""
+"""Shared code of the comparisons: contenders that are interleaved, the server under load, results on disk."""

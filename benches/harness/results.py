@@ -13,7 +13,7 @@ from .place import ROOT
 
 
 def machine() -> dict:
-    """What a reader must know before comparing figures with those of another run."""
+    """Facts needed for comparing figures with those of another run."""
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": cpu(),

@@ -1,1 +1,1 @@
-"""What compare_kafka is made of: a broker with a backlog, who drains it, how that is measured, the page."""
+"""Parts of compare_kafka: a broker with a backlog, the consumers, the measurement, the page."""

@@ -12,7 +12,7 @@ from streaming import broker
 from streaming.topics import Topics
 
 PARTITIONS = 12
-# What Kafka's own start script gives a broker; the tests' smaller JVM would be the bottleneck.
+# JVM settings of Kafka's own start script; the tests' smaller JVM would be the bottleneck.
 JVM = "-server -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35"
 SETTINGS = {"log.segment.bytes": str(1 << 30)}
 
@@ -65,7 +65,7 @@ class Backlog:
 
 
 class Progress:
-    """What a group has committed, asked of the broker by a client that is not in it."""
+    """Positions that a group has committed, asked by a client outside the group."""
 
     def __init__(self, backlog: Backlog, group: str):
         # With `read_committed` the broker would put the question off while offsets of a transaction are pending.
@@ -92,6 +92,6 @@ class Progress:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has had of the cores, its threads included."""
+    """CPU time of a process, its threads included."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

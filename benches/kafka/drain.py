@@ -1,4 +1,4 @@
-"""Who drains a backlog, started for each burst anew; and the burst: from one commit to another, some seconds later."""
+"""Consumers of a backlog, started for each burst, and the burst: from one commit to another, some seconds later."""
 
 import contextlib
 import subprocess

@@ -12,7 +12,7 @@ PROCESSES = ("server", "broker", "consumer")
 
 
 def earlier(folder: Path, name: str, about: dict) -> dict:
-    """What other parts found on the same day; each says in which commit."""
+    """Results of other parts on the same day; each names its commit."""
     file = folder / f"{about['date'].split()[0]}-{name}.json"
     if not file.exists():
         return {}
@@ -57,7 +57,7 @@ def throughput(found: dict, cores: int) -> list[str]:
     for name, measured in rounds.items():
         if measured is not bare:
             share, low, high = ratio(measured, bare, TOKENS)
-            # Of what the bare forward would do on the cores that the broker leaves.
+            # Share of the bare forward's rate on the cores that the broker leaves.
             left = statistics.median(
                 one[TOKENS] / all[TOKENS] / (1 - one["broker_cores"] / cores)
                 for one, all in zip(measured, bare, strict=True)

@@ -11,26 +11,26 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-/// In which order texts meet in batches.
+/// Order in which texts are put into batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// As they come.
+    /// In order of arrival.
     Arrival,
-    /// By length; the batches then shuffled, so that each burst sees short and long ones.
+    /// By length; the batches are then shuffled, so that each burst has short and long ones.
     Sorted,
-    /// Made-up texts of one length.
+    /// Generated texts of one length.
     Equal,
 }
 
 /// How texts are put into batches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Arrangement {
-    /// Which texts meet.
+    /// Order of the texts.
     pub order: Order,
-    /// A batch holds at most so many tokens; absent, any number.
+    /// Most tokens of a batch; absent, any number.
     pub tokens: Option<usize>,
-    /// A batch holds at most so many texts; absent, any number.
+    /// Most texts of a batch; absent, any number.
     pub texts: Option<usize>,
     /// The length of each text where all are equal.
     pub length: Option<usize>,
@@ -39,17 +39,17 @@ pub struct Arrangement {
     pub tokenize: bool,
 }
 
-/// One burst that is asked for.
+/// A requested burst.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Wanted {
     /// Its batches.
     #[serde(flatten)]
     pub arrangement: Arrangement,
-    /// It ends after the batch in which so much time has passed.
+    /// The burst ends after the batch in which this time has passed.
     pub seconds: f64,
 }
 
-/// What a burst measured.
+/// Results of a burst.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
     /// Texts computed.
@@ -58,15 +58,15 @@ pub struct Measured {
     pub tokens: usize,
     /// Batches run.
     pub batches: usize,
-    /// How long they took together.
+    /// Total time of the batches.
     pub seconds: f64,
-    /// Their rate.
+    /// Tokens a second.
     pub tokens_per_second: f64,
-    /// The same in texts.
+    /// Texts a second.
     pub texts_per_second: f64,
-    /// The median time of a batch; where a device takes batches ahead, from one to the next.
+    /// Median time of a batch; on a device that takes batches ahead, the time from one to the next.
     pub batch_ms_p50: f64,
-    /// The same that one batch of a hundred exceeds.
+    /// The time that one batch of a hundred exceeds.
     pub batch_ms_p99: f64,
 }
 

@@ -1,5 +1,5 @@
-//! Matrix products of one shape by one library, and the machine's peaks that they are held against: timed call
-//! by call for a wanted time, so that a runner can interleave them with libraries of other languages.
+//! Matrix products of one shape by one library, and the machine's peaks for comparison. Each call is timed,
+//! for a requested time, so that a runner can interleave them with libraries of other languages.
 
 #[cfg(feature = "peers")]
 mod peers;
@@ -45,30 +45,30 @@ impl Shape {
     }
 }
 
-/// One burst that is asked for.
+/// A requested burst.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Wanted {
     /// One of `subjects`.
     pub subject: String,
-    /// Of a product; a peak has none.
+    /// Shape of a product; a peak has none.
     #[serde(flatten)]
     pub shape: Shape,
-    /// It ends after the call in which so much time has passed.
+    /// The burst ends after the call in which this time has passed.
     pub seconds: f64,
 }
 
-/// What a burst measured.
+/// Results of a burst.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Measured {
     /// Calls timed.
     pub calls: usize,
-    /// Operations, or bytes where memory is read, a nanosecond, by the median call.
+    /// Operations a nanosecond, or bytes if memory is read, by the median call.
     pub giga_per_second: f64,
     /// The same by the fastest call.
     pub giga_per_second_best: f64,
 }
 
-/// Something to time: called with a budget, it hands back the time of each call.
+/// A timed operation: called with a budget, it returns the time of each call.
 pub struct Subject {
     timed: Box<dyn FnMut(Duration) -> Result<Vec<Duration>>>,
     /// Operations or bytes of one call.
@@ -110,8 +110,8 @@ pub fn subjects() -> Vec<String> {
         .collect()
 }
 
-/// Prepares what is called `name`, on `threads` threads; weights are packed here, where the library can.
-/// Crates that use rayon take the threads of its own pool instead.
+/// Prepares the subject `name` on `threads` threads; weights are packed here, if the library can. Crates that
+/// use rayon take the threads of its own pool instead.
 pub fn subject(name: &str, shape: Shape, threads: usize) -> Result<Subject> {
     match name.split_once(' ') {
         Some(("peak", format)) => Ok(registers(precision(format)?, threads)),
@@ -197,7 +197,8 @@ fn candle(shape: Shape) -> Result<Subject> {
     Ok(Subject::new(shape.operations(), timed))
 }
 
-/// Multiply-adds on registers alone, on all threads at once: cores that share their power have one limit.
+/// Multiply-adds on registers only, on all threads at once, because cores that share their power have one
+/// limit.
 fn registers(precision: Precision, threads: usize) -> Subject {
     let (operations, _) = peak::multiply_adds(Path::best(), precision, 1);
     let timed = move |budget| {
@@ -220,8 +221,8 @@ fn memory(threads: usize) -> Subject {
     Subject::new(MEMORY_BYTES as f64, timed)
 }
 
-/// Each part's calls by a thread of its own that lives as long as the burst: new threads may share a core for
-/// some milliseconds, until the scheduler parts them. The times of all of them.
+/// Runs each part's calls on a thread that lives as long as the burst. New threads may share a core for some
+/// milliseconds, until the scheduler separates them. Returns the times of all parts.
 fn side_by_side<T: Copy + Send>(parts: Vec<T>, budget: Duration, call: impl Fn(T) + Sync) -> Vec<Duration> {
     let (call, times) = (&call, Mutex::new(Vec::new()));
     std::thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! What the benches share: the workload, the load generator, the bare forward, the products,
-//! the scheduler without a model.
+//! Shared parts of the benches: the workload, the load generator, the bare forward, the products, the
+//! scheduler without a model.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

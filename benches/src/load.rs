@@ -1,8 +1,8 @@
 //! End-to-end load on a server that speaks one of several protocols, measured from the client's side.
 //!
-//! Closed loop: a number of workers, each with one request on its way. Open loop: requests start at the
-//! times of a Poisson process, however slow the server is, and latency counts from the time at which the
-//! request *should* have started, so that a stall is charged to everyone who would have met it.
+//! Closed loop: a number of workers, each with one request in flight. Open loop: requests start at the times
+//! of a Poisson process, however slow the server is. Latency counts from the time at which the request
+//! *should* have started, so that a stall is charged to every request that it delays.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ pub trait Adapter: Send + Sync {
     fn score(&self, turn: usize, texts: Vec<String>) -> BoxFuture<'_, Result<(), Failure>>;
 }
 
-/// Why a request got no result, in the server's words where it has any.
+/// Reason why a request got no result, in the server's words if it has any.
 #[derive(Clone, Debug)]
 pub struct Failure(pub String);
 
@@ -46,22 +46,22 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The texts of a run, handed out in turn to whoever sends next.
+/// The texts of a run, handed out in turn to the senders.
 pub struct Feed {
     texts: Vec<String>,
-    /// Tokens of each text; zeros where no tokenizer was given.
+    /// Tokens of each text; zeros without a tokenizer.
     tokens: Vec<usize>,
     per_request: usize,
     next: AtomicUsize,
 }
 
-/// What one request carries.
+/// Contents of one request.
 pub struct Load {
-    /// Counts requests.
+    /// Number of the request.
     pub turn: usize,
     /// Its texts.
     pub texts: Vec<String>,
-    /// How many tokens they have.
+    /// Tokens of its texts.
     pub tokens: usize,
 }
 

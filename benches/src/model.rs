@@ -1,10 +1,10 @@
-//! Where the benches find the model: all-MiniLM-L6-v2 as `./quickstart` fetches it.
+//! Location of the benches' model: all-MiniLM-L6-v2 as `./quickstart` fetches it.
 
 use std::path::PathBuf;
 
 use penstock_models::{Device, LoadOptions, Loaded, Precision, Threads, load};
 
-/// Names another folder than the one that `./quickstart` fills.
+/// Variable with another folder than the one that `./quickstart` fills.
 pub const FOLDER_VARIABLE: &str = "PENSTOCK_MINILM";
 
 /// The folder of all-MiniLM-L6-v2.
@@ -20,7 +20,7 @@ pub fn folder() -> PathBuf {
     )
 }
 
-/// The model on `threads` threads; without its folder, says so and hands back nothing.
+/// The model on `threads` threads; without its folder, prints a message and returns `None`.
 #[allow(clippy::print_stderr, reason = "a bench that is skipped says so")]
 pub fn minilm(threads: usize) -> Option<Loaded> {
     let folder = folder();

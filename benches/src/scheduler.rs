@@ -1,5 +1,5 @@
-//! The line without a model: queue, scheduler thread, executor thread and responders as the server runs
-//! them, around a model that answers at once. Texts enter as the tokenizers would hand them over.
+//! The data path without a model: queue, scheduler thread, executor thread and responders as in the server,
+//! around a model that answers at once. Texts enter as the tokenizers would hand them over.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,7 +49,7 @@ impl Model for Instantly {
     }
 }
 
-/// Counts the answers, and how long each took from the moment its text entered.
+/// Counts the answers, and each text's time from its entry.
 struct Answers {
     clock: Clock,
     latency: Mutex<Histogram<u64>>,
@@ -85,16 +85,16 @@ struct Line {
     threads: [JoinHandle<()>; 2],
 }
 
-/// What a run measured.
+/// Results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
     /// Texts answered.
     pub texts: usize,
-    /// Of them, answered with an error.
+    /// Texts answered with an error.
     pub failed: usize,
-    /// Texts a second, from the first that entered to the last that was answered.
+    /// Texts a second, from the first entry to the last answer.
     pub texts_per_second: f64,
-    /// From the moment a text entered the queue to its answer.
+    /// Median time from the entry into the queue to the answer.
     pub p50_us: f64,
     /// 99 %.
     pub p99_us: f64,
@@ -102,7 +102,7 @@ pub struct Measured {
     pub p999_us: f64,
 }
 
-/// As many texts as the queue takes, until `texts` are answered.
+/// Keeps the queue full until `texts` are answered.
 pub fn flood(tokens_max: usize, texts: usize) -> Result<Measured> {
     let line = Line::start(tokens_max)?;
     let start = Instant::now();
@@ -126,8 +126,8 @@ pub fn trickle(tokens_max: usize, rate: f64, seconds: f64) -> Result<Measured> {
         if at >= end {
             break;
         }
-        // A sleep of a few microseconds lasts some fifty: arrivals then come in small bursts, which is
-        // harder on the line than single ones. A thread that spins instead would take a core from it.
+        // A sleep of a few microseconds lasts some fifty, so arrivals come in small bursts, which are harder
+        // than single ones. A spinning thread would take a core from the data path.
         let wait = at.saturating_duration_since(Instant::now());
         if !wait.is_zero() {
             std::thread::sleep(wait);
@@ -207,7 +207,7 @@ impl Line {
         })
     }
 
-    /// Puts one text into the queue; false where there is no room.
+    /// Puts one text into the queue; false if it is full.
     fn enter(&self, row: usize) -> Result<bool> {
         let tokens = self.lengths[row % self.lengths.len()];
         let Ok(permit) = self.admission.admit(Class::Interactive, tokens, 0) else {
@@ -272,16 +272,16 @@ fn gauges(admission: Arc<Admission>, metrics: Arc<ModelMetrics>) -> impl FnMut(u
     }
 }
 
-/// What the metrics cost, in nanoseconds of one thread.
+/// Cost of the metrics, in nanoseconds of one thread.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct MetricsCost {
-    /// For each request.
+    /// Cost of a request.
     pub request_ns: f64,
-    /// For each batch: its shape, its time, the device's busy time, the queue's gauges.
+    /// Cost of a batch: its shape, its time, the device's busy time, the queue's gauges.
     pub batch_ns: f64,
 }
 
-/// Times the calls that the line makes.
+/// Times the metrics calls of the data path.
 pub fn metrics_cost(calls: u32) -> MetricsCost {
     let clock = Clock::start();
     let metrics = Metrics::new(clock);
@@ -302,7 +302,7 @@ pub fn metrics_cost(calls: u32) -> MetricsCost {
     }
 }
 
-/// What is recorded for one request of one text.
+/// Records one request of one text.
 pub fn record_request(model: &ModelMetrics, took: Duration) {
     let stages = Stages {
         tokenize: took / 8,
@@ -323,7 +323,7 @@ pub fn record_request(model: &ModelMetrics, took: Duration) {
     );
 }
 
-/// What is recorded for one batch.
+/// Records one batch.
 pub fn record_batch(model: &ModelMetrics, busy: &penstock_telemetry::metrics::BusyMeter, took: Duration) {
     busy.add(took);
     model.batch_done(47, 2048, 8192, took);

@@ -1,8 +1,8 @@
-//! The texts that are measured: a JSON Lines file, or the project's own generated ones.
+//! The measured texts: a JSON Lines file, or the project's own generated ones.
 //!
-//! A figure about batching depends on the spread of lengths more than on anything else. So the generated
-//! workload takes its lengths from the quantiles of a mixed corpus of 2,000 English texts (documentation
-//! sentences, paragraphs): 5 to 197 tokens, median 30, mean 43, with a long tail.
+//! A figure about batching depends on the spread of lengths more than on anything else. The generated
+//! workload therefore takes its lengths from the quantiles of a mixed corpus. The corpus has 2,000 English
+//! texts (documentation sentences, paragraphs): 5 to 197 tokens, median 30, mean 43, with a long tail.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -22,7 +22,7 @@ const LENGTH_QUANTILES: [f64; 41] = [
     87.0, 99.0, 111.0, 136.0, 157.0, 197.0,
 ];
 
-/// How many texts the generated workload has where nothing else is asked for.
+/// Default number of texts of the generated workload.
 pub const COUNT: usize = 2000;
 
 /// The seed of the generated workload: the same texts on every machine.
@@ -31,7 +31,7 @@ pub const SEED: u64 = 2;
 /// The `[CLS]` and `[SEP]` that a BERT tokenizer adds.
 const SPECIAL_TOKENS: usize = 2;
 
-/// The texts of `file`, or the generated ones where there is no file.
+/// The texts of `file`, or the generated ones without a file.
 pub fn texts(file: Option<&Path>) -> Result<Vec<String>> {
     match file {
         Some(path) => read(path),
@@ -80,8 +80,8 @@ pub fn generate(count: usize, seed: u64) -> Vec<String> {
         .collect()
 }
 
-/// One draw from each of `count` equal slices of the distribution, then shuffled: the spread is that of the
-/// corpus even for few texts.
+/// One draw from each of `count` equal slices of the distribution, then shuffled. Even few texts thus have
+/// the spread of the corpus.
 pub fn lengths(count: usize, rng: &mut StdRng) -> Vec<usize> {
     let mut lengths: Vec<usize> = (0..count)
         .map(|slice| quantile((slice as f64 + rng.random::<f64>()) / count as f64).round() as usize)

@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use crate::ingest::http::connection::{self, Bounds};
+use crate::ingest::http::connection::{self, ConnectionBounds};
 use penstock_engine::service::InferenceService;
 
 /// The Prometheus text format.
@@ -27,7 +27,7 @@ pub async fn serve(
     listener: TcpListener,
     closed: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let bounds = Bounds {
+    let bounds = ConnectionBounds {
         connections_max: service.limits().connections_max,
         head_timeout: TIMEOUT,
         stall_timeout: TIMEOUT,

@@ -202,7 +202,7 @@ fn a_model_that_is_not_there_stops_the_server_and_is_logged_as_json() {
 }
 
 #[test]
-fn check_shows_what_would_run() {
+fn check_shows_the_resolved_configuration() {
     let folder = tempdir().unwrap();
     let config = format!(
         "[[model]]\nname = \"sentiment\"\npath = '{}'\n[limits]\nqueue_texts_max = 9\n",
@@ -257,7 +257,7 @@ fn check_says_where_a_config_is_wrong() {
 }
 
 #[test]
-fn inspect_says_what_a_model_is() {
+fn inspect_describes_a_model() {
     let wanted = [
         "family      bert",
         "sequence-classification",

@@ -117,7 +117,7 @@ async fn every_record_becomes_a_score_a_tombstone_or_a_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_to_be_written_is_left_out() {
+async fn parts_too_large_to_write_are_left_out() {
     let rig = Rig::start("record_bytes_max = 1000\nfield = \"text\"\n", None).await;
     let [much, more] = [60_000, 70_000].map(|count| "h".repeat(count));
     let (much, more) = ([("much", much.as_str())], [("more", more.as_str())]);
@@ -227,7 +227,7 @@ async fn a_model_that_fails_on_everything_buries_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_done_is_counted() {
+async fn outcomes_are_counted() {
     let rig = Rig::start("delivery = \"at-least-once\"\n", None).await;
     rig.send(&[text(b"a"), text(b"\xff"), text(b"b")]);
     check(&rig.receive(3), &[SCORED, INVALID, SCORED]);
@@ -327,7 +327,7 @@ async fn a_partition_that_went_while_it_was_paused_is_read_when_it_comes_back() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_fails_while_partitions_go_lets_them_go() {
+async fn a_failure_during_a_revocation_still_releases_the_partitions() {
     // The interval is longer than the group's change, so that the failing commit is the one of the
     // revocation.
     let late = "commit_interval = \"3900ms\"\n".to_owned() + &attentive();
@@ -395,7 +395,7 @@ async fn a_producer_that_fails_for_good_is_replaced() {
 
 /// The mock refuses a batch without naming the record that it means.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_batch_that_is_refused_the_records_to_blame_are_found() {
+async fn the_refused_records_of_a_batch_are_found() {
     for (refused, reason) in [
         (RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD, "refused"),
         (RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, "too_large"),
@@ -443,7 +443,7 @@ async fn search(refused: RDKafkaRespErr, reason: &str) {
 
 /// The client itself refuses the record, so it reaches no broker.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_client_finds_too_large_is_a_dead_letter_of_what_it_takes() {
+async fn a_record_too_large_for_the_client_is_a_dead_letter_without_its_value() {
     for delivery in ["exactly-once", "at-least-once"] {
         let narrow = format!(
             "delivery = \"{delivery}\"\nfield = \"text\"\nclient = {{ \"message.max.bytes\" = \"1000\" }}\n"

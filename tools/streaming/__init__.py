@@ -1,4 +1,4 @@
-"""What tools/kafka, tools/chaos and the end-to-end tests of the Kafka endpoint share: brokers, records, proof."""
+"""Shared code of tools/kafka, tools/chaos and the end-to-end tests of Kafka: brokers, records, verification."""
 
 import importlib.util
 import os

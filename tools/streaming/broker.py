@@ -22,7 +22,7 @@ from .properties import PASSWORD, USER
 # could otherwise be given that very port, and talk to itself.
 # PENSTOCK_PORTS=FIRST-LAST names others.
 PORTS = range(*map(int, os.environ.get("PENSTOCK_PORTS", "20000-32000").split("-")))
-# Of one broker: open, controller, SASL without TLS, SASL over TLS, TLS with a client certificate.
+# Ports of one broker: open, controller, SASL without TLS, SASL over TLS, TLS with a client certificate.
 PORTS_EACH = 5
 START_TIMEOUT = 180.0
 STOP_TIMEOUT = 60.0
@@ -204,7 +204,7 @@ class Cluster:
         ]
         return "\n".join("\n".join(text.splitlines()[-15:]) for text in texts)
 
-    # What it runs with.
+    # Its properties.
 
     def note(self) -> None:
         noted = asdict(self) | {"folder": str(self.folder)}

@@ -1,4 +1,4 @@
-"""What can befall a stream. Each case is told on how many records, and gives a verdict with figures.
+"""Faults of a stream. Each case runs on a number of records, and gives a verdict with figures.
 
 tools/chaos runs them long, the end-to-end tests some of them short: the same code, so that what the long form shows
 is what the short one watches over.
@@ -17,7 +17,7 @@ from .zombies import namesake, namesake_late, zombie
 
 # The cases of `poison` take no value from so many bytes on; the sentences are far below it.
 RECORD_BYTES_MAX = 16 << 10
-# What the metric of dead letters calls what is wrong.
+# Reasons in the metric of dead letters.
 REASONS = {
     "not UTF-8": "not_utf8",
     "not JSON": "not_json",

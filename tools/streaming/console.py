@@ -13,7 +13,7 @@ PRINTED = ("timestamp", "partition", "offset", "headers", "key", "value")
 
 
 def differences(topics: Topics, name: str, records: list[Record]) -> list[str]:
-    """What it reads otherwise at read_committed than these records are, in set or in the order of a partition."""
+    """Differences between its read_committed output and these records, in set or in the order of a partition."""
     wanted = [shown(one) for one in sorted(records, key=lambda one: (one.partition, one.offset))]
     found: list[str] = []
     for patience in ENDS_AFTER_MS:

@@ -16,7 +16,7 @@ BINARY = Path(os.environ.get("PENSTOCK_BINARY", ROOT / "target/release/penstock"
 # An encoder with tiny random weights: the real line from end to end, at the speed that large runs need.
 TINY = ROOT / "models/tests/families/bert"
 STOP_TIMEOUT = 120.0
-# What a server ends with that can't go on and wants to be started again.
+# Exit code of a server that can't continue and asks for a restart.
 AGAIN = 75
 
 
@@ -62,7 +62,7 @@ class Instance:
         return self.process is not None and self.process.poll() is None
 
     def keep_up(self) -> None:
-        """What a supervisor does: starts it again where it ended by itself to be started again."""
+        """Acts as a supervisor: restarts a server that has asked for a restart."""
         if self.process is not None and not self.alive():
             if self.process.poll() != AGAIN:
                 self.must_run()

@@ -10,7 +10,7 @@ from .stage import Outcome, Stage, leave, outcome, struck
 from .stream import Stream
 from .topics import until
 
-# Of the changes of a storm: in some step, all that came may just have been done with.
+# Share of a storm's changes that must come under load; in the others all records may just be finished.
 MOST = 0.8
 # Members hear of a change with a heartbeat, and partitions move in two rounds: within a step, they must.
 QUICK = {"heartbeat.interval.ms": "400"}
@@ -38,7 +38,7 @@ def storm(stage: Stage) -> Outcome:
             time.sleep(max(0.0, begun + 2 - time.monotonic()))
             under_load += busy and load.busy()
     done = outcome(stream, joined=joined, left=left, moves=moves(stream), **{"under load": under_load})
-    # Who leaves before it was given anything moves nothing.
+    # A member that leaves before it has partitions moves none.
     return struck(struck(done, "under load", math.ceil(MOST * steps)), "moves", steps // 2)
 
 

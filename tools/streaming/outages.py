@@ -1,4 +1,4 @@
-"""What the broker does to a stream: it goes away, is not there, does not take records."""
+"""Faults of the broker: it goes away, is missing, or refuses records."""
 
 import re
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What a broker runs with: small, quick to notice who is gone, and quick to find that a topic is missing."""
+"""Properties of a broker: small, quick to notice a missing member, and quick to find a missing topic."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ USER, PASSWORD = "penstock", "s3cret-of-the-tests"
 
 
 def of(cluster: "Cluster", number: int) -> dict[str, str]:
-    """Of broker `number`."""
+    """Properties of broker `number`."""
     opened, controller, *_ = cluster.ports(number)
     replicas = str(min(3, cluster.brokers))
     listeners = [f"PLAINTEXT://127.0.0.1:{opened}", f"CONTROLLER://127.0.0.1:{controller}"]
@@ -32,7 +32,7 @@ def of(cluster: "Cluster", number: int) -> dict[str, str]:
         "transaction.state.log.num.partitions": "4",
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": str(cluster.min_insync),
-        # What a dead member or producer leaves behind is found after seconds, not minutes.
+        # Remains of a dead member or producer are found after seconds, not minutes.
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",

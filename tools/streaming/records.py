@@ -31,7 +31,7 @@ class Sent:
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
     timestamp: int
-    # What is wrong with it, a name of `poisons`; empty for a good one.
+    # Its fault, a name of `poisons`; empty for a good one.
     poison: str = ""
 
     def text(self) -> str:
@@ -46,7 +46,7 @@ def sentences(rng: random.Random, words: int) -> str:
 
 
 def texts(rng: random.Random, count: int = 1000) -> list[str]:
-    """Of mixed lengths: most short, some long."""
+    """Texts of mixed lengths: most short, some long."""
     return [sentences(rng, min(120, int(rng.lognormvariate(2.2, 0.9)) + 1)) for _ in range(count)]
 
 
@@ -122,7 +122,7 @@ class Feeder:
             "compression.type": "lz4",
         }
         self.topic, self.producer = topic, Producer(client | options)
-        # What the broker said of those that it has not.
+        # Errors of records that the broker does not have.
         self.failed: list[str] = []
 
     def send(self, sent: Sequence[Sent]) -> None:

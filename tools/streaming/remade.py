@@ -1,4 +1,4 @@
-"""What befalls the input itself: it is made anew under its name, or its log loses its end."""
+"""Faults of the input: its topic is created again, or its log is truncated."""
 
 import shutil
 from dataclasses import replace
@@ -62,7 +62,7 @@ def log_truncated(stage: Stage) -> Outcome:
     copies = copy(cluster, stream)
     cluster.start(1)
     stream.sent = kept + lost
-    # What it gets at once is not done with at once.
+    # Records that it reads at once are not finished at once.
     one.freeze()
     stream.feed(lost)
     one.thaw()
@@ -95,8 +95,8 @@ def parts(sent: list[Sent], *shares: float) -> list[list[Sent]]:
 
 
 def remade(stream: Stream, old: list[Sent], new: list[Sent], figures: dict[str, int]) -> Outcome:
-    """Of the old topic, what was read and not committed is gone with it: nothing comes out twice. Of the new one each
-    record comes out."""
+    """Uncommitted records of the old topic are gone with it, so none comes out twice. Every record of the new one comes
+    out."""
     stream.sent = new
     stream.wait_end()
     out = stream.came_out(old)

@@ -39,7 +39,7 @@ def pins() -> dict[str, str]:
 
 
 def version() -> str:
-    """Of the broker."""
+    """Version of the broker."""
     return next(name.rpartition(":")[2] for name in pins() if name.startswith("org.apache.kafka:kafka_"))
 
 

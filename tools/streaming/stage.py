@@ -12,8 +12,7 @@ from .stream import Stream
 from .topics import until
 from .verify import Verdict
 
-# Of the records that are left when the last thing befalls the stream: what comes after everything is over proves
-# nothing.
+# Share of the records that are left at the last fault of the stream: records after all faults prove nothing.
 TAIL = 0.2
 # A transaction lasts 100 ms, or more in a backlog: any moment of it can be hit.
 JITTER = 0.3
@@ -25,7 +24,7 @@ OUTLASTING = {"transaction_timeout": "60s", "client": {"session.timeout.ms": "60
 
 @dataclass
 class Outcome:
-    """Of one case."""
+    """Outcome of one case."""
 
     verdict: Verdict
     figures: dict[str, int] = field(default_factory=dict)
@@ -97,7 +96,7 @@ def after_refusals(stream: Stream, delivery: str) -> Verdict:
     at_least_once = delivery == "at-least-once"
     verdict = outcome(stream, twice_allowed=at_least_once).verdict
     if at_least_once:
-        # What was sent after a refused record is there before it is read again.
+        # Records sent after a refused one are there before it is read again.
         verdict.faults.pop("outputs out of order", None)
     return verdict
 

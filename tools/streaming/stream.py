@@ -33,14 +33,14 @@ class Stream:
         self.route = route
         self.models = {MODEL: TINY}
         self.sent: list[Sent] = []
-        # Of those, how many have come out and lie in the input no more: their topic is gone, or its log was cut off.
+        # Sent records that came out and are no longer in the input, because it was deleted or truncated.
         self.gone = 0
         self.instances: list[Instance] = []
         for topic in [self.input, self.dead] + [self.output] * output:
             self.topics.make(topic, PARTITIONS)
         self.group = Group(self.topics, self.name, self.input)
 
-    # What goes in.
+    # Input.
 
     def make(self, count: int, poison_share: float = 0.0, **more) -> list[Sent]:
         self.sent = records.make(self.seed, count, PARTITIONS, poison_share, **more)
@@ -56,7 +56,7 @@ class Stream:
         self.group.close()
         self.group = Group(self.topics, self.name, self.input)
 
-    # Who serves it.
+    # Servers.
 
     def config(self, instance: str, **route) -> str:
         client = CLIENT | self.route.get("client", {}) | route.get("client", {})
@@ -137,7 +137,7 @@ class Stream:
         out = {verify.number(record) for record in self.topics.read(self.output)}
         return [one for one in sent if one.id in out]
 
-    # What came of it.
+    # Results.
 
     def verdict(self, twice_allowed: bool = False) -> verify.Verdict:
         outputs, dead = self.topics.read(self.output), self.topics.read(self.dead)

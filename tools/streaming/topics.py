@@ -29,7 +29,7 @@ QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 500}
 
 
 class TooLong(Exception):
-    """What was waited for did not come."""
+    """The awaited condition did not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Record:
 
 
 def until(holds: Callable, what: str, patience: float = PATIENCE, pause: float = 0.05):
-    """What `holds()` returns once it is true; a broker that is away is asked again."""
+    """Result of `holds()` once it is true; a missing broker is asked again."""
     end = time.monotonic() + patience
     while True:
         try:
@@ -122,8 +122,8 @@ class Topics:
         return {one.partition: future.result().offset for one, future in found.items()}
 
     def held_back(self, name: str) -> dict[int, tuple[int, int]]:
-        """Of each partition in which an open transaction hides something, where readers of committed records are
-        stopped, and its end."""
+        """Partitions in which an open transaction hides records: the position at which readers of committed records
+        stop, and the end."""
         committed, ends = self.ends(name), self.ends(name, committed=False)
         return {one: (committed[one], end) for one, end in ends.items() if committed[one] < end}
 
@@ -198,7 +198,7 @@ def record(message) -> Record:
 
 
 class Group:
-    """What a group has committed, read without joining it."""
+    """Positions that a group has committed, read without joining it."""
 
     def __init__(self, topics: Topics, group: str, name: str):
         self.topics, self.group, self.name = topics, group, name
@@ -213,7 +213,7 @@ class Group:
         return self.consumer.committed(self.wanted, timeout=10)
 
     def commit(self, positions: list[TopicPartition], notes: int) -> None:
-        """Of a group that nobody is in, with so many bytes of what stands beside each: the client reads too many."""
+        """Commits for an empty group, with so many bytes of each position's metadata: the client reads too many."""
         cut = [TopicPartition(one.topic, one.partition, one.offset, one.metadata[:notes]) for one in positions]
         self.consumer.commit(offsets=cut, asynchronous=False)
 

@@ -41,7 +41,7 @@ class Verdict:
 
 
 def number(record: Record) -> int:
-    """Of the record that it came from; -1 where it does not say."""
+    """Id of its source record; -1 if it has none."""
     found = record.header("id")
     return int(found) if found and found.isdigit() else -1
 
@@ -144,7 +144,7 @@ def check_dead(verdict: Verdict, sent: Sent, record: Record, offsets: dict | Non
     if record.value != (None if left_out else sent.value):
         verdict.add("dead letters with another value", sent.id)
     code, message = record.header(CODE), record.header(MESSAGE)
-    # Of a value that is left out the reason says how large it was.
+    # The reason of a dead letter without its value names the value's size.
     if not code or not message or (left_out and b"%d" % len(sent.value) not in message):
         verdict.add("dead letters without a reason", sent.id)
     source = tuple(record.header(name) for name in SOURCE)

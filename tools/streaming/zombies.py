@@ -1,4 +1,4 @@
-"""Who sleeps through what happens to its group, and wakes up in a transaction that is over."""
+"""Members that are frozen during a change of their group, and wake up in a transaction that is over."""
 
 import re
 import time
@@ -18,7 +18,7 @@ UNDONE_WITHIN = 30.0
 LOOK = 1.0
 # Moments that are tried until one lies in a transaction.
 TRIES = 20
-# What the log says of who is refused, and why: its transaction is over, or its partitions have another owner.
+# Log lines of a refused member: its transaction is over, or its partitions have another owner.
 REFUSED = re.compile(
     r"(?:the route begins anew|aborting: .*|a route has ended) route=\"route\" "
     r"reason=\".*(?:fenced|old epoch|were lost|generation|[Uu]nknown member|rebalanc)"
@@ -112,8 +112,8 @@ def wake_up(one: Instance) -> None:
 
 
 def one_is_left(*namesakes: Instance) -> Instance:
-    """Of two under one name one is fenced, until it has ended and named the reason. It is not started again: whoever
-    takes its name takes it for good."""
+    """Waits until one of two instances of one name is fenced, and has ended with the reason. It is not started again,
+    because a later instance keeps the name."""
     until(lambda: not all(one.alive() for one in namesakes), "the end of one of two namesakes")
     (gone,) = (one for one in namesakes if not one.alive())
     (left,) = (one for one in namesakes if one is not gone)
@@ -124,7 +124,7 @@ def one_is_left(*namesakes: Instance) -> Instance:
 
 
 def hides(done: Outcome, wanted: int) -> Outcome:
-    """What lay in the transactions of who slept must be there and hidden."""
+    """Records in the transactions of frozen members must exist and be hidden."""
     if done.figures["aborted copies hidden"] < wanted:
         done.verdict.add("records of a sleeper that became visible: hidden must be", wanted)
     return done

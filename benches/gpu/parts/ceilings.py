@@ -32,7 +32,7 @@ def run(part: Part) -> None:
 
 
 def seconds(part: Part, work) -> float:
-    """Of one call: the median over groups of calls that follow each other."""
+    """Time of one call: the median over groups of calls that follow each other."""
     for _ in range(WARM):
         work()
     return statistics.median(group(part.device, work) for _ in range(GROUPS)) / EACH

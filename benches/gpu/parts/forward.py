@@ -57,7 +57,7 @@ def one(part: Part, closing: ExitStack, name: str, dtype: str, commands: dict, c
     if peer := contenders.get(torch):
         ways = working(part, label, name, peer)
         if ways != ["padded", PACKED[0]]:
-            # What failed may have left the device unusable for that process.
+            # The failure may have left the device unusable for that process.
             peer.close()
             peer = started(part, closing, {torch: commands[torch]}).get(torch)
         if peer:
@@ -162,7 +162,7 @@ def works(part: Part, label: str, name: str, peer: Contender, how: str) -> bool:
 
 
 def least_cosine(part: Part, name: str, rows: list | str) -> float | None:
-    """Of the peer's first vectors to the reference's, where there are any; the peer may say why it has none."""
+    """Least cosine of the peer's first vectors and the reference's, if any; the peer may give a reason for none."""
     if isinstance(rows, str):
         raise SystemExit(rows)
     path = part.work / "reference" / f"{name}.json"

@@ -1,4 +1,4 @@
-"""What a reader must know before comparing figures with those of another run."""
+"""Facts needed for comparing figures with those of another run."""
 
 import datetime
 import importlib.metadata

@@ -26,13 +26,13 @@ struct Arguments {
     /// Compute threads of the CPU.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// What the linear layers compute in; on a GPU everything.
+    /// Number format of the linear layers; on a GPU, of everything.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
-    /// On a GPU: small batches launch by launch, not as a graph.
+    /// On a GPU: start small batches launch by launch, without a graph.
     #[arg(long)]
     no_graphs: bool,
-    /// Another maximum of tokens than the folder says.
+    /// Maximum of tokens, instead of the folder's.
     #[arg(long)]
     max_length: Option<usize>,
 }

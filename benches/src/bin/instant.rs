@@ -1,5 +1,5 @@
-//! The server with models that answer at once: what is left is the cost of all else.
-//! Takes the server's command line: `instant serve --config FILE`.
+//! The server with models that answer at once, to measure the cost of everything else. Takes the server's
+//! command line: `instant serve --config FILE`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use penstock_engine::placement;
 use penstock_models::{Model, ModelError};
 use penstock_telemetry::logging;
 
-/// Runs its model on the first batch alone, and then gives every text the first reply of that.
+/// Runs its model on the first batch only, and then repeats that batch's first reply for every text.
 struct Instantly {
     model: Box<dyn Model>,
     reply: Option<Reply>,

@@ -1,4 +1,4 @@
-//! Puts load on one or several servers and prints what came back, as a table and as JSON.
+//! Puts load on one or several servers and prints the results, as a table and as JSON.
 
 use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;

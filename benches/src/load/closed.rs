@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use super::figures::{Belongs, Figures, Recorder, Window};
 use super::{Adapter, Feed};
 
-/// A server that answers nothing would hold its workers for ever; so long past the end they are given up.
+/// Time after the end at which workers without an answer are abandoned; a silent server would hold them for
+/// ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Keeps `concurrency` requests on their way through `warm` and `measured`, and counts those that end

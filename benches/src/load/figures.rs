@@ -1,4 +1,4 @@
-//! What a burst of load measured: rates, quantiles, failures.
+//! Results of a burst of load: rates, quantiles, failures.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use serde::Serialize;
 
 use super::{Failure, Load};
 
-/// A minute is the longest latency that is told apart; three digits keep a quantile within 0.1 %.
+/// Longest latency that is distinguished, a minute; three digits keep a quantile within 0.1 %.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
-/// The part of a burst that counts: what ended inside of it.
+/// The measured part of a burst.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// The warm-up ends.
+    /// End of the warm-up.
     pub from: Instant,
-    /// The burst ends.
+    /// End of the burst.
     pub until: Instant,
 }
 
@@ -43,14 +43,14 @@ impl Window {
     }
 }
 
-/// Which of a request's two ends decides whether its latency counts.
+/// Event of a request that decides whether its latency counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Belongs {
     /// Open loop: a request that arrived in the window counts, however late it is answered.
     WhereItStarts,
-    /// Closed loop: a worker starts when it can, so what ends in the window is what the window saw. Its
-    /// rates count each request by the part of it that lies in the window: answers come a batch at a
-    /// time, and one batch more or less at the edge would move the rate of a short burst by a tenth.
+    /// Closed loop: a request that ends in the window counts, because a worker starts when it can. Its rates
+    /// count each request by the part of it within the window. Answers come a batch at a time, and one batch
+    /// more at the edge would change the rate of a short burst by a tenth.
     WhereItEnds,
 }
 
@@ -114,7 +114,7 @@ impl Recorder {
         }
     }
 
-    /// The figures of the burst. `lost` requests were still unanswered when it was given up.
+    /// Results of the burst. `lost` requests were still unanswered when it was given up.
     pub fn figures(self, lost: u64) -> Figures {
         let seconds = (self.window.until - self.window.from).as_secs_f64();
         let quantile = |q| self.latency.value_at_quantile(q) as f64 / 1e6;
@@ -133,14 +133,14 @@ impl Recorder {
     }
 }
 
-/// The figures of one burst, or the medians of several.
+/// Results of one burst, or the medians of several.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Figures {
     /// Requests answered a second.
     pub requests_per_second: f64,
     /// Texts answered a second.
     pub texts_per_second: f64,
-    /// Tokens answered a second; zero where no tokenizer was given.
+    /// Tokens answered a second; zero without a tokenizer.
     pub tokens_per_second: f64,
     /// Latency quantiles of the answered requests.
     pub p50_ms: f64,
@@ -189,7 +189,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Load {
-    /// What of it is recorded once its texts are on their way.
+    /// Texts and tokens, kept once the texts are sent.
     pub fn size(&self) -> (usize, usize) {
         (self.texts.len(), self.tokens)
     }

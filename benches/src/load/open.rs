@@ -14,11 +14,11 @@ use tokio::task::JoinSet;
 use super::figures::{Belongs, Figures, Recorder, Window};
 use super::{Adapter, Feed};
 
-/// Arrivals that wait to be sent. Beyond that the arrivals come late, and their latency shows it.
+/// Arrivals that wait to be sent. Further ones are late, which their latency shows.
 const BACKLOG_MAX: usize = 1 << 16;
-/// Requests on their way at once; the next ones wait, and their latency counts.
+/// Requests in flight at once; the next ones wait, and their latency counts.
 const IN_FLIGHT_MAX: usize = 4096;
-/// How long after the end the unanswered requests are waited for. Then they count as errors.
+/// Time after the end for unanswered requests. Later ones count as errors.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sends requests at `rate` a second on average.
@@ -82,7 +82,7 @@ fn arrive(sender: &mpsc::Sender<Instant>, rate: f64, seed: u64, until: Instant) 
     }
 }
 
-/// The time to the next arrival: exponential, so that arrivals know nothing of each other.
+/// Time to the next arrival: exponential, so that arrivals are independent.
 fn gap(rate: f64, rng: &mut StdRng) -> Duration {
     let uniform: f64 = rng.random();
     Duration::from_secs_f64(-(1.0 - uniform).ln() / rate)
@@ -117,7 +117,7 @@ mod tests {
         let gaps: Vec<f64> = (0..20_000).map(|_| gap(100.0, &mut rng).as_secs_f64()).collect();
         let mean = gaps.iter().sum::<f64>() / 20_000.0;
         assert!((0.0097..0.0103).contains(&mean), "mean {mean}");
-        // Of an exponential distribution, 1/e of the draws lie above the mean.
+        // In an exponential distribution, 1/e of the draws lie above the mean.
         let above = gaps.iter().filter(|g| **g > 0.01).count() as f64 / 20_000.0;
         assert!((0.355..0.381).contains(&above), "above the mean {above}");
     }

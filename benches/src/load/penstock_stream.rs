@@ -15,7 +15,7 @@ use tonic::Streaming;
 use super::kserve_grpc::channel;
 use super::{Adapter, Failure};
 
-/// Requests that wait to be written to one stream; the server's flow control decides how fast they go.
+/// Requests that wait to be written to one stream; the server's flow control sets the pace.
 const UNSENT_MAX: usize = 256;
 
 type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Result<(), Failure>>>>>;
@@ -64,7 +64,7 @@ async fn open(address: &str, model: &str) -> Result<Stream> {
     Ok(Stream { requests, waiting })
 }
 
-/// Wakes who waits for a result, until the stream ends; then everybody.
+/// Wakes each request's waiter with its result; at the end of the stream, wakes all.
 async fn read(mut responses: Streaming<ScoreResponse>, waiting: Waiting) {
     let end = loop {
         match responses.message().await {

@@ -1,4 +1,4 @@
-//! Several targets in turn, several times: a slow minute of the machine meets all of them alike.
+//! Several targets in turn, several times, so that a slow minute of the machine affects all of them alike.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use serde::Serialize;
 use super::figures::{Figures, median};
 use super::{Adapter, Feed, closed, open};
 
-/// How requests are made.
+/// Kind of load.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Manner {
-    /// So many requests on their way at any time.
+    /// Requests in flight at any time.
     Concurrency(usize),
-    /// So many arrivals a second on average.
+    /// Mean arrivals a second.
     Rate(f64),
 }
 
-/// How long, how often.
+/// Durations and rounds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Plan {
     /// Bursts of each target.
@@ -66,7 +66,7 @@ pub async fn run(
         let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); targets.len()];
         for round in 0..plan.rounds {
             for step in 0..targets.len() {
-                // Another target goes first in each round.
+                // Each round starts with another target.
                 let which = (round + step) % targets.len();
                 figures[which].push(burst(&targets[which].1, feed, manner, plan, round).await?);
             }

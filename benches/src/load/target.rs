@@ -1,4 +1,4 @@
-//! What is under load: `NAME=PROTOCOL@HOST:PORT/MODEL`, parsed and connected.
+//! A target of load: `NAME=PROTOCOL@HOST:PORT/MODEL`, parsed and connected.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -43,12 +43,12 @@ impl Protocol {
     }
 }
 
-/// A server, how to talk to it and what to ask of it.
+/// A server, its protocol and its model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The name in the results.
     pub name: String,
-    /// How it is spoken to.
+    /// Its protocol.
     pub protocol: Protocol,
     /// Host and port.
     pub address: String,

@@ -29,14 +29,14 @@ use crate::app;
 use crate::cli::ScoreArgs;
 use destination::Destination;
 use lines::Lines;
-use output::{NotRenamed, Output};
+use output::{JobOutput, NotRenamed};
 use penstock_config::{self as config, Config};
 use penstock_engine::placement::{self, Placement};
 use penstock_engine::service::InferenceService;
 use penstock_telemetry::logging;
 use records::{Records, Window};
 pub use signals::StopSignal;
-use signals::{Signals, Stop};
+use signals::{Signals, StopReceiver};
 
 /// Windows that are read, scored or written at once.
 const WINDOWS: usize = 16;
@@ -80,7 +80,7 @@ pub(super) fn score(args: ScoreArgs) -> Result<ExitCode, Failure> {
     let outcome = runtime.block_on(async {
         // Signals first: once the unfinished file exists, no signal may end the process without removing it.
         let signals = Signals::take_over().map_err(Failure::Engine)?;
-        let output = Output::create(destination, output_name.clone()).map_err(at_output)?;
+        let output = JobOutput::create(destination, output_name.clone()).map_err(at_output)?;
         let stop = signals.listen(output.unfinished());
         job.run(records, output, stop).await
     });
@@ -110,8 +110,8 @@ impl Job<'_> {
     async fn run(
         &self,
         records: Records<Input>,
-        mut output: Output,
-        mut stop: Stop,
+        mut output: JobOutput,
+        mut stop: StopReceiver,
     ) -> Result<Tally, Failure> {
         let mut tally = Tally::default();
         let settings = self.config.engine();
@@ -146,7 +146,7 @@ impl Job<'_> {
         &self,
         service: &Arc<InferenceService>,
         records: Records<Input>,
-        output: &mut Output,
+        output: &mut JobOutput,
         tally: &mut Tally,
     ) -> Result<(), Failure> {
         let at_input = |e| Failure::io(&self.input_name, e);
@@ -182,7 +182,7 @@ impl Job<'_> {
     }
 
     /// Reports the progress of an unfinished job, and the state of its output.
-    async fn tell(&self, tally: Tally, output: &mut Output) {
+    async fn tell(&self, tally: Tally, output: &mut JobOutput) {
         let left = output.abandon(LAST_LINES_WAIT).await;
         self.bar.finish_and_clear();
         say(&format!("{}; {left}", count(tally)));

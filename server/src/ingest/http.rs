@@ -56,7 +56,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let bounds = connection::Bounds {
+    let bounds = connection::ConnectionBounds {
         connections_max: service.limits().connections_max,
         head_timeout: HEAD_TIMEOUT,
         stall_timeout: STALL_TIMEOUT,

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_succeed_later_says_when() {
+    fn only_rejections_that_may_succeed_later_have_a_retry_time() {
         for dialect in [Dialect::V2, Dialect::OpenAi, Dialect::Tei] {
             assert_eq!(dialect.refuse(&full()).headers()[RETRY_AFTER], "1");
             assert!(

@@ -18,7 +18,7 @@ MINILM = Path(os.environ.get("PENSTOCK_MINILM", ROOT / ".cache/models/all-MiniLM
 START_TIMEOUT = 120.0
 
 sys.dont_write_bytecode = True
-# What the tests of Kafka share with tools/kafka and tools/chaos.
+# Code that the tests of Kafka share with tools/kafka and tools/chaos.
 sys.path.insert(0, str(ROOT / "tools"))
 
 

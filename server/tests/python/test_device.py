@@ -1,4 +1,4 @@
-"""What the program says about the device it runs on. These tests want a machine without a usable GPU."""
+"""Messages of the program about its device. These tests need a machine without a usable GPU."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What is refused over gRPC: with which code, and that the message names the thing and the value."""
+"""Refusals over gRPC: their codes, and messages that name the thing and the value."""
 
 import struct
 

@@ -64,7 +64,7 @@ def test_metadata_names_every_tensor(client):
     assert [(t.name, t.datatype, list(t.shape)) for t in minilm.outputs] == [("embedding", "FP32", [-1, 384])]
 
 
-def test_the_config_says_what_the_metadata_says(client):
+def test_the_config_agrees_with_the_metadata(client):
     config = client.get_model_config("minilm").config
     assert (config.name, config.backend, config.max_batch_size) == ("minilm", "penstock", 0)
     assert [(t.name, list(t.dims)) for t in config.input] == [("text", [-1])]
@@ -223,7 +223,7 @@ def test_the_repository_loads_and_unloads(launch):
         assert overridden.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
-def test_what_is_absent_says_so(client):
+def test_absent_features_are_reported_as_absent(client):
     for call in (client.get_system_shared_memory_status, client.get_cuda_shared_memory_status,
                  client.get_trace_settings, client.get_log_settings):
         with pytest.raises(triton.InferenceServerException) as absent:

@@ -46,12 +46,12 @@ def test_the_newer_reflection_answers_too(server):
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_health_of_what_is_served(server, name):
+def test_served_names_have_a_health(server, name):
     answer = grpcurl(server, "grpc.health.v1.Health/Check", data={"service": name})
     assert json.loads(answer.stdout) == {"status": "SERVING"}
 
 
-def test_no_health_of_what_is_not_served(server):
+def test_other_names_have_no_health(server):
     for method in ("Check", "Watch"):
         answer = grpcurl(server, f"grpc.health.v1.Health/{method}", data={"service": "nobody"})
         assert answer.returncode != 0

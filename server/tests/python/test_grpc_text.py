@@ -55,7 +55,7 @@ def test_input_order_on_request(stub):
 
 
 @pytest.mark.parametrize(("order", "first"), [(pb.ORDER_COMPLETION, True), (pb.ORDER_INPUT, False)])
-def test_what_is_complete_overtakes_unless_input_order_is_asked_for(stub, order, first):
+def test_complete_answers_overtake_unless_input_order_is_asked_for(stub, order, first):
     work = [(str(i), "word " * 200) for i in range(60)]
     too_long = ("too long", "word " * 5000)  # refused before it is computed
     results = score(stub, options(order=order, truncate=False), [*work, too_long])
@@ -129,7 +129,7 @@ def test_a_client_that_only_opens_and_half_closes(stub):
         ([pb.ScoreRequest(options=pb.ScoreOptions(model="minilm", order=77))], INVALID, "order 77"),
     ],
 )
-def test_what_is_wrong_ends_the_stream_with_its_reason(stub, requests, code, word):
+def test_an_error_ends_the_stream_with_its_reason(stub, requests, code, word):
     with pytest.raises(grpc.RpcError) as refused:
         list(stub.Score(iter(requests)))
     assert refused.value.code() == code
@@ -143,7 +143,7 @@ def test_a_batch_without_texts_or_options(stub):
         assert refused.value.code() == INVALID
 
 
-def test_what_came_before_a_mistake_is_answered(stub):
+def test_requests_before_an_error_are_answered(stub):
     def requests():
         yield from messages(options(), pairs(10))
         yield pb.ScoreRequest(options=options())

@@ -23,7 +23,7 @@ MIB = 1 << 20
 ADDRESS_SPACE = 4 << 30
 # One request inflates to 64 MiB; its buffer grows by quarters, and the rest is the server's own.
 PEAK_MAX = 3 * 64 * MIB + MIB
-# What the allocator keeps of what it has given out before.
+# Memory that the allocator keeps after it was freed.
 KEPT_MAX = 48 * MIB
 
 SERVICE = "/inference.GRPCInferenceService/"

@@ -1,4 +1,4 @@
-"""What is refused over HTTP: with which status, in which form, and that the message names the thing and the value."""
+"""Refusals over HTTP: their status, their form, and messages that name the thing and the value."""
 
 import json
 
@@ -60,7 +60,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_bad_request_is_told_what_is_wrong(server, name):
+def test_a_bad_request_gets_the_reason(server, name):
     sent, status, words = CASES[name]
     got, headers, answer = call(server, "POST", INFER, sent)
     assert got == status, answer
@@ -85,7 +85,7 @@ BINARY = {
 
 
 @pytest.mark.parametrize("name", BINARY)
-def test_bad_binary_data_is_told_what_is_wrong(server, name):
+def test_bad_binary_data_gets_the_reason(server, name):
     (sent, headers), words = BINARY[name]
     status, _, answer = call(server, "POST", INFER, sent, headers)
     assert status == 400, answer

@@ -129,7 +129,7 @@ def test_compressed_requests_by_tritons_client(client, algorithm):
     assert result.as_numpy("embedding").shape == (80, 384)
 
 
-def test_statistics_count_what_was_served(client, launch):
+def test_statistics_count_served_requests(client, launch):
     server = launch()
     with triton.InferenceServerClient(server.http) as fresh:
         before = fresh.get_inference_statistics("minilm")["model_stats"][0]

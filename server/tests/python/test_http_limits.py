@@ -133,7 +133,7 @@ def depth(server):
     )
 
 
-def test_half_sent_requests_hold_nobody_up(server):
+def test_half_sent_requests_delay_no_other(server):
     body = infer_body(["a"])
     halves = [
         b"POST /v2/models/minilm/in",
@@ -217,7 +217,7 @@ def test_refusals_are_counted(launch):
     assert counted(server, "ok") == 1
 
 
-def test_a_shutdown_answers_what_was_read(launch):
+def test_a_shutdown_answers_requests_that_were_read(launch):
     server = launch()
     body = infer_body(["word " * 250] * 20)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -226,14 +226,14 @@ def test_a_shutdown_answers_what_was_read(launch):
         server.signal(signal.SIGTERM)
         answers = [future.result() for future in waiting]
     for status, headers, answer in answers:
-        # What came after the signal is told to go elsewhere; what came before is answered.
+        # Requests after the signal are sent elsewhere; earlier ones are answered.
         assert status == 200 or (status == 503 and int(headers["Retry-After"]) >= 1), answer
     assert any(status == 200 for status, _, _ in answers)
     assert server.wait() == 0
 
 
 def test_readiness_turns_false_while_work_is_inside(launch):
-    """What a load balancer asks answers 503 before the last answer is out, on both ports."""
+    """The probes of a load balancer answer 503 before the last answer is out, on both ports."""
     server = launch('[server]\ndrain_timeout = "5m"\n')
     probes = (server.http, "/v2/health/ready"), (server.http, "/health"), (server.metrics, "/health")
     assert [probe(*one) for one in probes] == [200, 200, 200]

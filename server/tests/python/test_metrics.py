@@ -1,4 +1,4 @@
-"""What the metrics port publishes, read by parsers that we did not write, and held against a client's clock."""
+"""Tests of the metrics port, with independent parsers and a client's clock for comparison."""
 
 import math
 import subprocess

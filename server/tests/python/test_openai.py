@@ -109,7 +109,7 @@ def test_errors_are_the_clients_own(client):
         (b'{"model": "minilm", "input": "\xff"}', ["unicode"]),
     ],
 )
-def test_a_bad_body_is_told_what_is_wrong(server, body, words):
+def test_a_bad_body_gets_the_reason(server, body, words):
     status, _, answer = call(server, "POST", "/v1/embeddings", body)
     error = json.loads(answer)["error"]
     assert status == 400 and set(error) == {"message", "type", "param", "code"}

@@ -96,7 +96,7 @@ def test_the_query_chooses_among_several(launch):
         ("/embed_sparse", {"inputs": "a"}, 424, "Backend", ["sparse"]),
     ],
 )
-def test_a_bad_request_is_told_what_is_wrong(server, path, body, status, kind, words):
+def test_a_bad_request_gets_the_reason(server, path, body, status, kind, words):
     got, error = post(server, path, **body)
     assert got == status, error
     assert set(error) == {"error", "error_type"} and error["error_type"] == kind

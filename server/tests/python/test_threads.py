@@ -25,7 +25,7 @@ def cpus_of_threads(server) -> dict[str, list[str]]:
 
 @contextmanager
 def confined_to(cpus: set[int]):
-    """What is started inside may use these CPUs alone."""
+    """Processes started inside may use these CPUs only."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cpus)
     try:

@@ -3,7 +3,16 @@
 use std::path::Path;
 
 /// Crates in which the rule holds. A crate whose comments have been rewritten gets a row.
-const CRATES: [&str; 4] = ["core", "models", "proto", "xtask"];
+const CRATES: [&str; 8] = [
+    "config",
+    "core",
+    "engine",
+    "models",
+    "proto",
+    "server",
+    "telemetry",
+    "xtask",
+];
 
 /// First words that hide the subject.
 const REFUSED: [&str; 9] = [

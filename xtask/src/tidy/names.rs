@@ -6,7 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// Crates in which the rule holds. A crate that has resolved its last double name gets a row.
-const CRATES: [&str; 4] = ["core", "models", "proto", "xtask"];
+const CRATES: [&str; 8] = [
+    "config",
+    "core",
+    "engine",
+    "models",
+    "proto",
+    "server",
+    "telemetry",
+    "xtask",
+];
 
 /// Words that define a type.
 const KINDS: [&str; 5] = ["struct", "enum", "trait", "type", "union"];

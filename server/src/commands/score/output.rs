@@ -42,7 +42,7 @@ impl Unfinished {
 }
 
 /// Output of a job.
-pub(super) struct Output {
+pub(super) struct JobOutput {
     name: String,
     /// `None` during a write.
     writer: Option<Writer>,
@@ -60,9 +60,9 @@ struct Final {
     replaces: bool,
 }
 
-impl Output {
+impl JobOutput {
     /// Creates the unfinished file, unless `destination` is a stream. `name` is its name in messages.
-    pub(super) fn create(destination: Destination, name: String) -> io::Result<Output> {
+    pub(super) fn create(destination: Destination, name: String) -> io::Result<JobOutput> {
         let (to, unfinished, file): (Box<dyn Write + Send>, _, _) = match destination {
             Destination::Stream(stream) => (stream, Unfinished::default(), None),
             Destination::File { path, replaces } => {
@@ -76,7 +76,7 @@ impl Output {
                 (Box::new(content), unfinished, Some(file))
             }
         };
-        Ok(Output {
+        Ok(JobOutput {
             name,
             writer: Some(BufWriter::new(to)),
             running: None,
@@ -172,7 +172,7 @@ impl Output {
     }
 }
 
-impl Drop for Output {
+impl Drop for JobOutput {
     fn drop(&mut self) {
         // The signal listener may live longer.
         self.unfinished.remove();
@@ -239,7 +239,7 @@ mod tests {
     async fn an_abandoned_stream_says_whether_its_last_lines_were_written() {
         let (read, slow) = crossbeam_channel::bounded(1);
         let destination = Destination::Stream(Box::new(Slow(slow)));
-        let mut output = Output::create(destination, "stdout".into()).unwrap();
+        let mut output = JobOutput::create(destination, "stdout".into()).unwrap();
         // Longer than the buffer, so that the write waits for the reader.
         let write = Box::pin(output.write(vec![b'x'; 1 << 16]));
         assert!(poll_immediate(write).await.is_none(), "the write waits");
@@ -260,7 +260,7 @@ mod tests {
                 path: path.clone(),
                 replaces: None,
             };
-            Output::create(destination, "out".into()).unwrap()
+            JobOutput::create(destination, "out".into()).unwrap()
         };
         let mut output = create();
         output.write(b"half".to_vec()).await.unwrap();

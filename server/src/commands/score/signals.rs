@@ -73,7 +73,7 @@ impl Signals {
     }
 
     /// Forwards the first signal. The second one removes the `unfinished` file and ends the process.
-    pub(super) fn listen(mut self, unfinished: Unfinished) -> Stop {
+    pub(super) fn listen(mut self, unfinished: Unfinished) -> StopReceiver {
         let (stop, requested) = watch::channel(None);
         tokio::spawn(async move {
             let first = self.next().await;
@@ -87,7 +87,7 @@ impl Signals {
             say(&format!("penstock: ended at once by a second signal, {second}"));
             std::process::exit(second.exit_code().into());
         });
-        Stop(requested)
+        StopReceiver(requested)
     }
 
     async fn next(&mut self) -> StopSignal {
@@ -104,9 +104,9 @@ impl Signals {
 }
 
 /// Request to stop.
-pub(super) struct Stop(watch::Receiver<Option<StopSignal>>);
+pub(super) struct StopReceiver(watch::Receiver<Option<StopSignal>>);
 
-impl Stop {
+impl StopReceiver {
     /// Waits for the first signal; later calls return at once.
     pub(super) async fn requested(&mut self) -> StopSignal {
         if let Ok(stop) = self.0.wait_for(Option::is_some).await

@@ -21,10 +21,10 @@ use super::inbound::Receiver;
 use crate::ingest::accept::BoundedListener;
 use penstock_engine::settings::Limits;
 
-/// Bytes that a client may send ahead on one call. A stream whose server reads no further leaves this much unread,
-/// and h2 closes connections on which too many small frames wait: it takes 256 bytes for each smaller frame from a
-/// budget of half the connection's window. So the two windows stand far apart, and one stream of messages of a
-/// dozen bytes stays within the budget.
+/// Bytes that a client may send ahead on one call. A stream whose server has stopped reading leaves this much
+/// unread. h2 closes connections with too many small frames unread: each smaller frame takes 256 bytes from a
+/// budget of half the connection's window. The two windows are therefore far apart, so that one stream of
+/// messages of a dozen bytes stays within the budget.
 const STREAM_WINDOW: u32 = 64 << 10;
 /// Bytes that a client may send ahead on all calls of a connection.
 const CONNECTION_WINDOW: u32 = 4 << 20;

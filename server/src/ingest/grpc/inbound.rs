@@ -15,7 +15,7 @@ use penstock_proto::schema::Schema;
 use tonic::Status;
 use tonic::codegen::http::{Extensions, HeaderMap};
 
-use super::messages::{Bounds, Message, Messages};
+use super::messages::{Message, MessageBounds, Messages};
 use super::receive::{Arriving, Share};
 use crate::ingest::inflate::Encoding;
 use penstock_engine::settings::Limits;
@@ -53,7 +53,7 @@ impl Receiver {
     pub fn receive(&self, request: Request<Incoming>) -> Request<Inbound> {
         let (mut parts, body) = request.into_parts();
         let schema = Schema::of_method(parts.uri.path());
-        let bounds = Bounds {
+        let bounds = MessageBounds {
             bytes_max: match schema {
                 Some(_) => self.request_bytes_max,
                 None => OTHERS_BYTES_MAX,
@@ -122,7 +122,7 @@ impl Body for Inbound {
         };
         let mut header = BytesMut::with_capacity(5);
         header.put_u8(0);
-        // `Bounds::bytes_max` may exceed a frame's largest length, but this message came in a frame.
+        // `MessageBounds::bytes_max` may exceed a frame's largest length, but this message came in a frame.
         header.put_u32(message.bytes.len() as u32);
         this.begun = Some(message);
         Poll::Ready(Some(Ok(Frame::data(header.freeze()))))

@@ -36,7 +36,7 @@ const TURN_BYTES: usize = 1 << 20;
 
 /// Bounds of the messages of one method.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct MessageBounds {
     /// Bytes of one message, before and after it is inflated.
     pub bytes_max: usize,
     /// The method's request type; `None` if its messages are not measured.
@@ -59,7 +59,7 @@ pub struct Messages<B> {
     body: B,
     arriving: Arc<Arriving>,
     encoding: Encoding,
-    bounds: Bounds,
+    bounds: MessageBounds,
     /// Arrived bytes that are not parsed yet.
     data: Bytes,
     header: [u8; HEADER],
@@ -90,7 +90,7 @@ where
     B::Error: Into<StdError>,
 {
     /// The messages in `body`; compressed ones use `encoding`.
-    pub fn new(body: B, encoding: Encoding, bounds: Bounds, arriving: Arc<Arriving>) -> Messages<B> {
+    pub fn new(body: B, encoding: Encoding, bounds: MessageBounds, arriving: Arc<Arriving>) -> Messages<B> {
         Messages {
             body,
             arriving,

@@ -19,7 +19,7 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Bounds of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct ConnectionBounds {
     /// Most open connections; further ones wait in the listener's backlog.
     pub connections_max: usize,
     /// Longest time for a request's head, and longest idle time between two requests.
@@ -32,7 +32,12 @@ pub struct Bounds {
 ///
 /// HTTP/1.1 only: an HTTP/2 client can keep an answer in memory by granting no window, which no timeout of
 /// the socket sees. No client of these routes needs HTTP/2.
-pub async fn accept(listener: TcpListener, app: Router, bounds: Bounds, shutdown: impl Future<Output = ()>) {
+pub async fn accept(
+    listener: TcpListener,
+    app: Router,
+    bounds: ConnectionBounds,
+    shutdown: impl Future<Output = ()>,
+) {
     let mut builder = http1::Builder::new();
     // Half-closed counts as closed; a disconnected client cannot be distinguished otherwise.
     builder

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::texts::{Texts, parse};
 use super::{Http, PathParts, dimensions, some};
-use crate::respond::http::openai::{self as answer, Encoding};
+use crate::respond::http::openai::{self as answer, VectorEncoding};
 use crate::respond::http::{Dialect, Refusal, json};
 use penstock_engine::rows::Shape;
 
@@ -21,7 +21,7 @@ use penstock_engine::rows::Shape;
 struct Request {
     input: Texts,
     model: Option<String>,
-    encoding_format: Option<Encoding>,
+    encoding_format: Option<VectorEncoding>,
     dimensions: Option<u64>,
     /// Accepted and ignored: it names a person, and is not stored.
     #[serde(rename = "user")]

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_predict_takes_is_read_as_text_embeddings_inference_reads_it() {
+    fn predict_reads_texts_as_text_embeddings_inference_does() {
         check("\"a\"", Ok(Predicted(Texts::One("a".into()))));
         check("[\"a\"]", Ok(Predicted(Texts::One("a".into()))));
         check("[[\"a\"], [\"b\"]]", Ok(Predicted(many(&["a", "b"]))));

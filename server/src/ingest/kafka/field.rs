@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_apart() {
+    fn errors_are_distinguished() {
         let field = Some("text");
         check(b"{\"text\": \"\xff\"}", field, Err(DeadReason::NotUtf8));
         for broken in [

@@ -12,7 +12,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, info};
 
 use super::events::Events;
-use super::native::{Asking, Told, TopicId};
+use super::native::{Asking, TopicAnswer, TopicId};
 use crate::respond::kafka::ClientShutdown;
 
 /// Longest age of an answer that permits a commit. The client waits half a second (`fetch.error.backoff.ms`)
@@ -23,8 +23,8 @@ const FRESH: Duration = Duration::from_millis(400);
 const AGAIN_BUSY: Duration = Duration::from_millis(300);
 const AGAIN_IDLE: Duration = Duration::from_secs(2);
 
-/// Longest wait of a commit for the answer; a silent broker must not stop the route. The first wait is shorter, since
-/// nothing is known of the broker then.
+/// Longest wait of a commit for the answer; a silent broker must not stop the route. The first wait is
+/// shorter, because nothing is known of the broker yet.
 const HOLD_MAX: Duration = Duration::from_secs(1);
 const HOLD_FIRST: Duration = Duration::from_millis(250);
 
@@ -63,17 +63,18 @@ pub struct Identities {
     hurry: bool,
 }
 
-/// What is to be expected of the broker.
+/// Expectation of the broker's answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Telling {
-    /// It answers, as far as that is known.
+    /// It answers, as far as known.
     #[default]
     Soon,
-    /// The commit has waited for long enough, and nothing was answered since.
+    /// The commit has timed out, without an answer since.
     Late,
-    /// The last question had no answer. librdkafka's mock cluster gives none: it names a controller that is not there.
+    /// The last question had no answer. librdkafka's mock cluster gives none, because it names a missing
+    /// controller.
     Not,
-    /// It has no ids: nothing can be told by them.
+    /// It has no topic ids, so recreated topics cannot be detected by them.
     Never,
 }
 
@@ -149,7 +150,7 @@ impl Identities {
         }
     }
 
-    fn learn(&mut self, told: Vec<(String, Told)>, asked: Instant, route: &str) -> Result<(), Remade> {
+    fn learn(&mut self, told: Vec<(String, TopicAnswer)>, asked: Instant, route: &str) -> Result<(), Remade> {
         self.heard = Some(asked);
         let mut remade = None;
         for (topic, told) in told {
@@ -194,7 +195,7 @@ impl Identities {
         }
     }
 
-    /// Whether nothing is to be waited for.
+    /// Whether no answer is to be waited for.
     fn is_mute(&self) -> bool {
         matches!(self.telling, Telling::Not | Telling::Never)
     }
@@ -265,7 +266,7 @@ mod tests {
         TopicId::parse(text).unwrap()
     }
 
-    fn learn(of: &mut Identities, topic: &str, told: Told, asked: Instant) -> Result<(), Remade> {
+    fn learn(of: &mut Identities, topic: &str, told: TopicAnswer, asked: Instant) -> Result<(), Remade> {
         of.learn(vec![(topic.to_owned(), told)], asked, "r")
     }
 

@@ -52,7 +52,7 @@ impl fmt::Debug for TopicId {
 }
 
 /// The broker's answer about a topic: its id, `None` without ids, or an error.
-pub type Told = Result<Option<TopicId>, RDKafkaErrorCode>;
+pub type TopicAnswer = Result<Option<TopicId>, RDKafkaErrorCode>;
 
 /// A librdkafka object that is freed when dropped.
 struct Owned<T> {
@@ -138,7 +138,7 @@ impl Asking {
     }
 
     /// The answer, once it has arrived: an answer for each topic, or an error. It is returned once.
-    pub fn answer(&self) -> Option<Result<Vec<(String, Told)>, RDKafkaErrorCode>> {
+    pub fn answer(&self) -> Option<Result<Vec<(String, TopicAnswer)>, RDKafkaErrorCode>> {
         // SAFETY: the queue is owned here, and its client outlives it. The event is null or owned here.
         let event = unsafe {
             Owned::new(
@@ -168,7 +168,7 @@ impl Asking {
 /// # Safety
 ///
 /// The topic lives during the call.
-unsafe fn told(topic: *const c::rd_kafka_TopicDescription_t) -> (String, Told) {
+unsafe fn told(topic: *const c::rd_kafka_TopicDescription_t) -> (String, TopicAnswer) {
     // SAFETY: the topic lives, and its name, error and id with it. The name ends with a zero.
     unsafe {
         let name = CStr::from_ptr(c::rd_kafka_TopicDescription_name(topic));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_beside_a_position_is_told_whatever_it_is() {
+    fn metadata_of_a_position_is_read_whatever_its_bytes() {
         let mut list = TopicPartitionList::new();
         list.add_partition("t", 0).set_metadata("a note");
         set_leader_epoch(&mut list, Some(7));

@@ -8,7 +8,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 
 use super::field;
 use super::header_options;
-use super::work::{Answer, Fate, HeaderOptions, Judged, Kept, Taken, Value};
+use super::work::{Answer, Fate, HeaderOptions, Judged, Kept, RecordValue, Taken};
 use crate::respond::kafka::{self as leaving, Carried, DeadLetter, is_too_large};
 use penstock_config::KafkaRoute;
 use penstock_engine::served_model::ServedModel;
@@ -68,14 +68,14 @@ impl RecordCodec {
 
     fn text(&self, taken: &Taken) -> Result<String, (DeadReason, String)> {
         match &taken.value {
-            Value::Bytes(value) => field::text(value, self.route.field.as_deref()),
-            Value::TooLarge(bytes) => {
+            RecordValue::Bytes(value) => field::text(value, self.route.field.as_deref()),
+            RecordValue::TooLarge(bytes) => {
                 let most = self.route.record_bytes_max;
                 let message = format!("the value has {bytes} bytes, more than record_bytes_max = {most}");
                 Err((DeadReason::TooLarge, message))
             }
             // A record without a value is never scored.
-            Value::Null => Ok(String::new()),
+            RecordValue::Null => Ok(String::new()),
         }
     }
 
@@ -85,7 +85,7 @@ impl RecordCodec {
             let message = "the name of a header is not UTF-8; the headers are left out";
             return Read::Judged(self.dead(taken, DeadReason::Header, message));
         }
-        if matches!(taken.value, Value::Null) {
+        if matches!(taken.value, RecordValue::Null) {
             if taken.carried_bytes > self.written_max {
                 let message = self.too_large("its key and headers have", taken.carried_bytes);
                 return Read::Judged(self.dead(taken, DeadReason::TooLarge, &message));
@@ -175,10 +175,12 @@ impl RecordCodec {
         }
         let why = self.left_out(kept, &value) + message;
         let value = match value {
-            Value::Bytes(value) if kept == Kept::All && carried_bytes + value.len() <= self.written_max => {
+            RecordValue::Bytes(value)
+                if kept == Kept::All && carried_bytes + value.len() <= self.written_max =>
+            {
                 Some(value)
             }
-            Value::Bytes(_) | Value::TooLarge(_) | Value::Null => None,
+            RecordValue::Bytes(_) | RecordValue::TooLarge(_) | RecordValue::Null => None,
         };
         let letter = DeadLetter {
             reason,
@@ -196,14 +198,14 @@ impl RecordCodec {
     }
 
     /// Prefix of the message of a dead letter without the parts that its topic refused.
-    fn left_out(&self, kept: Kept, value: &Value) -> String {
+    fn left_out(&self, kept: Kept, value: &RecordValue) -> String {
         let topic = &self.dead_letter;
         match (kept, value) {
-            (Kept::Beside, Value::Bytes(value)) => {
+            (Kept::Beside, RecordValue::Bytes(value)) => {
                 let bytes = value.len();
                 format!("its value of {bytes} bytes is left out, because {topic} does not take it: ")
             }
-            (Kept::All, _) | (Kept::Beside, Value::Null | Value::TooLarge(_)) => String::new(),
+            (Kept::All, _) | (Kept::Beside, RecordValue::Null | RecordValue::TooLarge(_)) => String::new(),
             (Kept::Time, _) => {
                 format!("its key, headers and value are left out, because {topic} does not take them: ")
             }

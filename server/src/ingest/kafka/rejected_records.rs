@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_twice_is_a_dead_letter_until_it_is_committed() {
+    fn a_record_refused_twice_is_a_dead_letter_until_it_is_committed() {
         let mut refusals = RejectedRecords::new(100);
         assert_eq!(attempt(&mut refusals, 5..9, &[1, 3]), lesson(2, 0));
         assert!(refusals.suspects(place(), 6) && refusals.suspects(place(), 8));

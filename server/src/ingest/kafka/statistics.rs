@@ -16,12 +16,12 @@ pub struct Statistics {
 #[derive(Debug, Deserialize)]
 struct Topic {
     #[serde(default)]
-    partitions: HashMap<String, Partition>,
+    partitions: HashMap<String, PartitionStatistics>,
 }
 
 /// One partition, as the consumer sees it.
 #[derive(Debug, Deserialize)]
-pub struct Partition {
+pub struct PartitionStatistics {
     /// −1 stands for no partition.
     #[serde(rename = "partition")]
     pub number: i32,
@@ -67,7 +67,7 @@ impl Statistics {
     }
 
     /// Every partition with its topic.
-    pub fn partitions(&self) -> impl Iterator<Item = (&str, &Partition)> {
+    pub fn partitions(&self) -> impl Iterator<Item = (&str, &PartitionStatistics)> {
         self.topics.iter().flat_map(|(topic, known)| {
             let real = known.partitions.values().filter(|p| p.number >= 0);
             real.map(move |partition| (topic.as_str(), partition))
@@ -85,7 +85,7 @@ impl Statistics {
     }
 }
 
-impl Partition {
+impl PartitionStatistics {
     /// Lag of a partition with the position `committed`, or without one, its first read record. With nothing
     /// in flight or fetched, the rest of the log is transaction markers, so there is no lag. Without a read
     /// record, the next fetch is the position.
@@ -115,8 +115,8 @@ impl Partition {
 mod tests {
     use super::*;
 
-    fn partition(ls_offset: i64, next_offset: i64, fetchq_cnt: i64) -> Partition {
-        Partition {
+    fn partition(ls_offset: i64, next_offset: i64, fetchq_cnt: i64) -> PartitionStatistics {
+        PartitionStatistics {
             number: 0,
             fetchq_cnt,
             next_offset,

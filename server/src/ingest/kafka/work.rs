@@ -48,7 +48,7 @@ pub struct Taken {
     /// Bytes of the carried parts.
     pub carried_bytes: usize,
     /// Its value.
-    pub value: Value,
+    pub value: RecordValue,
     /// Parts that its dead letter keeps.
     pub kept: Kept,
     /// Number of waits for memory for its text alone.
@@ -79,7 +79,7 @@ impl Kept {
 }
 
 /// The value of a record.
-pub enum Value {
+pub enum RecordValue {
     /// No value: a tombstone.
     Null,
     /// The bytes of the value.
@@ -95,11 +95,11 @@ impl Taken {
     /// Copies a record, with its value up to the bound.
     pub fn copy(message: &BorrowedMessage<'_>, mark: Mark, source: &Arc<Source>, value_max: usize) -> Taken {
         let value = match message.payload() {
-            None => Value::Null,
-            Some(payload) if payload.len() > value_max => Value::TooLarge(payload.len()),
-            Some(payload) => Value::Bytes(payload.to_vec()),
+            None => RecordValue::Null,
+            Some(payload) if payload.len() > value_max => RecordValue::TooLarge(payload.len()),
+            Some(payload) => RecordValue::Bytes(payload.to_vec()),
         };
-        let copied = if let Value::Bytes(value) = &value {
+        let copied = if let RecordValue::Bytes(value) = &value {
             value.len()
         } else {
             0
@@ -130,9 +130,9 @@ impl Taken {
     /// Bytes of key and value as read.
     pub fn read_bytes(&self) -> usize {
         let value = match &self.value {
-            Value::Null => 0,
-            Value::Bytes(value) => value.len(),
-            Value::TooLarge(bytes) => *bytes,
+            RecordValue::Null => 0,
+            RecordValue::Bytes(value) => value.len(),
+            RecordValue::TooLarge(bytes) => *bytes,
         };
         value + self.carried.key.as_ref().map_or(0, Vec::len)
     }

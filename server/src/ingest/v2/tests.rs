@@ -249,7 +249,7 @@ fn parameters_mean_what_triton_means() {
 }
 
 #[test]
-fn a_wrong_parameter_is_refused_with_what_is_known() {
+fn a_wrong_parameter_is_refused_with_the_known_ones() {
     refused(
         with("prio", Value::Int(1)),
         &["\"prio\"", "priority", "timeout", "truncate"],

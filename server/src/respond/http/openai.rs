@@ -13,7 +13,7 @@ use penstock_engine::service::InferenceResponse;
 /// Encoding of a vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Encoding {
+pub enum VectorEncoding {
     /// A JSON array.
     #[default]
     Float,
@@ -25,7 +25,7 @@ pub enum Encoding {
 pub async fn embeddings(
     scored: &InferenceResponse,
     shape: Shape,
-    encoding: Encoding,
+    encoding: VectorEncoding,
 ) -> Result<Response<Body>, Refusal> {
     let replies = scored.all().map_err(Clone::clone)?;
     let mut out = br#"{"object":"list","data":["#.to_vec();
@@ -40,8 +40,8 @@ pub async fn embeddings(
         push_json(&mut out, &index)?;
         out.extend_from_slice(br#","embedding":"#);
         match encoding {
-            Encoding::Float => push_json(&mut out, &vector)?,
-            Encoding::Base64 => push_json(&mut out, &base64(&vector))?,
+            VectorEncoding::Float => push_json(&mut out, &vector)?,
+            VectorEncoding::Base64 => push_json(&mut out, &base64(&vector))?,
         }
         out.push(b'}');
         turns.give(out.len()).await;

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_returns_is_had_and_what_does_not_is_left() {
+    fn calls_that_return_have_a_result_and_others_are_abandoned() {
         let apart = TimedCalls::start("apart".into()).unwrap();
         assert_eq!(apart.call(Duration::from_mins(1), || 7, || ()).unwrap(), 7);
         let (open, gate) = bounded::<()>(0);

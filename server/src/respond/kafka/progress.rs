@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_nothing_in_hand_may_stand_still() {
+    fn without_outstanding_work_no_progress_is_expected() {
         let progress = Progress::new(Instant::now());
         let later = at(Instant::now(), 1000);
         assert!(progress.still(later).is_none());
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_something_in_hand_tells_what_it_is_at_less_and_less_often() {
+    fn a_stall_is_reported_at_growing_intervals() {
         let progress = Progress::new(Instant::now());
         let hand = Hand {
             records: 3,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_pressed_need_not_have_anything_in_hand() {
+    fn a_pressed_pump_is_watched_without_outstanding_work() {
         let progress = Progress::new(Instant::now());
         progress.press("connecting");
         assert!(progress.still(at(Instant::now(), 16)).is_some());

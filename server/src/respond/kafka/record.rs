@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_pass_said_is_left_out() {
+    fn headers_of_an_earlier_pass_are_left_out() {
         let before = carried(&[
             (MODEL, Some("other")),
             ("a", Some("1")),

@@ -16,7 +16,7 @@ def test_an_output_topic_that_is_made_anew_with_fewer_partitions_gets_the_rest(s
     stream.feed(after)
     stream.wait_end()
     assert f"topic {stream.output} has {FEWER} partitions, and had 12" in one.said()
-    # What went before is gone with the topic; the rest goes to the remainder of its partition's number.
+    # Earlier outputs are gone with the topic; later ones go to the remainder of their partition's number.
     outputs = stream.topics.read(stream.output)
     assert sorted(int(out.header("id")) for out in outputs) == [record.id for record in after]
     wanted = {record.id: record.partition % FEWER for record in after}

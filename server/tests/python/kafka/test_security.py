@@ -78,7 +78,7 @@ def test_a_broker_of_unknown_origin_is_refused(stage):
     assert not stream.group.total()
 
 
-def test_who_brings_no_certificate_is_refused(stage):
+def test_a_client_without_a_certificate_is_refused(stage):
     route = entry(stage, "ssl")
     for part in ("certificate", "key"):
         route["client"].pop(f"ssl.{part}.location")

@@ -42,7 +42,7 @@ def test_what_the_output_topic_finds_too_large_is_a_dead_letter_and_a_batch_that
 
 @dataclass(frozen=True)
 class Narrow:
-    """Who takes no value of that size, and what else there is."""
+    """Topics that refuse a value of that size, and the expected rest."""
 
     dead: dict[str, str] = field(default_factory=dict)
     client: dict[str, str] = field(default_factory=dict)

@@ -68,7 +68,7 @@ def test_a_broker_comes_takes_and_gives_records_and_goes(tool):
     numbered = [one for one in tool.consume("reviews") if "id" in one["headers"]]
     assert sorted(int(one["headers"]["id"]) for one in numbered) == list(range(RECORDS))
     assert f"topic reviews: 3 partitions, offsets up to {RECORDS + 3}" in tool("status")
-    # What was written outlives a kill.
+    # Written records outlive a kill.
     tool("kill", "1")
     down = tool.ask("status")
     assert down.returncode == 1 and f"broker 1 at 127.0.0.1:{tool.port}: down" in down.stdout
@@ -81,14 +81,14 @@ def test_a_broker_comes_takes_and_gives_records_and_goes(tool):
 
 
 @pytest.mark.parametrize("tool", [3], indirect=True)
-def test_three_brokers_hold_what_one_of_them_loses(tool):
+def test_three_brokers_keep_records_that_one_of_them_loses(tool):
     assert tool.up().count("127.0.0.1:") == 3
     taken = tool.ask("up", "--port", str(tool.port))
     assert taken.returncode == 1 and f"port {tool.port} is taken" in taken.stderr
     tool("topic", "reviews", "--partitions", "3")
     tool("produce", "reviews", "--numbered", str(RECORDS))
     tool("kill", "2")
-    # Of three replicas two must have a record: without the third the topic is written to as well.
+    # Two of three replicas must have a record, so the topic accepts records without the third.
     tool("produce", "reviews", given="one more\n")
     assert len(tool.consume("reviews")) == RECORDS + 1
     lines = tool("status").splitlines()

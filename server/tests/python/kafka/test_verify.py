@@ -72,7 +72,7 @@ def header(all: list[Record], index: int, name: str, value: bytes | None) -> Non
     all[index] = replace(all[index], headers=tuple(kept))
 
 
-# What is done to a perfect stream's outputs and dead letters, and the faults that must then be named.
+# Changes to a perfect stream's outputs and dead letters, and the faults that must be named.
 FAULTS: dict[str, tuple[Callable[[list, list], None], set[str]]] = {
     "one is lost": (lambda out, dead: out.pop(50), {"outputs lost"}),
     "the last is lost": (lambda out, dead: out.pop(), {"outputs lost"}),

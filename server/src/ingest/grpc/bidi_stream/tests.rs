@@ -169,7 +169,7 @@ fn a_refused_request_ends_the_stream_after_everything_before_it() {
 }
 
 #[test]
-fn a_drain_answers_what_was_read_and_reads_no_more() {
+fn a_drain_answers_read_requests_and_reads_no_more() {
     let inbound = Box::pin(stream::iter((0..100).map(Ok)));
     let mut bench = bench(1, 2, Order::Completion, inbound);
     assert!(bench.poll().is_pending());

@@ -27,8 +27,8 @@ impl Body for Chunks {
 
 const MEMORY: usize = 1 << 20;
 
-fn bounds(bytes_max: usize) -> Bounds {
-    Bounds {
+fn bounds(bytes_max: usize) -> MessageBounds {
+    MessageBounds {
         bytes_max,
         schema: None,
         allowance: 0,
@@ -61,7 +61,7 @@ struct Bench {
 
 impl Bench {
     /// `bytes` in chunks that end at multiples of `cut`.
-    fn new(bytes: &[u8], cut: usize, encoding: Encoding, bounds: Bounds) -> Bench {
+    fn new(bytes: &[u8], cut: usize, encoding: Encoding, bounds: MessageBounds) -> Bench {
         let chunks = bytes.chunks(cut).map(Bytes::copy_from_slice).collect();
         let arriving = Arriving::new(MEMORY);
         let messages = Messages::new(Chunks(chunks), encoding, bounds, Arc::clone(&arriving));
@@ -182,7 +182,7 @@ fn a_message_that_finds_no_memory_is_unavailable_and_leaves_none_held() {
 #[test]
 fn a_message_of_too_many_elements_is_refused() {
     let schema = Schema::of_method("/inference.GRPCInferenceService/ModelInfer");
-    let bounds = Bounds {
+    let bounds = MessageBounds {
         bytes_max: 1 << 20,
         schema,
         allowance: 10_000,

@@ -20,7 +20,7 @@ fn refused_with(task: Task, options: ScoreOptions, words: &[&str]) {
 }
 
 #[test]
-fn nothing_said_is_interactive_truncated_and_as_the_model_says() {
+fn defaults_are_interactive_truncated_and_the_models_own() {
     let plan = check(options(), &spec(Task::Embedding, &[])).unwrap();
     assert_eq!(
         (plan.class, plan.order, plan.timeout),
@@ -76,7 +76,7 @@ fn everything_said_is_heard() {
 }
 
 #[test]
-fn options_that_mean_nothing_to_the_model_are_refused() {
+fn options_that_do_not_fit_the_model_are_refused() {
     refused_with(
         Task::Embedding,
         ScoreOptions {

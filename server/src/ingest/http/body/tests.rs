@@ -86,7 +86,7 @@ async fn a_body_is_bounded_on_the_wire_and_inflated() {
 }
 
 #[tokio::test]
-async fn what_is_not_whole_gzip_is_refused() {
+async fn truncated_gzip_is_refused() {
     let whole = gzip(&b"some text that compresses to more than a handful of bytes".repeat(3));
     check(
         "gzip",

@@ -15,7 +15,7 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(20);
 
-const BOUNDS: Bounds = Bounds {
+const BOUNDS: ConnectionBounds = ConnectionBounds {
     connections_max: 8,
     head_timeout: LONG,
     stall_timeout: LONG,
@@ -28,7 +28,7 @@ struct Running {
     served: tokio::task::JoinHandle<()>,
 }
 
-async fn start(app: Router, bounds: Bounds) -> Running {
+async fn start(app: Router, bounds: ConnectionBounds) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -80,7 +80,7 @@ fn hello() -> Router {
 async fn a_head_that_is_never_complete_ends_the_connection() {
     let running = start(
         hello(),
-        Bounds {
+        ConnectionBounds {
             head_timeout: Duration::from_millis(50),
             ..BOUNDS
         },
@@ -98,7 +98,7 @@ async fn a_head_that_is_never_complete_ends_the_connection() {
 async fn a_connection_beyond_the_bound_waits_for_one_to_end() {
     let running = start(
         hello(),
-        Bounds {
+        ConnectionBounds {
             connections_max: 1,
             ..BOUNDS
         },
@@ -133,7 +133,7 @@ async fn a_client_that_reads_nothing_is_cut() {
     let app = Router::new().route("/", get(endless));
     let running = start(
         app,
-        Bounds {
+        ConnectionBounds {
             stall_timeout: Duration::from_millis(50),
             ..BOUNDS
         },
@@ -205,7 +205,7 @@ async fn a_client_that_leaves_drops_its_request() {
 }
 
 #[tokio::test]
-async fn a_shutdown_answers_what_was_read_and_closes_what_is_idle() {
+async fn a_shutdown_answers_read_requests_and_closes_idle_connections() {
     let (app, mut begun, go, _dropped, _answered) = patient();
     let running = start(app, BOUNDS).await;
     let idle = TcpStream::connect(running.addr).await.unwrap();

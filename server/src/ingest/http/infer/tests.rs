@@ -86,7 +86,7 @@ fn numbers_are_left_to_the_datatype() {
 }
 
 #[test]
-fn what_is_no_request_says_where() {
+fn an_invalid_body_is_reported_with_its_place() {
     check(b"", None, Err("not JSON: EOF"));
     check(
         b"{\"inputs\": [",
