@@ -21,16 +21,17 @@ use super::inbound::Receiver;
 use crate::ingest::accept::BoundedListener;
 use penstock_engine::settings::Limits;
 
-/// Bytes that a client may send ahead on one call. A stream whose server has stopped reading leaves this much
-/// unread. h2 closes connections with too many small frames unread: each smaller frame takes 256 bytes from a
-/// budget of half the connection's window. The two windows are therefore far apart, so that one stream of
-/// messages of a dozen bytes stays within the budget.
-const STREAM_WINDOW: u32 = 64 << 10;
-/// Bytes that a client may send ahead on all calls of a connection.
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes that a client may send ahead on one call: a megabyte keeps a fast network busy over a millisecond's round trip.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// Bytes that a client may send ahead on all calls of a connection. It also sets h2's budget for small DATA frames:
+/// each that waits unread takes up to 256 bytes of half this window, and h2 closes the connection beyond it. A stream
+/// that the server reads no further leaves a whole window unread, so that many small messages must fit the budget.
+const CONNECTION_WINDOW: u32 = 24 << 20;
+/// Bytes of a message of `penstock.v1` with a text of a word and an id, with its frame.
+const SMALL_MESSAGE: u32 = 24;
 const _: () = assert!(
-    STREAM_WINDOW / 13 * 256 < CONNECTION_WINDOW / 2,
-    "unread small messages end a connection"
+    STREAM_WINDOW / SMALL_MESSAGE * (256 - SMALL_MESSAGE) < CONNECTION_WINDOW / 2,
+    "a stalled stream of small messages ends its connection"
 );
 
 /// Bytes of one call's answers that are buffered for a slow client.
