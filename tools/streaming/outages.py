@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 
 from .instance import Instance
-from .stage import OUTLASTING, Outcome, Stage, filled, outcome, strike, struck
+from .stage import OFTEN, OUTLASTING, Outcome, Stage, filled, outcome, strike, struck
 from .topics import TooLong, until
 
 # A call of the client that says nothing is given up after 15 s; a slow machine is a bit later.
@@ -16,7 +16,7 @@ ATTEMPTS = 3
 
 def broker_restarted(stage: Stage) -> Outcome:
     """the broker gets SIGTERM, later SIGKILL, and comes back each time"""
-    stream = stage.stream("broker-restarted", **OUTLASTING)
+    stream = stage.stream("broker-restarted", **OUTLASTING, **OFTEN)
     sent = stream.make(stage.records)
     stream.instance()
     restarts, half = 0, len(sent) // 2

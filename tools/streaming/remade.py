@@ -7,7 +7,7 @@ from pathlib import Path
 from .broker import Cluster
 from .instance import Instance
 from .records import Sent
-from .stage import OUTLASTING, Outcome, Stage, outcome, strike, struck
+from .stage import OFTEN, OUTLASTING, Outcome, Stage, outcome, strike, struck
 from .stream import PARTITIONS, Stream
 from .topics import until
 
@@ -51,7 +51,7 @@ def topic_remade_longer(stage: Stage) -> Outcome:
 def log_truncated(stage: Stage) -> Outcome:
     """the only broker comes back with an older copy of the input's logs, and gets other records after that"""
     cluster = stage.brokers(1)
-    stream = stage.stream("truncated", cluster=cluster, **OUTLASTING)
+    stream = stage.stream("truncated", cluster=cluster, **OUTLASTING, **OFTEN)
     sent = stream.make(stage.records)
     kept, lost, new = parts(sent, KEPT, KEPT)
     stream.sent = kept

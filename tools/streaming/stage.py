@@ -20,6 +20,8 @@ JITTER = 0.3
 # meanwhile without a mark in partitions that have no leader yet; what was to be undone then counts with the same
 # producer's next transaction. So a transaction must outlast the time until the broker is back, and a session that.
 OUTLASTING = {"transaction_timeout": "60s", "client": {"session.timeout.ms": "60000"}}
+# Half a second of a fast processor holds all records of a short case: a fault would come after the only commit.
+OFTEN = {"commit_interval_max": "100ms"}
 
 
 @dataclass
