@@ -171,7 +171,7 @@ impl Cpu {
         }
     }
 
-    /// What computes linear layers.
+    /// Path, threads and buffers of linear layers.
     fn device(&mut self) -> linear::Device<'_> {
         linear::Device {
             path: self.path,

@@ -57,8 +57,8 @@ fn products_of_singles_end_where_their_operands_end() {
     devices().into_iter().for_each(check_products);
 }
 
-/// What is no product of bytes is left to the portable path: an interpreter knows the products of more processors
-/// than the rest.
+/// Everything but the products of bytes runs on the portable path, because an interpreter knows those of more
+/// processors than the rest.
 #[test]
 fn products_of_bytes_end_where_their_operands_end() {
     let portable = *Path::supported().last().expect("the portable path");

@@ -91,7 +91,7 @@ impl Sums {
     pub(crate) const ZERO: Self = Self([0; ROWS_MAX * PANEL]);
 }
 
-/// What tiles multiply: the words of both operands, and the sums.
+/// Format of both operands' words, and of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Words {
     /// Four bytes, the rows' unsigned and the weights' signed, summed to i32.
@@ -107,7 +107,7 @@ pub(crate) struct Tiles {
     _thread: PhantomData<*const ()>,
 }
 
-/// What `ldtilecfg` reads.
+/// Operand of `ldtilecfg`: rows and bytes of each tile.
 #[repr(C, align(64))]
 struct Shape {
     palette: u8,

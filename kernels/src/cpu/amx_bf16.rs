@@ -19,7 +19,7 @@ impl AmxBf16 {
         Amx::detect().map(|amx| Self(amx, bf16))
     }
 
-    /// What rounds to bfloat16.
+    /// Instructions that round to bfloat16.
     pub(crate) fn rounding(self) -> Avx512Bf16 {
         self.1
     }

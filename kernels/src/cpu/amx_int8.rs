@@ -22,7 +22,7 @@ impl AmxInt8 {
     }
 }
 
-/// What follows the sums of 16 outputs.
+/// Offsets and scales that finish the sums of 16 outputs.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns {
     starts: __m512i,

@@ -57,14 +57,14 @@ impl Packed {
         });
     }
 
-    /// What was filled in: the words of all rows, and their scales.
+    /// Packed words of all rows, and their scales.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn rows(&self) -> (&[u32], &[f32]) {
         (&self.words, &self.scales)
     }
 }
 
-/// What linear layers keep between calls.
+/// Buffers that linear layers keep between calls.
 pub(crate) struct Room {
     packed: Packed,
     counts: Vec<AtomicUsize>,
@@ -88,7 +88,7 @@ impl Room {
     }
 }
 
-/// What computes.
+/// Path, threads and buffers of one product.
 pub(crate) struct Device<'a> {
     pub path: Path,
     pub threads: &'a Threads,
@@ -299,7 +299,7 @@ impl Plan {
         self.blocks * self.panels
     }
 
-    /// What a task computes: all panels of one block, then the next block.
+    /// Area of a task. Tasks take all panels of one block, then the next block.
     fn area(&self, task: usize) -> Area {
         let block = task / self.panels;
         let (height, taller) = (self.rows / self.blocks, self.rows % self.blocks);
@@ -321,7 +321,7 @@ struct Area {
     panel: usize,
 }
 
-/// What follows a product, and where its results go.
+/// Epilogue of a product, and the place of its results.
 #[derive(Clone, Copy)]
 struct After<'a> {
     w: &'a Matrix,

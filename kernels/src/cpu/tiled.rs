@@ -25,7 +25,7 @@ type Results = <Avx512 as Vector>::F;
 /// A format that tiles multiply. The value itself is the proof that they can.
 pub(crate) trait Tiled: Copy + Send + Sync {
     type Weights: Sync;
-    /// What is the same for 16 outputs of every row, in registers.
+    /// Registers that hold for 16 outputs of every row.
     type Columns: Copy;
     const WORDS: Words;
 
@@ -58,14 +58,14 @@ pub(crate) struct Layer<'a, T: Tiled> {
     pub out: Cells,
 }
 
-/// What one thread works in.
+/// Buffers of one thread.
 #[derive(Default)]
 pub(crate) struct Scratch {
     words: Lines<u32>,
     scales: Lines,
 }
 
-/// What is kept between calls.
+/// Buffers that are kept between calls.
 pub(crate) struct Room<'a> {
     pub threads: &'a Threads,
     pub packed: &'a mut Packed,
