@@ -13,8 +13,8 @@ from .topics import until
 
 RESETS = "penstock_kafka_position_resets_total"
 REMADE, WENT_BACK = "topic_remade", "log_went_back"
-# Shares of all records: those of the first log, and up to where it is cut off.
-OLD, KEPT = 0.4, 0.3
+# Shares of all records: those of the first topic; those of the log that stay when it is cut off, and those that go.
+OLD, KEPT, LOST = 0.4, 0.2, 0.4
 
 
 def topic_remade_shorter(stage: Stage) -> Outcome:
@@ -53,7 +53,7 @@ def log_truncated(stage: Stage) -> Outcome:
     cluster = stage.brokers(1)
     stream = stage.stream("truncated", cluster=cluster, **OUTLASTING, **OFTEN)
     sent = stream.make(stage.records)
-    kept, lost, new = parts(sent, KEPT, KEPT)
+    kept, lost, new = parts(sent, KEPT, LOST)
     stream.sent = kept
     stream.feed()
     one = stream.instance()
@@ -66,8 +66,9 @@ def log_truncated(stage: Stage) -> Outcome:
     one.freeze()
     stream.feed(lost)
     one.thaw()
-    met = int(strike(stream, len(kept) + 1))
-    cluster.stop(1)
+    stream.wait_committed(len(kept) + 1)
+    met = int(stream.left() > 0)
+    cluster.kill(1)
     restore(copies)
     cluster.start(1)
     stream.feed(new)

@@ -212,10 +212,9 @@ class Group:
         """With whatever stands beside them."""
         return self.consumer.committed(self.wanted, timeout=10)
 
-    def commit(self, positions: list[TopicPartition], notes: int) -> None:
-        """Commits for an empty group, with so many bytes of each position's metadata: the client reads too many."""
-        cut = [TopicPartition(one.topic, one.partition, one.offset, one.metadata[:notes]) for one in positions]
-        self.consumer.commit(offsets=cut, asynchronous=False)
+    def commit(self, positions: list[TopicPartition]) -> None:
+        """Commits for an empty group."""
+        self.consumer.commit(offsets=positions, asynchronous=False)
 
     def total(self) -> int:
         return sum(self.committed().values())

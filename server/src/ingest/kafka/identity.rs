@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::BaseProducer;
 use tracing::{debug, info};
 
-use super::events::Events;
 use super::native::{Asking, TopicAnswer, TopicId};
-use crate::respond::kafka::ClientShutdown;
+use crate::respond::kafka::{ClientShutdown, Deliveries};
 
 /// Longest age of an answer that permits a commit. The client waits half a second (`fetch.error.backoff.ms`)
 /// before it reads a vanished topic again, so no record of another topic is included.
@@ -107,7 +106,7 @@ impl Identities {
     /// Asks for the ids of these topics.
     pub fn ask(
         &mut self,
-        client: Arc<ClientShutdown<BaseConsumer<Events>>>,
+        client: Arc<ClientShutdown<BaseProducer<Deliveries>>>,
         topics: &[String],
         now: Instant,
     ) {
@@ -135,6 +134,7 @@ impl Identities {
             return Ok(());
         };
         let asked = *asked;
+        debug!(route, took = ?asked.elapsed(), "the ids of the topics are told");
         self.asking = None;
         match answer {
             Ok(told) => self.learn(told, asked, route),
@@ -244,13 +244,12 @@ impl Identities {
 /// Prefix of the metadata committed with a position: the topic's id.
 const NOTE: &str = "topic-id=";
 
-/// The metadata for a topic.
+/// The metadata for a topic. It ends with a zero byte: confluent-kafka reads up to one, and past the end without it.
 pub fn note(id: TopicId) -> String {
-    format!("{NOTE}{id}")
+    format!("{NOTE}{id}\0")
 }
 
-/// The topic id in committed metadata. Positions that other programs commit have none, or our copy with a
-/// trailing zero byte (confluent-kafka).
+/// The topic id in committed metadata. Positions that other programs commit have none.
 pub fn noted(note: &str) -> Option<TopicId> {
     TopicId::parse(note.strip_prefix(NOTE)?.trim_end_matches('\0'))
 }
@@ -353,7 +352,7 @@ mod tests {
     #[test]
     fn a_note_names_the_topic_and_no_other_does() {
         assert_eq!(noted(&note(id(A))), Some(id(A)));
-        assert_eq!(noted(&format!("{}\0", note(id(A)))), Some(id(A)));
+        assert_eq!(noted(&format!("{NOTE}{A}")), Some(id(A)));
         for other in ["", "topic-id=", A, "topic-id=7"] {
             assert_eq!(noted(other), None, "{other}");
         }

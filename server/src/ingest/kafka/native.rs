@@ -11,14 +11,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rdkafka::bindings as c;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::events::Events;
-use crate::respond::kafka::ClientShutdown;
+use crate::respond::kafka::{ClientShutdown, Deliveries};
 
 /// A topic id, displayed as Kafka's own tools do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,13 +84,14 @@ impl<T> Drop for Owned<T> {
 pub struct Asking {
     // Dropped before the client it belongs to.
     queue: Owned<c::rd_kafka_queue_t>,
-    _client: Arc<ClientShutdown<BaseConsumer<Events>>>,
+    _client: Arc<ClientShutdown<BaseProducer<Deliveries>>>,
 }
 
 impl Asking {
-    /// Asks for the ids of these topics, each named once. `None` if the client refuses the question.
+    /// Asks for the ids of these topics, each named once. The producer asks: on the consumer's connection the answer
+    /// waits behind a fetch, up to half a second. `None` if the client refuses the question.
     pub fn start(
-        client: Arc<ClientShutdown<BaseConsumer<Events>>>,
+        client: Arc<ClientShutdown<BaseProducer<Deliveries>>>,
         topics: &[String],
         timeout: Duration,
     ) -> Option<Asking> {
@@ -100,8 +100,8 @@ impl Asking {
             .map(|topic| CString::new(topic.as_str()).ok())
             .collect::<Option<_>>()?;
         let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
-        let consumer: &BaseConsumer<Events> = &client;
-        let handle = consumer.client().native_ptr();
+        let producer: &BaseProducer<Deliveries> = &client;
+        let handle = producer.client().native_ptr();
         let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
         let mut reason = [0; 64];
         // SAFETY: the handle belongs to a client that outlives this function, because `client` holds it. The

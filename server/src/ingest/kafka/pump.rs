@@ -43,7 +43,7 @@ const AGAIN_LAST: Duration = Duration::from_secs(5);
 /// A running consumer and producer.
 pub struct Pump {
     pub(super) route: Arc<KafkaRoute>,
-    /// A question belongs to the consumer, so it is dropped first.
+    /// A question belongs to the producer, so it is dropped first.
     pub(super) identities: Identities,
     pub(super) remembered: Arc<Remembered>,
     /// Last topic of the last question.

@@ -116,7 +116,7 @@ impl Pump {
         topics.extend(more);
         if !topics.is_empty() {
             let topics: Vec<String> = topics.into_iter().collect();
-            self.identities.ask(self.consumer.share(), &topics, now);
+            self.identities.ask(self.writer.share(), &topics, now);
         }
     }
 

@@ -93,6 +93,11 @@ impl Writer {
         &self.partitions
     }
 
+    /// The producer, for a question that may outlast a turn.
+    pub fn share(&self) -> Arc<ClientShutdown<BaseProducer<Deliveries>>> {
+        Arc::clone(&self.producer)
+    }
+
     /// True when sent records are uncommitted.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
