@@ -134,7 +134,6 @@ impl Identities {
             return Ok(());
         };
         let asked = *asked;
-        debug!(route, took = ?asked.elapsed(), "the ids of the topics are told");
         self.asking = None;
         match answer {
             Ok(told) => self.learn(told, asked, route),

@@ -262,7 +262,7 @@ impl Pump {
 
     /// Commits released records and the input positions.
     pub(super) fn commit(&mut self) -> Result<(), Trouble> {
-        // No position passes a record whose answer is there and not written.
+        // A position never passes a record that has its answer and is not written.
         self.write()?;
         let positions = self.inside.uncommitted();
         if positions.is_empty() && !self.writer.is_open() {
