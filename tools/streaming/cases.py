@@ -10,7 +10,7 @@ from .instance import Instance
 from .members import scale, storm
 from .outages import broker_away, broker_restarted, disk_full, no_output_topic, not_writable, one_of_three_brokers
 from .remade import log_truncated, topic_remade_longer, topic_remade_shorter
-from .stage import Outcome, Stage, filled, leave, outcome, paired, points, strike, struck
+from .stage import Outcome, Stage, filled, leave, made, outcome, paired, strike, struck
 from .stream import Stream
 from .topics import until
 from .zombies import namesake, namesake_late, zombie
@@ -62,14 +62,15 @@ def miscounted(one: Instance, counts: dict[str, int]) -> list[str]:
 
 def killed(stage: Stage, named: bool = True) -> Outcome:
     """SIGKILL at 20 random moments, started again under its name each time"""
-    stream = filled(stage, "killed")
-    one, kills = stream.instance(named), 0
-    for point in points(stream.rng, stage.times(20), stage.records):
-        if strike(stream, point):
-            one.kill()
-            one.start()
-            kills += 1
-    return struck(outcome(stream, kills=kills), "kills", stage.times(20))
+    stream = made(stage, "killed")
+    one, times = stream.instance(named), stage.times(20)
+    kills = strike(stream, *[lambda: kill(one)] * times)
+    return struck(outcome(stream, kills=kills), "kills", times)
+
+
+def kill(one: Instance) -> None:
+    one.kill()
+    one.start()
 
 
 def killed_without_a_name(stage: Stage) -> Outcome:
@@ -80,34 +81,29 @@ def killed_without_a_name(stage: Stage) -> Outcome:
 def one_of_two_killed(stage: Stage) -> Outcome:
     """two instances, one gets SIGKILL and stays away"""
     stream = paired(stage, "one-of-two")
-    stream.feed()
-    kills = int(strike(stream, stream.rng.randrange(stage.records // 3)))
-    stream.instances[0].kill()
+    kills = strike(stream, stream.instances[0].kill)
     return struck(outcome(stream, by_java=True, kills=kills), "kills", 1)
 
 
 def at_least_once(stage: Stage) -> Outcome:
     """at-least-once, SIGKILL and started again: repeated perhaps, never lost"""
-    stream = filled(stage, "at-least-once", delivery="at-least-once")
-    one, kills = stream.instance(), 0
-    for point in points(stream.rng, stage.times(5), stage.records):
-        if strike(stream, point):
-            one.kill()
-            one.start()
-            kills += 1
-    return struck(outcome(stream, twice_allowed=True, kills=kills), "kills", stage.times(5))
+    stream = made(stage, "at-least-once", delivery="at-least-once")
+    one, times = stream.instance(), stage.times(5)
+    kills = strike(stream, *[lambda: kill(one)] * times)
+    return struck(outcome(stream, twice_allowed=True, kills=kills), "kills", times)
 
 
 def drained(stage: Stage) -> Outcome:
     """SIGTERM under load, started again each time: it drains and leaves nothing behind"""
-    stream = filled(stage, "drained")
-    one, drains = stream.instance(), 0
-    for point in points(stream.rng, stage.times(5), stage.records):
-        if strike(stream, point):
-            leave(one)
-            one.start()
-            drains += 1
-    done = struck(outcome(stream, drains=drains), "drains", stage.times(5))
+    stream = made(stage, "drained")
+    one, times = stream.instance(), stage.times(5)
+
+    def drain() -> None:
+        leave(one)
+        one.start()
+
+    done = outcome(stream, drains=strike(stream, *[drain] * times))
+    struck(done, "drains", times)
     if hidden := done.figures["aborted copies hidden"]:
         done.verdict.add("records undone by a drain", hidden)
     return done

@@ -8,17 +8,20 @@ from .topics import until
 
 # Between two handfuls: shorter than a commit interval, so that something is always under way.
 TICK = 0.04
+# Seconds that two thirds of the records take to come, if the block lasts so long.
+SECONDS = 15.0
 
 
 class Load:
     """Feeds all records of a stream for as long as the block lasts, and what is left then at its end.
 
-    Nobody knows how long partitions take to move. So each handful is a share of what is left: about `seconds` see two
-    thirds of the records, and some are left however long it takes.
+    A share `backlog` of the records is there when the block begins. The time that a block takes is unknown: partitions
+    move, processors differ. So each handful is a share of what is left: about `seconds` see two thirds of it, and some
+    is left however long it takes.
     """
 
-    def __init__(self, stream: Stream, seconds: float):
-        self.stream, self.share = stream, TICK / seconds
+    def __init__(self, stream: Stream, seconds: float = SECONDS, backlog: float = 0.0):
+        self.stream, self.share, self.backlog = stream, TICK / seconds, backlog
         self.feeder = Feeder(stream.topics.bootstrap, stream.input)
         self.over, self.fed = threading.Event(), 0
         self.trouble: BaseException | None = None
@@ -38,7 +41,9 @@ class Load:
 
     def run(self) -> None:
         try:
-            left = self.stream.sent
+            self.fed = int(self.backlog * len(self.stream.sent))
+            self.feeder.send(self.stream.sent[: self.fed])
+            left = self.stream.sent[self.fed :]
             while left and not self.over.is_set():
                 count = max(1, round(len(left) * self.share))
                 self.fed += count
@@ -52,5 +57,4 @@ class Load:
 
     def busy(self) -> bool:
         """Whether records are under way, the last one not among them."""
-        (done,) = until(lambda: (self.stream.group.total(),), f"what {self.stream.name} has committed")
-        return done < self.fed < len(self.stream.sent) and self.thread.is_alive()
+        return self.stream.committed() < self.fed < len(self.stream.sent) and self.thread.is_alive()

@@ -1,10 +1,11 @@
 """Faults of the broker: it goes away, is missing, or refuses records."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 
 from .instance import Instance
-from .stage import OFTEN, OUTLASTING, Outcome, Stage, filled, outcome, strike, struck
+from .stage import OFTEN, OUTLASTING, Outcome, Stage, filled, made, moment, outcome, strike, struck
 from .topics import TooLong, until
 
 # A call of the client that says nothing is given up after 15 s; a slow machine is a bit later.
@@ -16,25 +17,23 @@ ATTEMPTS = 3
 
 def broker_restarted(stage: Stage) -> Outcome:
     """the broker gets SIGTERM, later SIGKILL, and comes back each time"""
-    stream = stage.stream("broker-restarted", **OUTLASTING, **OFTEN)
-    sent = stream.make(stage.records)
+    stream = made(stage, "broker-restarted", **OUTLASTING)
     stream.instance()
-    restarts, half = 0, len(sent) // 2
-    for halt, part in ((stage.cluster.stop, sent[:half]), (stage.cluster.kill, sent[half:])):
-        stream.feed(part)
-        restarts += strike(stream, part[0].id + stream.rng.randrange(half // 2), fed=part[-1].id + 1)
+
+    def restart(halt: Callable[[int], None]) -> None:
         halt(1)
         stage.cluster.start(1)
+
+    restarts = strike(stream, lambda: restart(stage.cluster.stop), lambda: restart(stage.cluster.kill))
     return struck(outcome(stream, restarts=restarts), "restarts", 2)
 
 
 def one_of_three_brokers(stage: Stage) -> Outcome:
     """three brokers, min.insync.replicas = 2, one gets SIGKILL and stays away"""
     cluster = stage.brokers(3)
-    stream = filled(stage, "one-of-three", cluster=cluster)
+    stream = made(stage, "one-of-three", cluster=cluster)
     stream.instance()
-    kills = int(strike(stream, stream.rng.randrange(stage.records // 3)))
-    cluster.kill(stream.rng.choice(cluster.numbers()))
+    kills = strike(stream, lambda: cluster.kill(stream.rng.choice(cluster.numbers())))
     return struck(outcome(stream, kills=kills), "kills", 1)
 
 
@@ -92,9 +91,10 @@ def broker_away(stage: Stage) -> Outcome:
 def disk_full(stage: Stage) -> Outcome:
     """the broker's disk is full under load, until somebody makes room"""
     cluster = stage.brokers(1)
-    stream = filled(stage, "disk-full", cluster=cluster, **OUTLASTING)
+    stream = filled(stage, "disk-full", cluster=cluster, **OUTLASTING, **OFTEN)
     one = stream.instance()
-    full = int(strike(stream, stream.rng.randrange(stage.records // 3)))
+    moment(stream)
+    full = int(stream.left() > 0)
     one.wait_ready()
     so_far = len(one.said())
     cluster.fill_disk(1)

@@ -1,19 +1,22 @@
 """Where cases run, how something befalls a stream while there is work, and what each case ends with."""
 
-import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import console
 from .broker import PORTS_EACH, Cluster, free_ports
 from .instance import Instance
+from .load import Load
 from .stream import Stream
 from .topics import until
 from .verify import Verdict
 
-# Share of the records that are left at the last fault of the stream: records after all faults prove nothing.
-TAIL = 0.2
+# Share of the records that are there before the first fault. The others keep coming until the last one.
+BACKLOG = 0.5
+# Seconds from one fault to the next, a restart among them.
+FAULT_SECONDS = 8.0
 # A transaction lasts 100 ms, or more in a backlog: any moment of it can be hit.
 JITTER = 0.3
 # Where a partition's only broker goes away. Apache Kafka 4.4.0, back from a kill, ends a transaction that timed out
@@ -69,11 +72,6 @@ class Stage:
         self.clusters.clear()
 
 
-def points(rng: random.Random, count: int, records: int) -> list[int]:
-    """Positions in the stream at which something happens."""
-    return sorted(rng.randrange(int(records * (1 - TAIL))) for _ in range(count))
-
-
 def outcome(
     stream: Stream, twice_allowed: bool = False, may_end: bool = False, by_java: bool = False, **figures: int
 ) -> Outcome:
@@ -103,19 +101,35 @@ def after_refusals(stream: Stream, delivery: str) -> Verdict:
     return verdict
 
 
-def filled(stage: Stage, name: str, poison_share: float = 0.0, **route) -> Stream:
+def made(stage: Stage, name: str, **route) -> Stream:
+    """Records that are not fed yet."""
     stream = stage.stream(name, **route)
-    stream.make(stage.records, poison_share)
+    stream.make(stage.records)
+    return stream
+
+
+def filled(stage: Stage, name: str, **route) -> Stream:
+    """Records that are all there before anything reads them."""
+    stream = made(stage, name, **route)
     stream.feed()
     return stream
 
 
-def strike(stream: Stream, point: int, fed: int | None = None) -> bool:
-    """Waits until the stream is past a point and some way into a transaction; false where all that was fed is over."""
-    stream.wait_committed(point)
+def moment(stream: Stream) -> None:
+    """Waits until more is committed, and for some way into the next transaction."""
+    stream.wait_committed(stream.committed() + 1)
     time.sleep(stream.rng.uniform(0, JITTER))
-    fed = len(stream.sent) if fed is None else fed
-    return len(stream.sent) - stream.left() < fed
+
+
+def strike(stream: Stream, *faults: Callable[[], None]) -> int:
+    """Brings about the faults, each at a moment of its own, while records keep coming; how many came under load."""
+    under_load = 0
+    with Load(stream, len(faults) * FAULT_SECONDS, BACKLOG) as load:
+        for fault in faults:
+            moment(stream)
+            under_load += load.busy()
+            fault()
+    return under_load
 
 
 def struck(outcome: Outcome, what: str, wanted: int) -> Outcome:
@@ -127,8 +141,7 @@ def struck(outcome: Outcome, what: str, wanted: int) -> Outcome:
 
 def paired(stage: Stage, name: str, **route) -> Stream:
     """Two instances with six partitions each, and records that are not fed yet."""
-    stream = stage.stream(name, **route)
-    stream.make(stage.records)
+    stream = made(stage, name, **route)
     stream.instance(), stream.instance()
     until(lambda: stream.topics.shares(stream.name) == [6, 6], "two members")
     return stream

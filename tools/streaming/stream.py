@@ -128,9 +128,13 @@ class Stream:
 
     def left(self) -> int:
         """Records that are not done with."""
+        return len(self.sent) - self.gone - self.committed()
+
+    def committed(self) -> int:
+        """Records that are done with."""
         # A total of nothing is an answer too.
         (total,) = until(lambda: (self.group.total(),), f"what {self.name} has committed")
-        return len(self.sent) - self.gone - total
+        return total
 
     def came_out(self, sent: list[Sent]) -> list[Sent]:
         """Those of them that have an output."""

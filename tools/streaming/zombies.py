@@ -5,7 +5,7 @@ import time
 
 from .instance import AGAIN, Instance
 from .load import Load
-from .stage import JITTER, OUTLASTING, Outcome, Stage, outcome, paired, strike, struck
+from .stage import JITTER, OUTLASTING, Outcome, Stage, moment, outcome, paired, struck
 from .stream import Stream
 from .topics import until
 
@@ -18,33 +18,31 @@ UNDONE_WITHIN = 30.0
 LOOK = 1.0
 # Moments that are tried until one lies in a transaction.
 TRIES = 20
-# Log lines of a refused member: its transaction is over, or its partitions have another owner.
-REFUSED = re.compile(
-    r"(?:the route begins anew|aborting: .*|a route has ended) route=\"route\" "
-    r"reason=\".*(?:fenced|old epoch|were lost|generation|[Uu]nknown member|rebalanc)"
-)
-# Seconds that two thirds of the records take to come, if they take so long.
-SECONDS = 15.0
+# The client's words for a member whose transaction is over, or whose partitions have another owner.
+REASON = r" route=\"route\" reason=\".*(?:fenced|old epoch|were lost|generation|[Uu]nknown member|rebalanc)"
+REFUSED = re.compile(rf"(?:the route begins anew|aborting: .*|a route has ended){REASON}")
+FENCED = re.compile(rf"a route has ended{REASON}")
+# Seconds that a nap takes, the return of the sleeper among them.
+NAP_SECONDS = 12.0
 
 
 def zombie(stage: Stage) -> Outcome:
     """SIGSTOP in an open transaction for longer than the session timeout, then SIGCONT: what it does is refused"""
     stream = paired(stage, "zombie", **NAPPING)
     one, rounds, naps, hidden = stream.instances[0], stage.times(3, least=1), 0, 0
-    for step in range(rounds):
-        part = stream.sent[step * stage.records // rounds : (step + 1) * stage.records // rounds]
-        until(lambda: stream.topics.shares(stream.name) == [6, 6] or stream.keep_up(), "two members")
-        stream.feed(part)
-        strike(stream, part[0].id + stream.rng.randrange(len(part) // 4), fed=part[-1].id + 1)
-        hidden += fall_asleep(stream, one)
-        begun = time.monotonic()
-        # The other one goes on with its own, and with those of the sleeper once it is missed.
-        stream.wait_committed(part[-1].id + 1)
-        time.sleep(max(0.0, begun + MISSED + 2 - time.monotonic()))
-        wake_up(one)
-        naps += 1
-    until(lambda: stream.topics.shares(stream.name) == [6, 6] or stream.keep_up(), "the sleeper among them again")
-    return hides(outcome(stream, may_end=True, by_java=True, naps=naps), hidden)
+    with Load(stream, NAP_SECONDS * rounds) as load:
+        for _ in range(rounds):
+            until(lambda: stream.topics.shares(stream.name) == [6, 6] or stream.keep_up(), "two members")
+            moment(stream)
+            hidden += fall_asleep(stream, one)
+            begun, fed = time.monotonic(), load.fed
+            # The other one goes on with its own, and with those of the sleeper once it is missed.
+            stream.wait_committed(fed)
+            time.sleep(max(0.0, begun + MISSED + 2 - time.monotonic()))
+            naps += load.busy()
+            wake_up(one)
+        until(lambda: stream.topics.shares(stream.name) == [6, 6] or stream.keep_up(), "the sleeper among them again")
+    return hides(struck(outcome(stream, may_end=True, by_java=True, naps=naps), "naps", rounds), hidden)
 
 
 def namesake(stage: Stage) -> Outcome:
@@ -52,8 +50,8 @@ def namesake(stage: Stage) -> Outcome:
     stream = stage.stream("namesake", **OUTLASTING)
     stream.make(stage.records)
     older = stream.instance()
-    with Load(stream, SECONDS) as load:
-        strike(stream, stage.records // 20)
+    with Load(stream) as load:
+        moment(stream)
         hidden = fall_asleep(stream, older)
         newer = stream.instance(name="i1").wait_ready()
         until(lambda: not held_back(stream), "what the older one left open undone", UNDONE_WITHIN)
@@ -69,8 +67,8 @@ def namesake_late(stage: Stage) -> Outcome:
     stream = stage.stream("namesake-late", **NAPPING)
     stream.make(stage.records)
     older = stream.instance()
-    with Load(stream, SECONDS) as load:
-        strike(stream, stage.records // 20)
+    with Load(stream) as load:
+        moment(stream)
         hidden = fall_asleep(stream, older)
         before = stream.group.total()
         newer = stream.instance(name="i1")
@@ -118,8 +116,8 @@ def one_is_left(*namesakes: Instance) -> Instance:
     (gone,) = (one for one in namesakes if not one.alive())
     (left,) = (one for one in namesakes if one is not gone)
     code, said = gone.stay_away(), gone.said()
-    if code != AGAIN or not re.search(r"a route has ended .*fenced", said):
-        raise SystemExit(f"an instance ended with {code}, not with {AGAIN} because it is fenced; its log is {gone.log}")
+    if code != AGAIN or not FENCED.search(said):
+        raise SystemExit(f"an instance ended with {code}, not with {AGAIN} because it is fenced; its log:\n{said[-3000:]}")
     return left
 
 

@@ -55,9 +55,18 @@ impl Job {
     }
 }
 
+/// A job with the default action of every signal. A shell's background jobs, and so perhaps these tests, ignore SIGINT.
 fn score(args: &[&str]) -> Command {
-    let mut command = penstock();
-    command.args(["score", "--model", &sentiment()]).args(args);
+    let penstock = penstock();
+    let mut command = Command::new("env");
+    for (name, _) in penstock.get_envs() {
+        command.env_remove(name);
+    }
+    command
+        .arg("--default-signal=HUP,INT,TERM")
+        .arg(penstock.get_program())
+        .args(["score", "--model", &sentiment()])
+        .args(args);
     command
 }
 
@@ -124,10 +133,17 @@ fn a_signal_before_the_first_text_leaves_nothing() {
 fn a_signal_that_is_ignored_from_the_start_stays_ignored() {
     let folder = tempdir().unwrap();
     let out = folder.path().join("out.jsonl");
-    let score = score(&["--output", &out.display().to_string()]);
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"]);
-    command.arg(score.get_program()).args(score.get_args());
+    let score = penstock();
+    command.arg(score.get_program());
+    command.args([
+        "score",
+        "--model",
+        &sentiment(),
+        "--output",
+        &out.display().to_string(),
+    ]);
     let mut job = Job::start(&mut command);
     job.feed();
     wait_for_output(folder.path(), 1);

@@ -6,9 +6,9 @@ from streaming.cases import CASES
 from streaming.stage import Stage
 
 SHORT = {"calm": 5_000, "poison": 5_000, "killed": 20_000, "scale": 10_000, "no-output-topic": 5_000}
-SHORT |= {"not-writable": 5_000, "drained": 40_000, "broker-restarted": 80_000}
+SHORT |= {"not-writable": 5_000, "drained": 10_000, "broker-restarted": 20_000}
 SHORT |= {"topic-remade-shorter": 10_000, "topic-remade-longer": 5_000, "log-truncated": 100_000}
-SHORT |= {"storm": 10_000, "zombie": 80_000, "namesake": 8_000, "namesake-late": 8_000}
+SHORT |= {"storm": 10_000, "zombie": 20_000, "namesake": 8_000, "namesake-late": 8_000}
 
 
 @pytest.mark.parametrize("case", SHORT)
