@@ -126,7 +126,7 @@ impl Pump {
                 None => break,
                 Some(Err(e)) => {
                     self.identities.hurry();
-                    consumer_error(&e, &self.route)?;
+                    consumer_error(&e, &self.route, || self.consumer.client().fatal_error())?;
                 }
                 Some(Ok(message)) => {
                     let read = Reading {
@@ -409,8 +409,13 @@ impl Reading<'_> {
     }
 }
 
-/// Classifies a consumer error. The client recovers from most by itself, and its own log has them.
-fn consumer_error(error: &KafkaError, route: &KafkaRoute) -> Result<(), Trouble> {
+/// Classifies a consumer error. The client recovers from most by itself, and its own log has them. The code of a
+/// fatal error says only that it is fatal; `cause` is the client's own account.
+fn consumer_error(
+    error: &KafkaError,
+    route: &KafkaRoute,
+    cause: impl FnOnce() -> Option<(RDKafkaErrorCode, String)>,
+) -> Result<(), Trouble> {
     use RDKafkaErrorCode as Code;
     match error {
         // A topic of a pattern may be deleted; the group will then revoke it.
@@ -420,7 +425,8 @@ fn consumer_error(error: &KafkaError, route: &KafkaRoute) -> Result<(), Trouble>
             Ok(())
         }
         KafkaError::MessageConsumptionFatal(code) => {
-            Err(Trouble::Fatal(format!("the consumer cannot go on: {code}")))
+            let cause = cause().map_or_else(|| code.to_string(), |(code, why)| format!("{code}: {why}"));
+            Err(Trouble::Fatal(format!("the consumer cannot go on: {cause}")))
         }
         KafkaError::MessageConsumption(
             code @ (Code::UnknownTopicOrPartition
