@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::{admin, ingest};
 use penstock_config::Config;
+use penstock_connectors::kafka;
 use penstock_engine::engine::{Engine, EngineError};
 use penstock_engine::placement::Placement;
 use penstock_engine::served_model::Wrap;
@@ -56,7 +57,7 @@ pub enum AppError {
     },
     /// A Kafka route has ended.
     #[error("{0}")]
-    Kafka(#[from] ingest::kafka::Ended),
+    Kafka(#[from] kafka::Ended),
     /// A Kafka route had not committed when `drain_timeout` passed.
     #[error(
         "a kafka route had not committed when drain_timeout = {timeout:?} passed: its last records are read again"
@@ -164,20 +165,20 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
 }
 
 /// The pumps of the Kafka routes. They start when the models serve, so that no record waits for a model.
-fn streams(service: &Arc<InferenceService>, config: &Config) -> Result<ingest::kafka::Routes, AppError> {
-    ingest::kafka::Routes::start(service, &config.kafka, &tokio::runtime::Handle::current()).map_err(
-        |source| AppError::Start {
+fn streams(service: &Arc<InferenceService>, config: &Config) -> Result<kafka::Routes, AppError> {
+    kafka::Routes::start(service, &config.kafka, &tokio::runtime::Handle::current()).map_err(|source| {
+        AppError::Start {
             what: "the Kafka pumps",
             source,
-        },
-    )
+        }
+    })
 }
 
 /// Drains in the order of the data path. New requests are refused, requests in flight finish, streams commit,
 /// connections close, and the threads end.
 async fn drain(
     engine: Engine,
-    routes: Option<ingest::kafka::Routes>,
+    routes: Option<kafka::Routes>,
     closing: watch::Sender<bool>,
     mut listeners: JoinSet<Result<(), AppError>>,
     timeout: Duration,

@@ -10,4 +10,3 @@ pub mod fuzzing;
 
 pub mod grpc;
 pub mod http;
-pub mod kafka;

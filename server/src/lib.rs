@@ -1,4 +1,4 @@
-//! The server: listeners, protocols, Kafka routes and the command line around the engine. `ingest` reads
+//! The server: listeners, protocols and the command line around the engine. `ingest` reads
 //! requests, `penstock_engine` scores them, `respond` answers them; `app` joins all parts.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

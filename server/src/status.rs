@@ -6,8 +6,6 @@ use penstock_core::{Rejection, Retry};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-use penstock_telemetry::metrics::DeadReason;
-
 /// Codes of a rejection in each protocol.
 struct Row {
     grpc: Code,
@@ -15,8 +13,6 @@ struct Row {
     v2: StatusCode,
     /// On the OpenAI and text-embeddings-inference routes.
     rest: StatusCode,
-    /// Dead-letter reason of a rejected record; `None` if the record is not at fault and is retried.
-    dead: Option<DeadReason>,
 }
 
 fn row(rejection: &Rejection) -> Row {
@@ -24,45 +20,29 @@ fn row(rejection: &Rejection) -> Row {
         grpc,
         v2: http,
         rest: http,
-        dead: None,
     };
-    let dead = |reason, row: Row| Row {
-        dead: Some(reason),
-        ..row
-    };
-    let failed = || same(Code::Internal, StatusCode::INTERNAL_SERVER_ERROR);
-    let not_ready = || same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE);
     match rejection {
-        Rejection::Invalid(_) => dead(
-            DeadReason::Invalid,
-            same(Code::InvalidArgument, StatusCode::BAD_REQUEST),
-        ),
-        Rejection::NotFound(_) => dead(
-            DeadReason::UnknownModel,
-            same(Code::NotFound, StatusCode::NOT_FOUND),
-        ),
+        Rejection::Invalid(_) => same(Code::InvalidArgument, StatusCode::BAD_REQUEST),
+        Rejection::NotFound(_) => same(Code::NotFound, StatusCode::NOT_FOUND),
         Rejection::Overloaded { .. } => Row {
             grpc: Code::Unavailable,
             v2: StatusCode::SERVICE_UNAVAILABLE,
             rest: StatusCode::TOO_MANY_REQUESTS,
-            dead: None,
         },
-        Rejection::DeadlineExceeded(_) => dead(
-            DeadReason::Deadline,
-            same(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
-        ),
+        Rejection::DeadlineExceeded(_) => same(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
         // 499 is the code that proxies log for a disconnected client; the answer is never read.
         Rejection::Cancelled => same(
             Code::Cancelled,
             StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
         ),
-        Rejection::NotReady(_) | Rejection::ShuttingDown => not_ready(),
-        Rejection::NotFinite { .. } => dead(DeadReason::NotFinite, failed()),
-        Rejection::Model(_) => dead(DeadReason::Model, failed()),
-        // Memory may suffice later, or at another replica.
-        Rejection::NoMemory(_) => dead(DeadReason::Model, not_ready()),
-        // A fault of the server, so another replica may answer the request.
-        Rejection::Lost => same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+        Rejection::NotFinite { .. } | Rejection::Model(_) => {
+            same(Code::Internal, StatusCode::INTERNAL_SERVER_ERROR)
+        }
+        // Memory may suffice later, or at another replica. A lost request is a fault of the server, so another
+        // replica may answer it.
+        Rejection::NotReady(_) | Rejection::ShuttingDown | Rejection::NoMemory(_) | Rejection::Lost => {
+            same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE)
+        }
     }
 }
 
@@ -100,11 +80,6 @@ pub fn retry_after(rejection: &Rejection) -> Option<u64> {
     }
 }
 
-/// Dead-letter reason of a rejected record; `None` if the record is retried.
-pub fn dead_letter(rejection: &Rejection) -> Option<DeadReason> {
-    row(rejection).dead
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,17 +97,6 @@ mod tests {
         let status = to_status(&full);
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
-    }
-
-    #[test]
-    fn a_record_is_dead_only_for_what_it_did_itself() {
-        assert_eq!(
-            dead_letter(&Rejection::Invalid(String::new())),
-            Some(DeadReason::Invalid)
-        );
-        assert_eq!(dead_letter(&Rejection::NotReady(String::new())), None);
-        assert_eq!(dead_letter(&Rejection::ShuttingDown), None);
-        assert_eq!(dead_letter(&Rejection::Lost), None);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use penstock_models::ModelError;
 
 use super::{Failure, print, summary};
 use crate::cli::CheckArgs;
-use crate::ingest::kafka;
 use penstock_config::{self as config, ConfigError, Settings};
+use penstock_connectors::kafka;
 use penstock_engine::settings::ModelConfig;
 
 pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {

@@ -12,7 +12,7 @@ use super::native::{beside, set_leader_epoch};
 use super::partition::Begin;
 use super::partition_ids::PartitionId;
 use super::pump::Pump;
-use crate::respond::kafka::Trouble;
+use super::trouble::Trouble;
 
 /// Timeout of one request to the group's coordinator.
 const ASK_MAX: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
-//! Stage 1, for streams: the routes, each with its pumps. A record passes these files in order: `pump` polls
-//! it, `in_flight_records` counts it, and `record_codec` decodes it. `scoring` has it scored by the service,
-//! `partition` keeps its order, and `respond/kafka` writes and commits it.
+//! Kafka: the routes, each with its pumps. A record passes these files in order: `pump` polls it,
+//! `in_flight_records` counts it, and `record_codec` decodes it. `scoring` has it scored by the service,
+//! `partition` keeps its order, `produce` writes it, and `transaction` commits it.
 
 mod client;
 mod events;
@@ -21,6 +21,7 @@ mod resets;
 mod field;
 mod header_options;
 mod headers;
+mod record;
 mod record_codec;
 
 mod retry_queue;
@@ -34,6 +35,14 @@ mod ready;
 mod report;
 mod stall_watchdog;
 mod stop;
+
+mod call_with_timeout;
+mod client_shutdown;
+mod deliveries;
+mod produce;
+mod progress;
+mod transaction;
+mod trouble;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -51,11 +60,13 @@ pub use client::check;
 
 use backoff::Backoff;
 use client::Clients;
+use client_shutdown::clients_alive;
 use commit_interval::CommitInterval;
 use consumer_lag::ConsumerLag;
 use identity::Identities;
 use in_flight_records::InFlightRecords;
 use partition_ids::PartitionIds;
+use progress::Progress;
 use pump::Pump;
 use ready::{Down, Ready};
 use record_codec::RecordCodec;
@@ -65,9 +76,10 @@ use retry_queue::RetryQueue;
 use scoring::Scorer;
 use stall_watchdog::Watched;
 use stop::Stop;
+use transaction::Writer;
+use trouble::Trouble;
 use work::Chunks;
 
-use crate::respond::kafka::{Progress, Trouble, Writer, clients_alive};
 use penstock_config::{Delivery, KafkaInput, KafkaRoute};
 use penstock_engine::service::InferenceService;
 use penstock_telemetry::clock::Clock;

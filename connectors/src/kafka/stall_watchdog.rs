@@ -7,7 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::warn;
 
-use crate::respond::kafka::{LOOK, Progress, Still};
+use super::progress::{LOOK, Progress, Still};
 
 /// A watched pump.
 pub struct Watched {

@@ -174,7 +174,7 @@ mod tests {
     use penstock_core::Class;
 
     use super::*;
-    use crate::ingest::kafka::work::HeaderOptions;
+    use crate::kafka::work::HeaderOptions;
 
     fn chunk() -> Chunk {
         Chunk::empty(HeaderOptions {

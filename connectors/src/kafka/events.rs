@@ -12,8 +12,8 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use tracing::debug;
 
+use super::deliveries::Told;
 use super::statistics::Statistics;
-use crate::respond::kafka::Told;
 
 /// A change of the assignment. The group waits for its answer, so that records in flight can finish first.
 #[derive(Clone)]

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::deliveries::{Refused, is_too_large};
 use super::in_flight_records::Position;
 use super::partition_ids::PartitionId;
 use super::work::{Fate, Kept};
-use crate::respond::kafka::{Refused, is_too_large};
 
 /// Knowledge about records that are read and not committed.
 pub struct RejectedRecords {
@@ -151,7 +151,7 @@ mod tests {
     use rdkafka::topic_partition_list::TopicPartitionList;
 
     use super::*;
-    use crate::ingest::kafka::partition_ids::PartitionIds;
+    use crate::kafka::partition_ids::PartitionIds;
     use penstock_telemetry::clock::Clock;
     use penstock_telemetry::metrics::{DeadReason, Metrics};
 

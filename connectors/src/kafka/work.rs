@@ -7,8 +7,8 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Message};
 
 use super::headers;
 use super::partition_ids::{PartitionId, Source};
+use super::record::{Carried, Outgoing};
 use super::retry_queue::RetryId;
-use crate::respond::kafka::{Carried, Outgoing};
 use penstock_engine::settings::Limits;
 use penstock_telemetry::metrics::DeadReason;
 

@@ -16,7 +16,7 @@ use super::native::{TopicId, beside};
 use super::partition::Reset;
 use super::partition_ids::PartitionId;
 use super::pump::Pump;
-use crate::respond::kafka::Trouble;
+use super::trouble::Trouble;
 use penstock_config::Delivery;
 use penstock_telemetry::metrics::ResetReason;
 

@@ -6,10 +6,12 @@ use penstock_core::Reply;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Message};
 
+use super::deliveries::is_too_large;
 use super::field;
 use super::header_options;
+use super::record::{self as leaving, Carried, DeadLetter};
+use super::transaction::remedy;
 use super::work::{Answer, Fate, HeaderOptions, Judged, Kept, RecordValue, Taken};
-use crate::respond::kafka::{self as leaving, Carried, DeadLetter, is_too_large};
 use penstock_config::KafkaRoute;
 use penstock_engine::served_model::ServedModel;
 use penstock_telemetry::metrics::DeadReason;
@@ -141,7 +143,7 @@ impl RecordCodec {
 
     /// Dead letter of a record whose output the topic refused.
     pub fn refused(&self, taken: Taken, code: RDKafkaErrorCode) -> Judged {
-        let right = leaving::remedy(code);
+        let right = remedy(code);
         let message = format!(
             "topic {} does not take what becomes of it: {code}{right}",
             self.output

@@ -10,8 +10,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{IsError, KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::BaseProducer;
 
+use super::client_shutdown::ClientShutdown;
+use super::deliveries::Deliveries;
 use super::events::{Change, Events, answer};
-use crate::respond::kafka::{ClientShutdown, Deliveries, Partitions};
+use super::produce::Partitions;
 use penstock_config::{Delivery, KafkaInput, KafkaRoute};
 
 /// Timeout of one metadata request.

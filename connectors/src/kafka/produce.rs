@@ -7,8 +7,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer};
 
 use super::deliveries::Undelivered;
+use super::record::Outgoing;
 use super::transaction::{LOOK, Writer, refused};
-use super::{Outgoing, Trouble};
+use super::trouble::Trouble;
 use penstock_config::Delivery;
 
 /// Number of partitions of each output topic.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use penstock::ingest::kafka::Routes;
 use penstock_config::{self as config, Settings};
+use penstock_connectors::kafka::Routes;
 use penstock_core::{PackedTokens, Reply};
 use penstock_engine::engine::Engine;
 use penstock_engine::placement;

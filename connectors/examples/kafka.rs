@@ -1,7 +1,7 @@
 //! Scores a Kafka stream with no broker to install: starts librdkafka's mock cluster and a server with one route on it,
 //! writes the texts of a JSON Lines file to a topic and reads their scores from another.
 //!
-//! `cargo run --release -p penstock --example kafka -- target/release/penstock models/sentiment texts.jsonl`
+//! `cargo run --release -p penstock-connectors --example kafka -- target/release/penstock models/sentiment texts.jsonl`
 //!
 //! The mock isolates no transaction and fences nobody. It shows the flow; `tools/chaos` proves the guarantees, on a real
 //! broker.

@@ -17,7 +17,8 @@ use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::respond::kafka::{ClientShutdown, Deliveries};
+use super::client_shutdown::ClientShutdown;
+use super::deliveries::Deliveries;
 
 /// A topic id, displayed as Kafka's own tools do.
 #[derive(Clone, Copy, PartialEq, Eq)]

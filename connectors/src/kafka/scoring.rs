@@ -11,7 +11,6 @@ use tokio::sync::watch;
 use super::record_codec::RecordCodec;
 use super::retry_queue::RetryId;
 use super::work::{Chunk, HeaderOptions, Judged, Taken};
-use crate::status;
 use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::{InferenceRequest, InferenceService};
 use penstock_telemetry::metrics::{DeadReason, Source};
@@ -180,7 +179,7 @@ impl Duty {
         record: &mut Taken,
         answers: &RecordCodec,
     ) -> Option<DeadReason> {
-        let reason = status::dead_letter(why)?;
+        let reason = DeadReason::of(why)?;
         let blamed = match reason {
             DeadReason::Model | DeadReason::NotFinite => {
                 works && !may_pass(why, &mut record.waits_for_memory)

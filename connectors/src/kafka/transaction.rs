@@ -11,12 +11,12 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
-use super::Trouble;
 use super::call_with_timeout::{Stuck, TimedCalls};
 use super::client_shutdown::ClientShutdown;
 use super::deliveries::{Deliveries, Refused, Undelivered};
 use super::produce::Partitions;
 use super::progress::Progress;
+use super::trouble::Trouble;
 use penstock_config::Delivery;
 
 /// Timeout of one client call, which continues when it is called again.

@@ -11,8 +11,9 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::BaseProducer;
 use tracing::{debug, info};
 
+use super::client_shutdown::ClientShutdown;
+use super::deliveries::Deliveries;
 use super::native::{Asking, TopicAnswer, TopicId};
-use crate::respond::kafka::{ClientShutdown, Deliveries};
 
 /// Longest age of an answer that permits a commit. The client waits half a second (`fetch.error.backoff.ms`)
 /// before it reads a vanished topic again, so no record of another topic is included.
