@@ -1,7 +1,3 @@
-//! Stage 6: rows to wire.
+//! Results of Kafka records: rows to records, and the transactions that hold them.
 
-pub mod v2;
-
-pub mod grpc;
-pub mod http;
 pub mod kafka;
