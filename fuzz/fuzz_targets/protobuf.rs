@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| penstock::ingest::fuzzing::protobuf(bytes.to_vec().into()));
+fuzz_target!(|bytes: &[u8]| penstock::fuzzing::protobuf(bytes.to_vec().into()));

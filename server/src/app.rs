@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::{admin, ingest};
+use crate::{admin, grpc, http, ingest};
 use penstock_config::Config;
 use penstock_connectors::kafka;
 use penstock_engine::engine::{Engine, EngineError};
@@ -120,11 +120,11 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
     let mut listeners = JoinSet::new();
     listeners.spawn(named(
         "grpc",
-        ingest::grpc::serve(Arc::clone(service), grpc, closed(&closing)),
+        grpc::serve(Arc::clone(service), grpc, closed(&closing)),
     ));
     listeners.spawn(named(
         "http",
-        ingest::http::serve(Arc::clone(service), http, closed(&closing)),
+        http::serve(Arc::clone(service), http, closed(&closing)),
     ));
     listeners.spawn(named(
         "metrics",

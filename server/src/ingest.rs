@@ -1,12 +1,16 @@
-//! Stage 1: wire to [`penstock_engine::service::InferenceRequest`]. Wire types end here and in `respond`.
+//! Connections of both listeners.
 
 mod accept;
-mod inflate;
 
-pub mod v2;
+pub mod grpc {
+    //! HTTP/2 connections.
+    use crate::grpc::inbound;
 
-#[cfg(fuzzing)]
-pub mod fuzzing;
+    pub mod connection;
+}
+pub mod http {
+    //! HTTP/1.1 connections.
+    pub mod connection;
+    mod stall;
+}
 
-pub mod grpc;
-pub mod http;

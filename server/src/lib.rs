@@ -1,5 +1,5 @@
-//! The server: listeners, protocols and the command line around the engine. `ingest` reads
-//! requests, `penstock_engine` scores them, `respond` answers them; `app` joins all parts.
+//! The server: listeners, protocols and the command line around the engine. Each protocol is a folder that reads
+//! requests and answers them; `penstock_engine` scores in between, and `app` joins all parts.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -7,6 +7,15 @@ pub mod cli;
 pub mod commands;
 
 pub mod app;
+
+pub mod grpc;
+pub mod http;
+pub mod v2;
+
+mod inflate;
+
+#[cfg(fuzzing)]
+pub mod fuzzing;
 
 pub mod ingest;
 pub mod respond;

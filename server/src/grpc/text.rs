@@ -15,8 +15,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::bidi_stream::{BidiStream, Order, Size, StreamHandler, WorkItem};
 use super::inbound::Requests;
+use super::response::{Wish, model, refused as refused_results, results};
 use super::{deadline, refused};
-use crate::respond::grpc::{Wish, model, refused as refused_results, results};
 use crate::status::to_status;
 use penstock_engine::rows::Shape;
 use penstock_engine::served_model::{ServedModel, WhenFull};

@@ -1,5 +1,7 @@
 //! OpenAI's embeddings API: `POST /v1/embeddings`, `GET /v1/models`.
 
+mod response;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -9,10 +11,10 @@ use penstock_models::Task;
 use serde::Deserialize;
 use serde_json::json;
 
+use self::response::{self as answer, VectorEncoding};
 use super::texts::{Texts, parse};
 use super::{Http, PathParts, dimensions, some};
-use crate::respond::http::openai::{self as answer, VectorEncoding};
-use crate::respond::http::{Dialect, Refusal, json};
+use crate::http::response::{Dialect, Refusal, json};
 use penstock_engine::rows::Shape;
 
 /// The body of `POST /v1/embeddings`. An unknown argument is refused, as OpenAI does.

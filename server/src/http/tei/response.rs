@@ -6,7 +6,7 @@ use penstock_models::{Device, Dtype, Format, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Refusal, Turns, bytes_with, push_json};
+use crate::http::response::{Refusal, Turns, bytes_with, push_json};
 use penstock_engine::rows::{self, Shape};
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceResponse;

@@ -1,20 +1,18 @@
 //! Wire-neutral side of a v2 request: tensors and parameters become an [`InferenceRequest`].
 
-mod parameters;
-
 use bytes::{Buf, Bytes};
 use penstock_core::{Nanos, Rejection};
 use penstock_models::ModelSpec;
 
-use crate::respond::v2::{Asked, Output, TEXT};
+use crate::v2::response::{Asked, Output, TEXT};
 use penstock_engine::rows::Shape;
 use penstock_engine::served_model::WhenFull;
 use penstock_engine::service::InferenceRequest;
 use penstock_engine::settings::Limits;
 use penstock_telemetry::metrics::Source;
 
-pub use parameters::Value;
-use parameters::Wishes;
+pub use super::parameters::Value;
+use super::parameters::{self, Wishes};
 
 /// Valid form of a text tensor, for errors.
 const EXPECTED: &str = "expected \"text\", BYTES, shape [n] or [n,1]";
@@ -296,7 +294,7 @@ fn utf8(name: &str, i: usize, bytes: &[u8]) -> Result<String, Rejection> {
 }
 
 /// A client's value in an error, cut to a recognisable length.
-fn short(word: &str) -> &str {
+pub(super) fn short(word: &str) -> &str {
     &word[..word.floor_char_boundary(64)]
 }
 

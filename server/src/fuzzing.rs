@@ -6,8 +6,9 @@ use penstock_proto::inference::ModelInferRequest;
 use penstock_proto::schema::Schema;
 use prost::Message;
 
-use super::grpc::wire;
-use super::http::{infer, measure};
+use crate::grpc::wire;
+use crate::http::measure;
+use crate::http::v2::infer;
 
 /// Protobuf to a v2 request. Bytes that decode must also pass the walk that measures them.
 #[allow(clippy::panic, reason = "a fuzz target says by it what it has found")]

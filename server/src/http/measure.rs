@@ -5,7 +5,7 @@
 //! within the bound. The walk allocates nothing. It is exact up to the first byte that is no JSON (RFC 8259),
 //! where the decoder stops.
 
-use crate::respond::http::Refusal;
+use crate::http::response::Refusal;
 
 /// Bytes of memory that a value takes with the spare room of the vector that holds it.
 const OBJECT: usize = 320;

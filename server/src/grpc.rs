@@ -1,16 +1,16 @@
-//! Stage 1, gRPC: `KServe` v2, `penstock.v1`, health and reflection on one port.
+//! gRPC: `KServe` v2, `penstock.v1`, health and reflection on one port.
 
 mod bidi_stream;
-mod connection;
 mod deadline;
 mod health;
-mod inbound;
+pub(crate) mod inbound;
 mod kserve;
 mod messages;
 mod models;
 mod receive;
+mod response;
 mod text;
-pub(in crate::ingest) mod wire;
+pub(crate) mod wire;
 
 use std::future::Future;
 use std::io;
@@ -25,6 +25,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
+use crate::ingest::grpc::connection;
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceService;
 use penstock_telemetry::metrics::{OutcomeLabel, Source};

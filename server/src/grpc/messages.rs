@@ -19,7 +19,7 @@ use tonic::codegen::StdError;
 use tonic::{Code, Status};
 
 use super::receive::{Arriving, Share};
-use crate::ingest::inflate::{Encoding, Inflate};
+use crate::inflate::{Encoding, Inflate};
 use crate::status::to_status;
 
 /// Bytes of a frame's header.

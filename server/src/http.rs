@@ -1,14 +1,12 @@
-//! Stage 1, HTTP: three dialects on one port. Each handler turns bytes into a request for the service.
+//! HTTP: three dialects on one port. Each handler turns bytes into a request for the service.
 
 mod body;
-pub(crate) mod connection;
-pub(in crate::ingest) mod infer;
-pub(in crate::ingest) mod measure;
+pub(crate) mod measure;
 mod openai;
-mod stall;
+mod response;
 mod tei;
 mod texts;
-mod v2;
+pub(crate) mod v2;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,7 +23,8 @@ use penstock_models::Task;
 use tokio::net::TcpListener;
 
 use self::body::{Bodies, Pace, Whole};
-use crate::respond::http::{Dialect, Refusal};
+use self::response::{Dialect, Refusal};
+use crate::ingest::http::connection;
 use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::{InferenceRequest, InferenceService};
 use penstock_telemetry::metrics::{OutcomeLabel, Source};
@@ -85,7 +84,7 @@ fn router(service: Arc<InferenceService>, pace: Pace) -> Router {
         .route("/v2/models/{model}/ready", get(v2::model_ready))
         .route("/v2/models/{model}/config", get(v2::config))
         .route("/v2/models/{model}/stats", get(v2::statistics))
-        .route("/v2/models/{model}/infer", post(infer::infer))
+        .route("/v2/models/{model}/infer", post(v2::infer::infer))
         .route("/v2/models/{model}/versions/{version}", get(v2::metadata))
         .route(
             "/v2/models/{model}/versions/{version}/ready",
@@ -93,7 +92,10 @@ fn router(service: Arc<InferenceService>, pace: Pace) -> Router {
         )
         .route("/v2/models/{model}/versions/{version}/config", get(v2::config))
         .route("/v2/models/{model}/versions/{version}/stats", get(v2::statistics))
-        .route("/v2/models/{model}/versions/{version}/infer", post(infer::infer))
+        .route(
+            "/v2/models/{model}/versions/{version}/infer",
+            post(v2::infer::infer),
+        )
         .route("/v2/repository/index", post(v2::index))
         .route("/v2/repository/models/{model}/load", post(v2::load))
         .route("/v2/repository/models/{model}/unload", post(v2::unload))
@@ -251,7 +253,7 @@ fn some(argument: &str, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
 
 /// Model and version of a path; empty if the path has none.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::ingest) struct PathParts {
+pub(crate) struct PathParts {
     model: String,
     version: String,
 }

@@ -1,9 +1,5 @@
 //! Error answers of HTTP in the dialect of each route, and the building blocks of JSON answers.
 
-pub mod openai;
-pub mod tei;
-pub mod v2;
-
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};

@@ -16,8 +16,8 @@ use penstock_core::Rejection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::ingest::inflate::{Encoding, Inflate};
-use crate::respond::http::Refusal;
+use crate::http::response::Refusal;
+use crate::inflate::{Encoding, Inflate};
 
 /// Unit of the shared memory.
 const UNIT_BYTES: usize = 1024;

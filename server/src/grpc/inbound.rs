@@ -17,7 +17,7 @@ use tonic::codegen::http::{Extensions, HeaderMap};
 
 use super::messages::{Message, MessageBounds, Messages};
 use super::receive::{Arriving, Share};
-use crate::ingest::inflate::Encoding;
+use crate::inflate::Encoding;
 use penstock_engine::settings::Limits;
 
 const ENCODING: &str = "grpc-encoding";

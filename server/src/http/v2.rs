@@ -1,5 +1,8 @@
 //! The v2 routes without inference: health, metadata, configuration, statistics, repository.
 
+pub(crate) mod infer;
+mod response;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,11 +13,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use self::response as answer;
 use super::texts::parse;
 use super::{Http, PathParts};
-use crate::respond::http::v2 as answer;
-use crate::respond::http::{Dialect, Refusal, bare, json as json_answer};
-use crate::respond::v2::{EXTENSIONS, SERVER_NAME};
+use crate::http::response::{Dialect, Refusal, bare, json as json_answer};
+use crate::v2::response::{EXTENSIONS, SERVER_NAME};
 use penstock_engine::repository::{ModelState, Repository};
 use penstock_engine::served_model::ServedModel;
 

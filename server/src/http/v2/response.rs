@@ -8,8 +8,8 @@ use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
 use penstock_models::ModelSpec;
 use serde_json::{Value, json};
 
-use super::{Refusal, Turns, bytes_with, push_json};
-use crate::respond::v2::{self, Asked, Output, SERVER_NAME, TEXT, Tensor, Values};
+use crate::http::response::{Refusal, Turns, bytes_with, push_json};
+use crate::v2::response::{self as v2, Asked, Output, SERVER_NAME, TEXT, Tensor, Values};
 use penstock_engine::repository::IndexEntry;
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceResponse;

@@ -23,11 +23,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::bidi_stream::{BidiStream, Order, Size, StreamHandler, WorkItem};
 use super::inbound::Requests;
+use super::response::infer_response;
 use super::{deadline, models, refused, wire};
-use crate::ingest::v2::{self, Origin};
-use crate::respond::grpc::infer_response;
-use crate::respond::v2::{Asked, EXTENSIONS, SERVER_NAME};
 use crate::status::to_status;
+use crate::v2::request::{self as v2, Origin};
+use crate::v2::response::{Asked, EXTENSIONS, SERVER_NAME};
 use penstock_engine::served_model::WhenFull;
 use penstock_engine::service::{InferenceRequest, InferenceService};
 use penstock_telemetry::metrics::Source;

@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error, SeqAccess, Visitor};
 
 use super::body::Whole;
 use super::measure;
-use crate::respond::http::Refusal;
+use crate::http::response::Refusal;
 
 /// Size from which a body is parsed on a blocking thread.
 const LARGE_BYTES: usize = 256 * 1024;

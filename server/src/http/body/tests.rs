@@ -39,7 +39,7 @@ async fn check(encoding: &str, bytes: Vec<u8>, expected: Result<&[u8], (u16, &st
     match (read, expected) {
         (Ok(whole), Ok(expected)) => assert_eq!(whole.as_ref(), expected, "{encoding}"),
         (Err(refusal), Err((status, message))) => {
-            let response = crate::respond::http::Dialect::V2.refuse(&refusal);
+            let response = crate::http::response::Dialect::V2.refuse(&refusal);
             assert_eq!(response.status().as_u16(), status, "{encoding}: {refusal:?}");
             assert!(
                 format!("{refusal:?}").contains(message),

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::{Refusal, Turns, bytes_with, push_json};
+use crate::http::response::{Refusal, Turns, bytes_with, push_json};
 use penstock_engine::rows::{self, Shape};
 use penstock_engine::service::InferenceResponse;
 

@@ -8,7 +8,7 @@ use penstock_proto::inference::infer_parameter::ParameterChoice;
 use penstock_proto::inference::model_infer_request::InferInputTensor;
 use penstock_proto::inference::{InferParameter, ModelInferRequest};
 
-use crate::ingest::v2::{Data, InferRequest, Input, Value, Wanted};
+use crate::v2::request::{Data, InferRequest, Input, Value, Wanted};
 
 /// Converts the request.
 pub fn request(request: ModelInferRequest) -> Result<InferRequest, Rejection> {

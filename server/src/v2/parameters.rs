@@ -6,7 +6,7 @@ use std::time::Duration;
 use penstock_core::{Class, Rejection};
 use penstock_models::{ModelSpec, Task};
 
-use super::short;
+use super::request::short;
 
 /// The supported parameters.
 const KNOWN: &str = "priority, timeout, truncate, normalize, dimensions";

@@ -4,6 +4,8 @@
 //! These routes name no model. `?model=NAME` chooses one; otherwise the first model by name with the right
 //! task answers.
 
+mod response;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,10 +14,10 @@ use axum::http::{HeaderMap, Response, StatusCode, Uri};
 use penstock_models::Task;
 use serde::Deserialize;
 
+use self::response as answer;
 use super::texts::{Predicted, Texts, parse};
 use super::{Http, dimensions, some};
-use crate::respond::http::tei as answer;
-use crate::respond::http::{Dialect, Refusal, bare, json};
+use crate::http::response::{Dialect, Refusal, bare, json};
 use penstock_engine::rows::Shape;
 
 /// The body of `/embed`. Fields that text-embeddings-inference ignores are ignored here too.

@@ -16,7 +16,7 @@ use penstock_proto::inference::{
     StatisticDuration,
 };
 
-use crate::respond::v2::{Output, SERVER_NAME, TEXT};
+use crate::v2::response::{Output, SERVER_NAME, TEXT};
 use penstock_engine::repository::{ModelState, Repository};
 use penstock_engine::served_model::ServedModel;
 use penstock_telemetry::metrics::{Statistics, Tally};

@@ -9,8 +9,8 @@ use penstock_proto::inference::model_infer_response::InferOutputTensor;
 use penstock_proto::inference::{InferParameter, ModelInferResponse};
 use penstock_proto::text::{self, Classification, Embedding, Error, Timings, result};
 
-use super::v2::{self, Asked};
 use crate::status;
+use crate::v2::response::{self as v2, Asked};
 use penstock_engine::rows::{self, Shape};
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceResponse;
