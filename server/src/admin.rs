@@ -10,9 +10,9 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
 
-use crate::ingest::http::connection::{self, ConnectionBounds};
+use crate::listen::BoundedListener;
+use crate::listen::http1::{self, ConnectionBounds};
 use penstock_engine::service::InferenceService;
 
 /// The Prometheus text format.
@@ -24,11 +24,10 @@ const TIMEOUT: Duration = Duration::from_secs(75);
 /// Serves until `closed` resolves.
 pub async fn serve(
     service: Arc<InferenceService>,
-    listener: TcpListener,
+    listener: BoundedListener,
     closed: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let bounds = ConnectionBounds {
-        connections_max: service.limits().connections_max,
         head_timeout: TIMEOUT,
         stall_timeout: TIMEOUT,
     };
@@ -36,7 +35,7 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/health", get(health))
         .with_state(service);
-    connection::accept(listener, router, bounds, closed).await;
+    http1::accept(listener, router, bounds, closed).await;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::listen::BoundedListener;
 use crate::{admin, ingest};
 use penstock_config::Config;
 use penstock_engine::engine::{Engine, EngineError};
@@ -107,9 +108,10 @@ pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, AppError> {
 
 async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Result<(), AppError> {
     // Bound before the models load, so that a taken port is reported at once; readiness follows later.
-    let (grpc, grpc_addr) = bind("grpc", config.grpc_addr).await?;
-    let (http, http_addr) = bind("http", config.http_addr).await?;
-    let (scrape, metrics_addr) = bind("metrics", config.metrics_addr).await?;
+    let connections_max = config.limits.connections_max;
+    let (grpc, grpc_addr) = bind("grpc", config.grpc_addr, connections_max).await?;
+    let (http, http_addr) = bind("http", config.http_addr, connections_max).await?;
+    let (scrape, metrics_addr) = bind("metrics", config.metrics_addr, connections_max).await?;
     let engine = Engine::prepare(&config.engine(), placement, wrap)?;
     let service = engine.service();
     // Held until the routes hold reasons of their own, so that readiness does not flicker.
@@ -219,12 +221,16 @@ async fn drain(
     Ok(())
 }
 
-async fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+async fn bind(
+    what: &'static str,
+    addr: SocketAddr,
+    connections_max: usize,
+) -> Result<(BoundedListener, SocketAddr), AppError> {
     let failed = |source| AppError::Bind { what, addr, source };
     let listener = TcpListener::bind(addr).await.map_err(failed)?;
     // Port 0 asks for any port; the log names the one in use.
     let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    Ok((BoundedListener::new(listener, connections_max), bound))
 }
 
 async fn named<E: std::fmt::Display>(

@@ -1,6 +1,5 @@
 //! Stage 1: wire to [`penstock_engine::service::InferenceRequest`]. Wire types end here and in `respond`.
 
-mod accept;
 mod inflate;
 
 pub mod v2;

@@ -1,7 +1,6 @@
 //! Stage 1, gRPC: `KServe` v2, `penstock.v1`, health and reflection on one port.
 
 mod bidi_stream;
-mod connection;
 mod deadline;
 mod health;
 mod inbound;
@@ -20,11 +19,13 @@ use std::time::Duration;
 use penstock_core::{Class, Rejection};
 use penstock_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use penstock_proto::text::text_service_server::TextServiceServer;
-use tokio::net::TcpListener;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
+use tower::ServiceExt;
 
+use self::inbound::Receiver;
+use crate::listen::{BoundedListener, http2};
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceService;
 use penstock_telemetry::metrics::{OutcomeLabel, Source};
@@ -33,11 +34,14 @@ use penstock_telemetry::metrics::{OutcomeLabel, Source};
 /// begins to drain.
 pub async fn serve(
     service: Arc<InferenceService>,
-    listener: TcpListener,
+    listener: BoundedListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let routes = routes(&service)?;
-    connection::accept(listener, routes, service.limits(), shutdown).await;
+    let limits = service.limits();
+    let receiver = Receiver::new(limits);
+    let routes = routes.map_request(move |request| receiver.receive(request));
+    http2::accept(listener, routes, limits.streams_max, shutdown).await;
     Ok(())
 }
 

@@ -1,11 +1,9 @@
 //! Stage 1, HTTP: three dialects on one port. Each handler turns bytes into a request for the service.
 
 mod body;
-pub(crate) mod connection;
 pub(in crate::ingest) mod infer;
 pub(in crate::ingest) mod measure;
 mod openai;
-mod stall;
 mod tei;
 mod texts;
 mod v2;
@@ -22,9 +20,10 @@ use axum::http::{HeaderMap, Response, StatusCode, Uri};
 use axum::routing::{get, post};
 use penstock_core::{Class, Nanos, Rejection};
 use penstock_models::Task;
-use tokio::net::TcpListener;
 
 use self::body::{Bodies, Pace, Whole};
+use crate::listen::BoundedListener;
+use crate::listen::http1::{self, ConnectionBounds};
 use crate::respond::http::{Dialect, Refusal};
 use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::{InferenceRequest, InferenceService};
@@ -53,15 +52,14 @@ pub(crate) struct Http {
 /// Serves HTTP until `shutdown`, then lets accepted requests finish.
 pub async fn serve(
     service: Arc<InferenceService>,
-    listener: TcpListener,
+    listener: BoundedListener,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let bounds = connection::ConnectionBounds {
-        connections_max: service.limits().connections_max,
+    let bounds = ConnectionBounds {
         head_timeout: HEAD_TIMEOUT,
         stall_timeout: STALL_TIMEOUT,
     };
-    connection::accept(listener, router(service, PACE), bounds, shutdown).await;
+    http1::accept(listener, router(service, PACE), bounds, shutdown).await;
     Ok(())
 }
 

@@ -4,10 +4,11 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -16,7 +17,6 @@ use super::*;
 const LONG: Duration = Duration::from_secs(20);
 
 const BOUNDS: ConnectionBounds = ConnectionBounds {
-    connections_max: 8,
     head_timeout: LONG,
     stall_timeout: LONG,
 };
@@ -29,12 +29,21 @@ struct Running {
 }
 
 async fn start(app: Router, bounds: ConnectionBounds) -> Running {
+    start_with(app, bounds, 8).await
+}
+
+async fn start_with(app: Router, bounds: ConnectionBounds, connections_max: usize) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let served = tokio::spawn(accept(listener, app, bounds, async {
-        let _ = stopped.await;
-    }));
+    let served = tokio::spawn(accept(
+        BoundedListener::new(listener, connections_max),
+        app,
+        bounds,
+        async {
+            let _ = stopped.await;
+        },
+    ));
     Running { addr, stop, served }
 }
 
@@ -96,14 +105,7 @@ async fn a_head_that_is_never_complete_ends_the_connection() {
 
 #[tokio::test]
 async fn a_connection_beyond_the_bound_waits_for_one_to_end() {
-    let running = start(
-        hello(),
-        ConnectionBounds {
-            connections_max: 1,
-            ..BOUNDS
-        },
-    )
-    .await;
+    let running = start_with(hello(), BOUNDS, 1).await;
     let first = TcpStream::connect(running.addr).await.unwrap();
     send(&first, GET).await;
     first.ready(Interest::READABLE).await.unwrap();

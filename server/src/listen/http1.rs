@@ -1,18 +1,22 @@
-//! Accepts connections and keeps each within its bounds: number, pace and lifetime.
+//! HTTP/1.1 on each connection of a listener, within bounds of time and size.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 
-use axum::Router;
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tracing::debug;
+use tower::{Service, ServiceExt};
 
+use super::connection::Connection;
+use super::listener::BoundedListener;
+use super::serve::{Closing, drive, serve};
 use super::stall::Stalling;
-use crate::ingest::accept::BoundedListener;
 
 /// Bytes of a request's head, and of the buffer for its body.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -20,8 +24,6 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Bounds of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionBounds {
-    /// Most open connections; further ones wait in the listener's backlog.
-    pub connections_max: usize,
     /// Longest time for a request's head, and longest idle time between two requests.
     pub head_timeout: Duration,
     /// Longest time that an answer waits for a client that reads nothing.
@@ -32,12 +34,17 @@ pub struct ConnectionBounds {
 ///
 /// HTTP/1.1 only: an HTTP/2 client can keep an answer in memory by granting no window, which no timeout of
 /// the socket sees. No client of these routes needs HTTP/2.
-pub async fn accept(
-    listener: TcpListener,
-    app: Router,
+pub async fn accept<S, B>(
+    listener: BoundedListener,
+    app: S,
     bounds: ConnectionBounds,
     shutdown: impl Future<Output = ()>,
-) {
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let mut builder = http1::Builder::new();
     // Half-closed counts as closed; a disconnected client cannot be distinguished otherwise.
     builder
@@ -45,26 +52,19 @@ pub async fn accept(
         .header_read_timeout(bounds.head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false);
-    let doorway = BoundedListener::new(listener, bounds.connections_max);
-    let graceful = GracefulShutdown::new();
-    tokio::pin!(shutdown);
-    loop {
-        let (stream, permit) = tokio::select! {
-            () = &mut shutdown => break,
-            accepted = doorway.next() => accepted,
-        };
-        let io = TokioIo::new(Stalling::new(stream, bounds.stall_timeout));
-        let connection = builder.serve_connection(io, TowerToHyperService::new(app.clone()));
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "connection ended early");
-            }
-            drop(permit);
+    let handle = |connection: Connection, closing: Closing| {
+        let peer = connection.peer().clone();
+        let app = app.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            request
         });
-    }
-    drop(doorway);
-    graceful.shutdown().await;
+        let io = TokioIo::new(Stalling::new(connection, bounds.stall_timeout));
+        drive(
+            builder.serve_connection(io, TowerToHyperService::new(app)),
+            closing,
+        )
+    };
+    serve(listener, handle, shutdown).await;
 }
 
 #[cfg(test)]
