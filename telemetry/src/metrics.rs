@@ -16,10 +16,12 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use metrics::Counter;
 use parking_lot::Mutex;
 use penstock_core::Class;
 
 use crate::clock::Clock;
+use crate::logging;
 use labels::{Cells, Outcomes};
 use names::UNKNOWN_MODEL;
 use series::Series;
@@ -40,6 +42,7 @@ pub struct Metrics {
     unknown: Cells<Outcomes>,
     devices: Mutex<BTreeMap<String, BusyMeter>>,
     topics: Topics,
+    log_lines_lost: Counter,
 }
 
 impl Metrics {
@@ -51,6 +54,7 @@ impl Metrics {
             .set(1);
         Metrics {
             clock,
+            log_lines_lost: series.counter(&names::LOG_LINES_LOST, &[]),
             series: Arc::new(series),
             models: Mutex::default(),
             unknown: Cells::default(),
@@ -107,6 +111,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         self.models.lock().values().for_each(|model| model.publish());
         self.devices.lock().values().for_each(BusyMeter::publish);
+        self.log_lines_lost.absolute(logging::lines_lost());
         let mut page = self.series.render();
         self.topics.render(&mut page);
         page
