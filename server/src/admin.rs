@@ -11,8 +11,8 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use crate::listen::BoundedListener;
 use crate::listen::http1::{self, ConnectionBounds};
+use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
 use penstock_engine::service::InferenceService;
 
 /// The Prometheus text format.
@@ -30,6 +30,7 @@ pub async fn serve(
     let bounds = ConnectionBounds {
         head_timeout: TIMEOUT,
         stall_timeout: TIMEOUT,
+        drain_silence_max: DRAIN_SILENCE_MAX,
     };
     let router = Router::new()
         .route("/metrics", get(metrics))

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "cli/connections.rs"]
+mod connections;
 #[path = "cli/logs.rs"]
 mod logs;
 #[path = "cli/output.rs"]

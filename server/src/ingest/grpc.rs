@@ -25,10 +25,14 @@ use tonic_health::pb::health_server::HealthServer;
 use tower::ServiceExt;
 
 use self::inbound::Receiver;
-use crate::listen::{BoundedListener, http2};
+use crate::listen::http2::{self, Http2Bounds};
+use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceService;
 use penstock_telemetry::metrics::{OutcomeLabel, Source};
+
+/// Longest time from the connect to the end of the HTTP/2 handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves gRPC until `shutdown`, then lets accepted calls finish. Streams end by themselves when the service
 /// begins to drain.
@@ -41,7 +45,12 @@ pub async fn serve(
     let limits = service.limits();
     let receiver = Receiver::new(limits);
     let routes = routes.map_request(move |request| receiver.receive(request));
-    http2::accept(listener, routes, limits.streams_max, shutdown).await;
+    let bounds = Http2Bounds {
+        streams_max: limits.streams_max,
+        handshake_timeout: HANDSHAKE_TIMEOUT,
+        drain_silence_max: DRAIN_SILENCE_MAX,
+    };
+    http2::accept(listener, routes, bounds, shutdown).await;
     Ok(())
 }
 

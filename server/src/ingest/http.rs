@@ -22,8 +22,8 @@ use penstock_core::{Class, Nanos, Rejection};
 use penstock_models::Task;
 
 use self::body::{Bodies, Pace, Whole};
-use crate::listen::BoundedListener;
 use crate::listen::http1::{self, ConnectionBounds};
+use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
 use crate::respond::http::{Dialect, Refusal};
 use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::{InferenceRequest, InferenceService};
@@ -58,6 +58,7 @@ pub async fn serve(
     let bounds = ConnectionBounds {
         head_timeout: HEAD_TIMEOUT,
         stall_timeout: STALL_TIMEOUT,
+        drain_silence_max: DRAIN_SILENCE_MAX,
     };
     http1::accept(listener, router(service, PACE), bounds, shutdown).await;
     Ok(())

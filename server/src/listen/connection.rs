@@ -3,11 +3,14 @@
 use std::io::{IoSlice, Result};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+
+use super::activity::Activity;
 
 /// The client of a connection, as requests carry it in their extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,9 @@ pub struct Peer {
 pub struct Connection {
     stream: TcpStream,
     peer: Peer,
+    activity: Arc<Activity>,
+    /// Bytes that were read to look at them; the protocol reads them first.
+    ahead: Vec<u8>,
     /// Dropping it frees the place.
     _place: OwnedSemaphorePermit,
 }
@@ -30,6 +36,8 @@ impl Connection {
         Connection {
             stream,
             peer: Peer { addr },
+            activity: Arc::default(),
+            ahead: Vec::new(),
             _place: place,
         }
     }
@@ -38,17 +46,43 @@ impl Connection {
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
+
+    /// Its counters.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// Reads ahead until `enough` holds for the bytes so far, or the client sends no more. The protocol reads the
+    /// same bytes again.
+    pub(super) async fn look_ahead(&mut self, enough: impl Fn(&[u8]) -> bool) -> Result<()> {
+        let mut seen = std::mem::take(&mut self.ahead);
+        while !enough(&seen) && self.read_buf(&mut seen).await? > 0 {}
+        self.ahead = seen;
+        Ok(())
+    }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let this = &mut *self;
+        if !this.ahead.is_empty() {
+            let step = this.ahead.len().min(buf.remaining());
+            buf.put_slice(&this.ahead[..step]);
+            this.ahead.drain(..step);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.activity.has_read(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.activity.has_written(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -56,7 +90,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.activity.has_written(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,19 +3,21 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
+use super::activity::RequestBody;
 use super::connection::Connection;
 use super::listener::BoundedListener;
-use super::serve::{Closing, drive, serve};
+use super::serve::{Closing, counted, drive, serve};
 use super::stall::Stalling;
 
 /// Bytes of a request's head, and of the buffer for its body.
@@ -28,6 +30,8 @@ pub struct ConnectionBounds {
     pub head_timeout: Duration,
     /// Longest time that an answer waits for a client that reads nothing.
     pub stall_timeout: Duration,
+    /// Longest silence of a client that a shutdown waits for.
+    pub drain_silence_max: Duration,
 }
 
 /// Serves connections until `shutdown`, then lets accepted requests finish.
@@ -40,7 +44,7 @@ pub async fn accept<S, B>(
     bounds: ConnectionBounds,
     shutdown: impl Future<Output = ()>,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -53,16 +57,11 @@ pub async fn accept<S, B>(
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false);
     let handle = |connection: Connection, closing: Closing| {
-        let peer = connection.peer().clone();
-        let app = app.clone().map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            request
-        });
+        let activity = Arc::clone(connection.activity());
+        let service = counted(app.clone(), &connection);
         let io = TokioIo::new(Stalling::new(connection, bounds.stall_timeout));
-        drive(
-            builder.serve_connection(io, TowerToHyperService::new(app)),
-            closing,
-        )
+        let connection = builder.serve_connection(io, TowerToHyperService::new(service));
+        drive(connection, activity, bounds.drain_silence_max, closing)
     };
     serve(listener, handle, shutdown).await;
 }

@@ -3,11 +3,17 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::watch;
+use tower::{Service, ServiceExt};
 use tracing::debug;
 
+use super::activity::{Activity, RequestBody};
 use super::connection::Connection;
 use super::listener::BoundedListener;
 
@@ -43,18 +49,59 @@ where
     closing.closed().await;
 }
 
-/// Runs a connection to its end. Once the listener closes, it finishes its requests and takes no more.
-pub(super) async fn drive<C>(connection: C, mut closing: Closing)
+/// The service of one connection: its requests carry the peer, and its handlers are counted.
+pub(super) fn counted<S>(
+    service: S,
+    connection: &Connection,
+) -> impl Service<
+    Request<Incoming>,
+    Response = S::Response,
+    Error = S::Error,
+    Future = impl Future<Output = Result<S::Response, S::Error>> + Send + use<S>,
+> + Clone
++ use<S>
 where
+    S: Service<Request<RequestBody>> + Clone,
+    S::Future: Send,
+{
+    let (peer, activity) = (connection.peer().clone(), Arc::clone(connection.activity()));
+    let handling = Arc::clone(&activity);
+    service
+        .map_future(move |answer| {
+            let handler = handling.handler();
+            async move {
+                let answer = answer.await;
+                drop(handler);
+                answer
+            }
+        })
+        .map_request(move |request| RequestBody::of(request, &peer, &activity))
+}
+
+/// Runs a connection to its end. Once the listener closes, it finishes its requests and takes no more; a client
+/// that is silent for `silence_max` then is not waited for.
+pub(super) async fn drive<C>(
+    connection: C,
+    activity: Arc<Activity>,
+    silence_max: Duration,
+    mut closing: Closing,
+) where
     C: GracefulConnection,
     C::Error: Display,
 {
     let mut connection = pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = closing.begun() => {
+        ended = connection.as_mut() => Some(ended),
+        () = closing.begun() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = activity.abandoned(silence_max) => return debug!("a silent client is cut by the shutdown"),
+            }
         }
     };
     if let Err(error) = ended {

@@ -19,6 +19,7 @@ const LONG: Duration = Duration::from_secs(20);
 const BOUNDS: ConnectionBounds = ConnectionBounds {
     head_timeout: LONG,
     stall_timeout: LONG,
+    drain_silence_max: Duration::from_millis(20),
 };
 
 /// A server on a free port, and the switch that shuts it down.
@@ -228,4 +229,22 @@ async fn a_shutdown_answers_read_requests_and_closes_idle_connections() {
     go.send_replace(true);
     assert!(drain(&busy).await.ends_with("done"));
     timeout(LONG, served).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_half_a_head_or_half_a_body() {
+    let app = Router::new().route("/", axum::routing::post(|body: String| async { body }));
+    let running = start(app, BOUNDS).await;
+    let head = TcpStream::connect(running.addr).await.unwrap();
+    send(&head, b"GET / HTTP/1.1\r\nHo").await;
+    let body = TcpStream::connect(running.addr).await.unwrap();
+    send(
+        &body,
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{",
+    )
+    .await;
+    running.stop.send(()).unwrap();
+    timeout(LONG, running.served).await.expect("it ends").unwrap();
+    drain(&head).await;
+    drain(&body).await;
 }
