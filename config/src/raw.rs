@@ -134,6 +134,9 @@ pub(super) struct Limits {
     #[arg(long, env = "PENSTOCK_STREAMS_MAX", value_name = "N")]
     pub(super) streams_max: Option<NonZeroUsize>,
 }
+    /// Open connections of one client address on a port; proxies share one [default: no limit]
+    #[arg(long, env = "PENSTOCK_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N")]
+    pub(super) connections_per_address_max: Option<NonZeroUsize>,
 
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[command(next_help_heading = "Batching")]
@@ -342,6 +345,7 @@ layered!(Limits {
 layered!(Batching {
     tokens_max,
     texts_max,
+    connections_per_address_max,
     bulk_age_max,
     queue_delay_max,
     interactive_target,

@@ -157,6 +157,7 @@ fn bounds(limits: &raw::Limits) -> Result<Limits, Problem> {
         queue_bytes_max: size(limits.queue_bytes_max, default.queue_bytes_max),
         connections_max: count(limits.connections_max, default.connections_max),
         streams_max: count(limits.streams_max, default.streams_max),
+        connections_per_address_max: limits.connections_per_address_max.map(NonZeroUsize::get),
     })
 }
 

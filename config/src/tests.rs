@@ -61,6 +61,7 @@ queue_tokens_max = 4096
 queue_bytes_max = 5000
 connections_max = 7
 streams_max = 8
+connections_per_address_max = 3
 
 [batching]
 tokens_max = 2048
@@ -111,6 +112,7 @@ fn every_setting_of_a_file_arrives() {
         streams_max: 8,
     };
     assert_eq!(config.limits, limits);
+        connections_per_address_max: Some(3),
     let inherited = Batching {
         tokens_max: Some(2048),
         texts_max: 64,

@@ -181,7 +181,8 @@ impl Repository {
     }
 
     /// Loads and warms the newest version in the model's folder, then replaces the serving one. The old
-    /// version serves until then, and answers its accepted requests.
+    /// version serves until then, and answers its accepted requests. One load runs and one waits for it, which
+    /// sees all that its folder has by then; a further one is refused.
     pub async fn load(&self, name: &str) -> Result<(), Rejection> {
         let entry = Arc::clone(self.entry(name)?);
         let turn = Arc::clone(&entry.turn).lock_owned().await;
@@ -193,7 +194,7 @@ impl Repository {
         // All steps, the lock included, run on the blocking thread, so a caller that leaves interrupts
         // nothing half-way.
         let loading = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _turn = (place, turn);
             let leaving = entry.load(&devices, shared, &metrics)?;
             entry.retire(leaving);
             Ok(())

@@ -1,4 +1,4 @@
-//! The metrics port: `/metrics` for Prometheus, `/health` for probes.
+//! The metrics port: `/metrics` for Prometheus, `/health` and the v2 protocol's health routes for probes.
 
 use std::future::Future;
 use std::io;
@@ -35,6 +35,8 @@ pub async fn serve(
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(health))
+        .route("/v2/health/live", get(live))
+        .route("/v2/health/ready", get(health))
         .with_state(service);
     http1::accept(listener, router, bounds, closed).await;
     Ok(())
@@ -50,4 +52,9 @@ async fn health(State(service): State<Arc<InferenceService>>) -> (StatusCode, &'
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
     }
+}
+
+/// Probes ask here rather than at the port of the clients, who can take all connections of theirs.
+async fn live() -> &'static str {
+    "live\n"
 }

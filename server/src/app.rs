@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::listen::BoundedListener;
+use crate::listen::{self, BoundedListener, TooFewDescriptors};
 use crate::{admin, ingest};
 use penstock_config::Config;
 use penstock_engine::engine::{Engine, EngineError};
@@ -41,6 +41,9 @@ pub enum AppError {
         /// Error of the system.
         source: std::io::Error,
     },
+    /// The process may open too few files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The engine could not start, or did not end cleanly.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -108,14 +111,24 @@ pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, AppError> {
 
 async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Result<(), AppError> {
     // Bound before the models load, so that a taken port is reported at once; readiness follows later.
-    let connections_max = config.limits.connections_max;
-    let (grpc, grpc_addr) = bind("grpc", config.grpc_addr, connections_max).await?;
-    let (http, http_addr) = bind("http", config.http_addr, connections_max).await?;
-    let (scrape, metrics_addr) = bind("metrics", config.metrics_addr, connections_max).await?;
+    let (grpc, grpc_addr) = bind("grpc", config.grpc_addr).await?;
+    let (http, http_addr) = bind("http", config.http_addr).await?;
+    let (scrape, metrics_addr) = bind("metrics", config.metrics_addr).await?;
+    let limits = listen::share_out(config.limits.connections_max, config.kafka.len())?;
     let engine = Engine::prepare(&config.engine(), placement, wrap)?;
     let service = engine.service();
     // Held until the routes hold reasons of their own, so that readiness does not flicker.
     let unread = service.unready();
+
+    let bounded = |name, listener, connections_max, each_max| {
+        let metrics = service.metrics().listener(name);
+        BoundedListener::new(listener, connections_max, metrics).limit_addresses(each_max)
+    };
+    let each_max = config.limits.connections_per_address_max;
+    let grpc = bounded("grpc", grpc, limits.protocol, each_max);
+    let http = bounded("http", http, limits.protocol, each_max);
+    // Scrapers and probes of one node share its address.
+    let scrape = bounded("metrics", scrape, limits.metrics, None);
 
     let closing = watch::Sender::new(false);
     let mut listeners = JoinSet::new();
@@ -221,16 +234,12 @@ async fn drain(
     Ok(())
 }
 
-async fn bind(
-    what: &'static str,
-    addr: SocketAddr,
-    connections_max: usize,
-) -> Result<(BoundedListener, SocketAddr), AppError> {
+async fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
     let failed = |source| AppError::Bind { what, addr, source };
     let listener = TcpListener::bind(addr).await.map_err(failed)?;
     // Port 0 asks for any port; the log names the one in use.
     let bound = listener.local_addr().map_err(failed)?;
-    Ok((BoundedListener::new(listener, connections_max), bound))
+    Ok((listener, bound))
 }
 
 async fn named<E: std::fmt::Display>(

@@ -1,7 +1,9 @@
 //! Listeners: one kind of connection under every protocol, each within its bounds. Protocols never name a socket.
 
 mod activity;
+mod addresses;
 mod connection;
+mod descriptors;
 mod listener;
 mod serve;
 mod stall;
@@ -11,6 +13,7 @@ pub mod http2;
 
 pub use activity::RequestBody;
 pub use connection::Peer;
+pub use descriptors::{PortLimits, TooFewDescriptors, share_out};
 pub use listener::BoundedListener;
 
 use std::time::Duration;

@@ -6,6 +6,7 @@ mod device;
 mod kafka;
 mod labels;
 mod level;
+mod listener;
 mod model;
 mod series;
 mod topics;
@@ -30,6 +31,7 @@ use topics::Topics;
 pub use device::BusyMeter;
 pub use kafka::{Counted, KafkaMetrics, Left};
 pub use labels::{DeadReason, OutcomeLabel, ResetReason, Source};
+pub use listener::ListenerMetrics;
 pub use model::{ModelMetrics, Statistics, Tally};
 pub use topics::{Drain, Lag, TopicMetrics};
 
@@ -80,6 +82,11 @@ impl Metrics {
                 Outcomes::new(&self.series, UNKNOWN_MODEL, source, class)
             })
             .count(outcome);
+    }
+
+    /// The handles of a port.
+    pub fn listener(&self, port: &'static str) -> ListenerMetrics {
+        ListenerMetrics::new(&self.series, port)
     }
 
     /// The handles of one consumer of a Kafka route.

@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::activity::Activity;
+use super::addresses::AddressPlace;
+use penstock_telemetry::metrics::Counted;
 
 /// The client of a connection, as requests carry it in their extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,20 +21,35 @@ pub struct Peer {
     pub addr: SocketAddr,
 }
 
+/// The place of a connection among the open ones; dropping it frees the place.
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    _address: AddressPlace,
+    _counted: Counted,
+}
+
+impl Place {
+    pub fn new(permit: OwnedSemaphorePermit, address: AddressPlace, counted: Counted) -> Place {
+        Place {
+            _permit: permit,
+            _address: address,
+            _counted: counted,
+        }
+    }
+}
+
 /// An accepted connection. Protocols see a byte stream, so the transport below it can change without them.
-#[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     peer: Peer,
     activity: Arc<Activity>,
     /// Bytes that were read to look at them; the protocol reads them first.
     ahead: Vec<u8>,
-    /// Dropping it frees the place.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, addr: SocketAddr, place: OwnedSemaphorePermit) -> Connection {
+    pub(super) fn new(stream: TcpStream, addr: SocketAddr, place: Place) -> Connection {
         Connection {
             stream,
             peer: Peer { addr },

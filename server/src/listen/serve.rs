@@ -90,21 +90,20 @@ pub(super) async fn drive<C>(
     C::Error: Display,
 {
     let mut connection = pin!(connection);
-    let ended = tokio::select! {
+    let mut ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = closing.begun() => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = activity.abandoned(silence_max) => return debug!("a silent client is cut by the shutdown"),
-            }
-        }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "connection ended early");
+    if ended.is_none() {
+        connection.as_mut().graceful_shutdown();
+        ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = activity.abandoned(silence_max) => None,
+        };
+    }
+    match ended {
+        Some(Ok(())) => {}
+        Some(Err(error)) => debug!(%error, "connection ended early"),
+        None => debug!("a silent client is cut by the shutdown"),
     }
 }

@@ -65,7 +65,7 @@ impl Serving {
         exchange(&self.http, &post(INFER, body))
     }
 
-    /// The value of a series without labels.
+    /// The value of a series, named as on the page.
     pub fn metric(&self, name: &str) -> f64 {
         let (_, page) = self.get(&self.metrics, "/metrics");
         let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();

@@ -11,6 +11,8 @@ import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 
+from conftest import SENTIMENT
+
 TEXTS = ["a wonderful film", "what a waste of time", "", "naïve café 🎬"]
 
 

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::super::listener::testing::bounded;
 use super::*;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -37,14 +38,9 @@ async fn start_with(app: Router, bounds: ConnectionBounds, connections_max: usiz
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let served = tokio::spawn(accept(
-        BoundedListener::new(listener, connections_max),
-        app,
-        bounds,
-        async {
-            let _ = stopped.await;
-        },
-    ));
+    let served = tokio::spawn(accept(bounded(listener, connections_max), app, bounds, async {
+        let _ = stopped.await;
+    }));
     Running { addr, stop, served }
 }
 

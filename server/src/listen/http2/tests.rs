@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
+use super::super::listener::testing::bounded;
 use super::*;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -29,7 +30,7 @@ struct Running {
 async fn start(app: Router, bounds: Http2Bounds) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let listener = BoundedListener::new(listener, 16);
+    let listener = bounded(listener, 16);
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(accept(listener, app, bounds, async {
         let _ = stopped.await;

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// An output that reports each write and waits for leave to finish it.
 struct Guarded {
