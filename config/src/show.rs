@@ -38,6 +38,7 @@ impl Config {
             ("tokenizer_threads", self.tokenizer_threads.to_string()),
             ("io_threads", self.io_threads.to_string()),
             ("drain_timeout", quoted(Time(self.drain_timeout))),
+            ("model_control", quoted(self.model_control)),
             ("log", quoted(&self.log)),
             ("log_format", quoted(self.log_format)),
         ];

@@ -134,11 +134,11 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
     let mut listeners = JoinSet::new();
     listeners.spawn(named(
         "grpc",
-        ingest::grpc::serve(Arc::clone(service), grpc, closed(&closing)),
+        ingest::grpc::serve(Arc::clone(service), config.model_control, grpc, closed(&closing)),
     ));
     listeners.spawn(named(
         "http",
-        ingest::http::serve(Arc::clone(service), http, closed(&closing)),
+        ingest::http::serve(Arc::clone(service), config.model_control, http, closed(&closing)),
     ));
     listeners.spawn(named(
         "metrics",

@@ -14,4 +14,5 @@ pub mod ingest;
 pub mod respond;
 
 pub mod admin;
+mod control;
 pub mod status;

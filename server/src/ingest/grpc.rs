@@ -27,6 +27,7 @@ use tower::ServiceExt;
 use self::inbound::Receiver;
 use crate::listen::http2::{self, Http2Bounds};
 use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
+use penstock_config::ModelControl;
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceService;
 use penstock_telemetry::metrics::{OutcomeLabel, Source};
@@ -38,10 +39,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// begins to drain.
 pub async fn serve(
     service: Arc<InferenceService>,
+    control: ModelControl,
     listener: BoundedListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let routes = routes(&service)?;
+    let routes = routes(&service, control)?;
     let limits = service.limits();
     let receiver = Receiver::new(limits);
     let routes = routes.map_request(move |request| receiver.receive(request));
@@ -54,9 +56,9 @@ pub async fn serve(
     Ok(())
 }
 
-fn routes(service: &Arc<InferenceService>) -> io::Result<Routes> {
+fn routes(service: &Arc<InferenceService>, control: ModelControl) -> io::Result<Routes> {
     let limit = service.limits().max_request_bytes;
-    let kserve = GrpcInferenceServiceServer::new(kserve::KServe::new(Arc::clone(service)))
+    let kserve = GrpcInferenceServiceServer::new(kserve::KServe::new(Arc::clone(service), control))
         .max_decoding_message_size(limit)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);

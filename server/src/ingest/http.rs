@@ -22,9 +22,11 @@ use penstock_core::{Class, Nanos, Rejection};
 use penstock_models::Task;
 
 use self::body::{Bodies, Pace, Whole};
+use crate::control;
 use crate::listen::http1::{self, ConnectionBounds};
 use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
 use crate::respond::http::{Dialect, Refusal};
+use penstock_config::ModelControl;
 use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::{InferenceRequest, InferenceService};
 use penstock_telemetry::metrics::{OutcomeLabel, Source};
@@ -44,6 +46,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// State of all handlers.
 pub(crate) struct Http {
     service: Arc<InferenceService>,
+    control: ModelControl,
     bodies: Bodies,
     /// Seconds since the epoch, for `GET /v1/models`.
     started: u64,
@@ -52,6 +55,7 @@ pub(crate) struct Http {
 /// Serves HTTP until `shutdown`, then lets accepted requests finish.
 pub async fn serve(
     service: Arc<InferenceService>,
+    control: ModelControl,
     listener: BoundedListener,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
@@ -60,11 +64,11 @@ pub async fn serve(
         stall_timeout: STALL_TIMEOUT,
         drain_silence_max: DRAIN_SILENCE_MAX,
     };
-    http1::accept(listener, router(service, PACE), bounds, shutdown).await;
+    http1::accept(listener, router(service, control, PACE), bounds, shutdown).await;
     Ok(())
 }
 
-fn router(service: Arc<InferenceService>, pace: Pace) -> Router {
+fn router(service: Arc<InferenceService>, control: ModelControl, pace: Pace) -> Router {
     let limits = service.limits();
     let bodies = Bodies::new(
         limits.max_request_bytes,
@@ -109,6 +113,7 @@ fn router(service: Arc<InferenceService>, pace: Pace) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::new(Http {
             service,
+            control,
             bodies,
             started,
         }))
@@ -129,6 +134,14 @@ async fn wrong_method(uri: Uri) -> Response<Body> {
 impl Http {
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Whole, Refusal> {
         self.bodies.read(headers, body).await
+    }
+
+    /// Whether a request with these headers may load and unload models.
+    fn check_control(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match control::http_refusal(self.control, headers) {
+            None => Ok(()),
+            Some(reason) => Err(Refusal::Http(StatusCode::FORBIDDEN, reason)),
+        }
     }
 
     /// Counts a request that was refused before the service could count it.
