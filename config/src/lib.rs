@@ -5,6 +5,7 @@
 
 mod raw;
 
+mod control;
 mod resolve;
 mod secret;
 mod values;
@@ -26,6 +27,7 @@ use penstock_engine::placement::choice::{DeviceChoice, DtypeChoice};
 use penstock_engine::settings::{EngineSettings, Limits, ModelConfig};
 use penstock_telemetry::logging::LogFormat;
 
+pub use control::ModelControl;
 pub use diagnose::ConfigError;
 pub use kafka::{ClientSource, Delivery, Honour, KafkaInput, KafkaRoute};
 pub use raw::{JobSettings, Settings};
@@ -80,6 +82,8 @@ pub struct Config {
     pub io_threads: usize,
     /// Longest time that a shutdown waits for accepted work.
     pub drain_timeout: Duration,
+    /// Whether requests may load and unload models.
+    pub model_control: ModelControl,
     /// Name of this process among several; without one, the routes use a random name.
     pub instance: Option<String>,
     /// The bounds.

@@ -10,6 +10,7 @@ use clap::Args;
 use penstock_models::Task;
 use serde::Deserialize;
 
+use super::control::ModelControl;
 use super::kafka::raw::Kafka;
 use super::values::{Size, Time};
 use penstock_engine::placement::choice::{DeviceChoice, DtypeChoice};
@@ -94,6 +95,9 @@ pub(super) struct Server {
     /// How long a shutdown waits for the work that was accepted [default: 30s]
     #[arg(long, env = "PENSTOCK_DRAIN_TIMEOUT", value_name = "TIME")]
     pub(super) drain_timeout: Option<Time>,
+    /// Whether requests may load and unload models: off or on [default: off]
+    #[arg(long, env = "PENSTOCK_MODEL_CONTROL", value_name = "off|on")]
+    pub(super) model_control: Option<ModelControl>,
     /// Which of several processes this one is, such as the name of its pod [default: random]
     #[arg(long, env = "PENSTOCK_INSTANCE", value_name = "NAME")]
     pub(super) instance: Option<String>,
@@ -130,6 +134,9 @@ pub(super) struct Limits {
     /// Open connections of one port [default: 1024]
     #[arg(long, env = "PENSTOCK_CONNECTIONS_MAX", value_name = "N")]
     pub(super) connections_max: Option<NonZeroUsize>,
+    /// Open connections of one client address on a port; proxies share one [default: no limit]
+    #[arg(long, env = "PENSTOCK_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N")]
+    pub(super) connections_per_address_max: Option<NonZeroUsize>,
     /// gRPC calls at once on one connection; a client keeps further ones back [default: 100]
     #[arg(long, env = "PENSTOCK_STREAMS_MAX", value_name = "N")]
     pub(super) streams_max: Option<NonZeroUsize>,
@@ -325,6 +332,7 @@ layered!(Server {
     tokenizer_threads,
     io_threads,
     drain_timeout,
+    model_control,
     instance,
     log,
     log_format
@@ -337,6 +345,7 @@ layered!(Limits {
     queue_tokens_max,
     queue_bytes_max,
     connections_max,
+    connections_per_address_max,
     streams_max
 });
 layered!(Batching {

@@ -89,6 +89,7 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
         tokenizer_threads: threads("tokenizer_threads", server.tokenizer_threads, quarter(16))?,
         io_threads: threads("io_threads", server.io_threads, quarter(8))?,
         drain_timeout: server.drain_timeout.map_or(Duration::from_secs(30), |t| t.0),
+        model_control: server.model_control.unwrap_or_default(),
         instance: server.instance,
         models,
         kafka,
@@ -156,6 +157,7 @@ fn bounds(limits: &raw::Limits) -> Result<Limits, Problem> {
         queue_tokens_max: count(limits.queue_tokens_max, default.queue_tokens_max),
         queue_bytes_max: size(limits.queue_bytes_max, default.queue_bytes_max),
         connections_max: count(limits.connections_max, default.connections_max),
+        connections_per_address_max: limits.connections_per_address_max.map(NonZeroUsize::get),
         streams_max: count(limits.streams_max, default.streams_max),
     })
 }

@@ -38,6 +38,7 @@ impl Config {
             ("tokenizer_threads", self.tokenizer_threads.to_string()),
             ("io_threads", self.io_threads.to_string()),
             ("drain_timeout", quoted(Time(self.drain_timeout))),
+            ("model_control", quoted(self.model_control)),
             ("log", quoted(&self.log)),
             ("log_format", quoted(self.log_format)),
         ];
@@ -53,7 +54,7 @@ trait Shown {
 
 impl Shown for Limits {
     fn settings(&self) -> String {
-        lines(&[
+        let mut settings = vec![
             ("max_request_texts", self.max_request_texts.to_string()),
             ("max_request_bytes", quoted(Size(self.max_request_bytes))),
             ("stream_in_flight_max", self.stream_in_flight_max.to_string()),
@@ -62,7 +63,10 @@ impl Shown for Limits {
             ("queue_bytes_max", quoted(Size(self.queue_bytes_max))),
             ("connections_max", self.connections_max.to_string()),
             ("streams_max", self.streams_max.to_string()),
-        ])
+        ];
+        let each = self.connections_per_address_max;
+        settings.extend(each.map(|each| ("connections_per_address_max", each.to_string())));
+        lines(&settings)
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Limits {
     pub queue_bytes_max: usize,
     /// Open connections of one port.
     pub connections_max: usize,
+    /// Open connections of one client address on a port; `None` is no limit.
+    pub connections_per_address_max: Option<usize>,
     /// gRPC calls at once on one connection.
     pub streams_max: usize,
 }
@@ -52,6 +54,7 @@ impl Default for Limits {
             queue_tokens_max: 1 << 20,
             queue_bytes_max: 256 << 20,
             connections_max: 1024,
+            connections_per_address_max: None,
             streams_max: 100,
         }
     }

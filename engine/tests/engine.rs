@@ -156,6 +156,23 @@ async fn a_version_that_cannot_load_leaves_the_old_one_serving() {
 }
 
 #[tokio::test]
+async fn one_load_runs_one_waits_and_a_third_is_refused() {
+    let models = Models::new();
+    let engine = models.serve().await;
+    let repository = engine.service().repository();
+    let (running, waiting, refused) =
+        tokio::join!(repository.load("m"), repository.load("m"), repository.load("m"));
+    assert_eq!((running, waiting), (Ok(()), Ok(())));
+    let refused = refused.expect_err("a third load");
+    assert_eq!(
+        refused.to_string(),
+        "the line of loads of this model is full: 2 of 2 loads are taken"
+    );
+    repository.load("m").await.expect("there is room again");
+    engine.stop(Duration::from_secs(10)).await.expect("drained");
+}
+
+#[tokio::test]
 async fn an_unloaded_model_is_not_ready_until_it_is_loaded_again() {
     let models = Models::new();
     let engine = models.serve().await;

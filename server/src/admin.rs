@@ -1,4 +1,4 @@
-//! The metrics port: `/metrics` for Prometheus, `/health` for probes.
+//! The metrics port: `/metrics` for Prometheus, `/health` and the v2 protocol's health routes for probes.
 
 use std::future::Future;
 use std::io;
@@ -10,9 +10,9 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
 
-use crate::ingest::http::connection::{self, ConnectionBounds};
+use crate::listen::http1::{self, ConnectionBounds};
+use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
 use penstock_engine::service::InferenceService;
 
 /// The Prometheus text format.
@@ -24,19 +24,21 @@ const TIMEOUT: Duration = Duration::from_secs(75);
 /// Serves until `closed` resolves.
 pub async fn serve(
     service: Arc<InferenceService>,
-    listener: TcpListener,
+    listener: BoundedListener,
     closed: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let bounds = ConnectionBounds {
-        connections_max: service.limits().connections_max,
         head_timeout: TIMEOUT,
         stall_timeout: TIMEOUT,
+        drain_silence_max: DRAIN_SILENCE_MAX,
     };
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(health))
+        .route("/v2/health/live", get(live))
+        .route("/v2/health/ready", get(health))
         .with_state(service);
-    connection::accept(listener, router, bounds, closed).await;
+    http1::accept(listener, router, bounds, closed).await;
     Ok(())
 }
 
@@ -50,4 +52,9 @@ async fn health(State(service): State<Arc<InferenceService>>) -> (StatusCode, &'
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
     }
+}
+
+/// Probes ask here rather than at the port of the clients, who can take all connections of theirs.
+async fn live() -> &'static str {
+    "live\n"
 }

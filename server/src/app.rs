@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::{admin, grpc, http, ingest};
+use crate::listen::{self, BoundedListener, TooFewDescriptors};
+use crate::{admin, grpc, http};
 use penstock_config::Config;
 use penstock_connectors::kafka;
 use penstock_engine::engine::{Engine, EngineError};
@@ -41,6 +42,9 @@ pub enum AppError {
         /// Error of the system.
         source: std::io::Error,
     },
+    /// The process may open too few files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The engine could not start, or did not end cleanly.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -111,20 +115,31 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
     let (grpc, grpc_addr) = bind("grpc", config.grpc_addr).await?;
     let (http, http_addr) = bind("http", config.http_addr).await?;
     let (scrape, metrics_addr) = bind("metrics", config.metrics_addr).await?;
+    let limits = listen::share_out(config.limits.connections_max, config.kafka.len())?;
     let engine = Engine::prepare(&config.engine(), placement, wrap)?;
     let service = engine.service();
     // Held until the routes hold reasons of their own, so that readiness does not flicker.
     let unread = service.unready();
 
+    let bounded = |name, listener, connections_max, each_max| {
+        let metrics = service.metrics().listener(name);
+        BoundedListener::new(listener, connections_max, metrics).limit_addresses(each_max)
+    };
+    let each_max = config.limits.connections_per_address_max;
+    let grpc = bounded("grpc", grpc, limits.protocol, each_max);
+    let http = bounded("http", http, limits.protocol, each_max);
+    // Scrapers and probes of one node share its address.
+    let scrape = bounded("metrics", scrape, limits.metrics, None);
+
     let closing = watch::Sender::new(false);
     let mut listeners = JoinSet::new();
     listeners.spawn(named(
         "grpc",
-        grpc::serve(Arc::clone(service), grpc, closed(&closing)),
+        grpc::serve(Arc::clone(service), config.model_control, grpc, closed(&closing)),
     ));
     listeners.spawn(named(
         "http",
-        http::serve(Arc::clone(service), http, closed(&closing)),
+        http::serve(Arc::clone(service), config.model_control, http, closed(&closing)),
     ));
     listeners.spawn(named(
         "metrics",

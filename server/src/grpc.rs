@@ -20,31 +20,46 @@ use std::time::Duration;
 use penstock_core::{Class, Rejection};
 use penstock_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use penstock_proto::text::text_service_server::TextServiceServer;
-use tokio::net::TcpListener;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
+use tower::ServiceExt;
 
-use crate::ingest::grpc::connection;
+use self::inbound::Receiver;
+use crate::listen::http2::{self, Http2Bounds};
+use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
+use penstock_config::ModelControl;
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceService;
 use penstock_telemetry::metrics::{OutcomeLabel, Source};
+
+/// Longest time from the connect to the end of the HTTP/2 handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves gRPC until `shutdown`, then lets accepted calls finish. Streams end by themselves when the service
 /// begins to drain.
 pub async fn serve(
     service: Arc<InferenceService>,
-    listener: TcpListener,
+    control: ModelControl,
+    listener: BoundedListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let routes = routes(&service)?;
-    connection::accept(listener, routes, service.limits(), shutdown).await;
+    let routes = routes(&service, control)?;
+    let limits = service.limits();
+    let receiver = Receiver::new(limits);
+    let routes = routes.map_request(move |request| receiver.receive(request));
+    let bounds = Http2Bounds {
+        streams_max: limits.streams_max,
+        handshake_timeout: HANDSHAKE_TIMEOUT,
+        drain_silence_max: DRAIN_SILENCE_MAX,
+    };
+    http2::accept(listener, routes, bounds, shutdown).await;
     Ok(())
 }
 
-fn routes(service: &Arc<InferenceService>) -> io::Result<Routes> {
+fn routes(service: &Arc<InferenceService>, control: ModelControl) -> io::Result<Routes> {
     let limit = service.limits().max_request_bytes;
-    let kserve = GrpcInferenceServiceServer::new(kserve::KServe::new(Arc::clone(service)))
+    let kserve = GrpcInferenceServiceServer::new(kserve::KServe::new(Arc::clone(service), control))
         .max_decoding_message_size(limit)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);

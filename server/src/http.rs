@@ -20,11 +20,13 @@ use axum::http::{HeaderMap, Response, StatusCode, Uri};
 use axum::routing::{get, post};
 use penstock_core::{Class, Nanos, Rejection};
 use penstock_models::Task;
-use tokio::net::TcpListener;
 
 use self::body::{Bodies, Pace, Whole};
 use self::response::{Dialect, Refusal};
-use crate::ingest::http::connection;
+use crate::control;
+use crate::listen::http1::{self, ConnectionBounds};
+use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
+use penstock_config::ModelControl;
 use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::{InferenceRequest, InferenceService};
 use penstock_telemetry::metrics::{OutcomeLabel, Source};
@@ -44,6 +46,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// State of all handlers.
 pub(crate) struct Http {
     service: Arc<InferenceService>,
+    control: ModelControl,
     bodies: Bodies,
     /// Seconds since the epoch, for `GET /v1/models`.
     started: u64,
@@ -52,19 +55,20 @@ pub(crate) struct Http {
 /// Serves HTTP until `shutdown`, then lets accepted requests finish.
 pub async fn serve(
     service: Arc<InferenceService>,
-    listener: TcpListener,
+    control: ModelControl,
+    listener: BoundedListener,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let bounds = connection::ConnectionBounds {
-        connections_max: service.limits().connections_max,
+    let bounds = ConnectionBounds {
         head_timeout: HEAD_TIMEOUT,
         stall_timeout: STALL_TIMEOUT,
+        drain_silence_max: DRAIN_SILENCE_MAX,
     };
-    connection::accept(listener, router(service, PACE), bounds, shutdown).await;
+    http1::accept(listener, router(service, control, PACE), bounds, shutdown).await;
     Ok(())
 }
 
-fn router(service: Arc<InferenceService>, pace: Pace) -> Router {
+fn router(service: Arc<InferenceService>, control: ModelControl, pace: Pace) -> Router {
     let limits = service.limits();
     let bodies = Bodies::new(
         limits.max_request_bytes,
@@ -112,6 +116,7 @@ fn router(service: Arc<InferenceService>, pace: Pace) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::new(Http {
             service,
+            control,
             bodies,
             started,
         }))
@@ -132,6 +137,14 @@ async fn wrong_method(uri: Uri) -> Response<Body> {
 impl Http {
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Whole, Refusal> {
         self.bodies.read(headers, body).await
+    }
+
+    /// Whether a request with these headers may load and unload models.
+    fn check_control(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match control::http_refusal(self.control, headers) {
+            None => Ok(()),
+            Some(reason) => Err(Refusal::Http(StatusCode::FORBIDDEN, reason)),
+        }
     }
 
     /// Counts a request that was refused before the service could count it.

@@ -6,6 +6,7 @@ mod device;
 mod kafka;
 mod labels;
 mod level;
+mod listener;
 mod model;
 mod series;
 mod topics;
@@ -16,10 +17,12 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use metrics::Counter;
 use parking_lot::Mutex;
 use penstock_core::Class;
 
 use crate::clock::Clock;
+use crate::logging;
 use labels::{Cells, Outcomes};
 use names::UNKNOWN_MODEL;
 use series::Series;
@@ -28,6 +31,7 @@ use topics::Topics;
 pub use device::BusyMeter;
 pub use kafka::{Counted, KafkaMetrics, Left};
 pub use labels::{DeadReason, OutcomeLabel, ResetReason, Source};
+pub use listener::ListenerMetrics;
 pub use model::{ModelMetrics, Statistics, Tally};
 pub use topics::{Drain, Lag, TopicMetrics};
 
@@ -40,6 +44,7 @@ pub struct Metrics {
     unknown: Cells<Outcomes>,
     devices: Mutex<BTreeMap<String, BusyMeter>>,
     topics: Topics,
+    log_lines_lost: Counter,
 }
 
 impl Metrics {
@@ -51,6 +56,7 @@ impl Metrics {
             .set(1);
         Metrics {
             clock,
+            log_lines_lost: series.counter(&names::LOG_LINES_LOST, &[]),
             series: Arc::new(series),
             models: Mutex::default(),
             unknown: Cells::default(),
@@ -76,6 +82,11 @@ impl Metrics {
                 Outcomes::new(&self.series, UNKNOWN_MODEL, source, class)
             })
             .count(outcome);
+    }
+
+    /// The handles of a port.
+    pub fn listener(&self, port: &'static str) -> ListenerMetrics {
+        ListenerMetrics::new(&self.series, port)
     }
 
     /// The handles of one consumer of a Kafka route.
@@ -107,6 +118,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         self.models.lock().values().for_each(|model| model.publish());
         self.devices.lock().values().for_each(BusyMeter::publish);
+        self.log_lines_lost.absolute(logging::lines_lost());
         let mut page = self.series.render();
         self.topics.render(&mut page);
         page

@@ -313,6 +313,7 @@ fn limits() -> Limits {
         queue_tokens_max: 1 << 20,
         queue_bytes_max: 1 << 28,
         connections_max: 16,
+        connections_per_address_max: None,
         streams_max: 100,
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame};
 use hyper::http::Request;
 use parking_lot::Mutex;
 use penstock_proto::codec::decode;
@@ -18,6 +18,7 @@ use tonic::codegen::http::{Extensions, HeaderMap};
 use super::messages::{Message, MessageBounds, Messages};
 use super::receive::{Arriving, Share};
 use crate::inflate::Encoding;
+use crate::listen::RequestBody;
 use penstock_engine::settings::Limits;
 
 const ENCODING: &str = "grpc-encoding";
@@ -25,7 +26,7 @@ const ENCODING: &str = "grpc-encoding";
 /// Bytes of a message of health and reflection, which hold names only.
 const OTHERS_BYTES_MAX: usize = 64 * 1024;
 
-type Shared = Arc<Mutex<Option<Messages<Incoming>>>>;
+type Shared = Arc<Mutex<Option<Messages<RequestBody>>>>;
 
 /// Bounds the requests of every call.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ impl Receiver {
     }
 
     /// The call with its messages as its body. A streaming service takes them by [`Requests::of`].
-    pub fn receive(&self, request: Request<Incoming>) -> Request<Inbound> {
+    pub fn receive(&self, request: Request<RequestBody>) -> Request<Inbound> {
         let (mut parts, body) = request.into_parts();
         let schema = Schema::of_method(parts.uri.path());
         let bounds = MessageBounds {
@@ -131,7 +132,7 @@ impl Body for Inbound {
 
 /// The requests of a stream, decoded one by one. Each buffer is freed with its message.
 pub struct Requests<T> {
-    messages: Messages<Incoming>,
+    messages: Messages<RequestBody>,
     decoded: PhantomData<fn() -> T>,
 }
 

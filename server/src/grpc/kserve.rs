@@ -25,9 +25,11 @@ use super::bidi_stream::{BidiStream, Order, Size, StreamHandler, WorkItem};
 use super::inbound::Requests;
 use super::response::infer_response;
 use super::{deadline, models, refused, wire};
+use crate::control;
 use crate::status::to_status;
 use crate::v2::request::{self as v2, Origin};
 use crate::v2::response::{Asked, EXTENSIONS, SERVER_NAME};
+use penstock_config::ModelControl;
 use penstock_engine::served_model::WhenFull;
 use penstock_engine::service::{InferenceRequest, InferenceService};
 use penstock_telemetry::metrics::Source;
@@ -35,12 +37,21 @@ use penstock_telemetry::metrics::Source;
 /// The service.
 pub struct KServe {
     service: Arc<InferenceService>,
+    control: ModelControl,
 }
 
 impl KServe {
     /// The KServe service on `service`.
-    pub fn new(service: Arc<InferenceService>) -> KServe {
-        KServe { service }
+    pub fn new(service: Arc<InferenceService>, control: ModelControl) -> KServe {
+        KServe { service, control }
+    }
+
+    /// Whether a request may load and unload models.
+    fn check_control(&self) -> Result<(), Status> {
+        match control::refusal(self.control) {
+            None => Ok(()),
+            Some(reason) => Err(Status::permission_denied(reason)),
+        }
     }
 }
 
@@ -271,6 +282,7 @@ impl GrpcInferenceService for KServe {
         &self,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        self.check_control()?;
         respond(models::load(self.service.repository(), request.into_inner()).await)
     }
 
@@ -278,6 +290,7 @@ impl GrpcInferenceService for KServe {
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        self.check_control()?;
         respond(models::unload(self.service.repository(), request.into_inner()).await)
     }
 

@@ -136,6 +136,7 @@ pub async fn load(
 ) -> Response<Body> {
     let loaded = async {
         let Control { parameters } = optional(&http, &headers, body).await?;
+        http.check_control(&headers)?;
         // A client must not make the server read files that the operator did not configure.
         if let Some(name) = parameters.unwrap_or_default().keys().next() {
             return Err(Refusal::invalid(format!(
@@ -158,6 +159,7 @@ pub async fn unload(
 ) -> Response<Body> {
     let unloaded = async {
         let Control { parameters } = optional(&http, &headers, body).await?;
+        http.check_control(&headers)?;
         // No model depends on another one, so this flag needs no action.
         if let Some(name) = parameters
             .unwrap_or_default()

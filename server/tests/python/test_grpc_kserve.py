@@ -198,8 +198,17 @@ def test_statistics_count_texts_and_batches(client):
     assert {one.name for one in everything} == {"sentiment", "minilm"}
 
 
+def test_models_are_controlled_only_where_that_is_switched_on(client):
+    for control in (client.load_model, client.unload_model):
+        with pytest.raises(triton.InferenceServerException) as refused:
+            control("minilm")
+        assert refused.value.status() == "StatusCode.PERMISSION_DENIED"
+        assert "--model-control on" in refused.value.message()
+    assert client.is_model_ready("minilm")
+
+
 def test_the_repository_loads_and_unloads(launch):
-    server = launch(models={"minilm": MINILM})
+    server = launch('[server]\nmodel_control = "on"\n', {"minilm": MINILM})
     with triton.InferenceServerClient(server.grpc) as client:
         (entry,) = client.get_model_repository_index().models
         assert (entry.name, entry.version, entry.state) == ("minilm", "1", "READY")

@@ -18,6 +18,7 @@ fn limits() -> Limits {
         queue_tokens_max: 1024,
         queue_bytes_max: 1 << 20,
         connections_max: 8,
+        connections_per_address_max: None,
         streams_max: 8,
     }
 }

@@ -4,21 +4,23 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::super::listener::testing::bounded;
 use super::*;
 
 const LONG: Duration = Duration::from_secs(20);
 
 const BOUNDS: ConnectionBounds = ConnectionBounds {
-    connections_max: 8,
     head_timeout: LONG,
     stall_timeout: LONG,
+    drain_silence_max: Duration::from_millis(20),
 };
 
 /// A server on a free port, and the switch that shuts it down.
@@ -29,10 +31,14 @@ struct Running {
 }
 
 async fn start(app: Router, bounds: ConnectionBounds) -> Running {
+    start_with(app, bounds, 8).await
+}
+
+async fn start_with(app: Router, bounds: ConnectionBounds, connections_max: usize) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let served = tokio::spawn(accept(listener, app, bounds, async {
+    let served = tokio::spawn(accept(bounded(listener, connections_max), app, bounds, async {
         let _ = stopped.await;
     }));
     Running { addr, stop, served }
@@ -96,14 +102,7 @@ async fn a_head_that_is_never_complete_ends_the_connection() {
 
 #[tokio::test]
 async fn a_connection_beyond_the_bound_waits_for_one_to_end() {
-    let running = start(
-        hello(),
-        ConnectionBounds {
-            connections_max: 1,
-            ..BOUNDS
-        },
-    )
-    .await;
+    let running = start_with(hello(), BOUNDS, 1).await;
     let first = TcpStream::connect(running.addr).await.unwrap();
     send(&first, GET).await;
     first.ready(Interest::READABLE).await.unwrap();
@@ -226,4 +225,22 @@ async fn a_shutdown_answers_read_requests_and_closes_idle_connections() {
     go.send_replace(true);
     assert!(drain(&busy).await.ends_with("done"));
     timeout(LONG, served).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_half_a_head_or_half_a_body() {
+    let app = Router::new().route("/", axum::routing::post(|body: String| async { body }));
+    let running = start(app, BOUNDS).await;
+    let head = TcpStream::connect(running.addr).await.unwrap();
+    send(&head, b"GET / HTTP/1.1\r\nHo").await;
+    let body = TcpStream::connect(running.addr).await.unwrap();
+    send(
+        &body,
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{",
+    )
+    .await;
+    running.stop.send(()).unwrap();
+    timeout(LONG, running.served).await.expect("it ends").unwrap();
+    drain(&head).await;
+    drain(&body).await;
 }
