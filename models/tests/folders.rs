@@ -25,6 +25,7 @@ fn options() -> LoadOptions {
             precision: Precision::F32,
         },
         check_parity: false,
+        allow_pickle: true,
         ..LoadOptions::default()
     }
 }

@@ -22,8 +22,6 @@ pub(super) struct Class {
     tokens: [&'static str; 7],
     /// True where the mask takes the blank before it.
     pub mask_strips: bool,
-    /// True where special tokens are matched in the normalised text.
-    pub normalizes: bool,
     /// More special tokens, where the vocabulary has them.
     pub extra: &'static [&'static str],
 }
@@ -51,7 +49,6 @@ const WHOLE: Class = Class {
     kind: Kind::Whole,
     tokens: [""; 7],
     mask_strips: false,
-    normalizes: false,
     extra: &[],
 };
 
@@ -78,7 +75,6 @@ const MPNET: Class = Class {
     kind: Kind::WordPiece,
     tokens: ["<s>", "</s>", "[UNK]", "</s>", "<pad>", "<s>", "<mask>"],
     mask_strips: true,
-    normalizes: true,
     ..WHOLE
 };
 
@@ -336,12 +332,12 @@ impl Form {
     }
 
     /// True for the forms that transformers has written for `SentencePiece`: they drop blanks at both ends and read
-    /// several as one, by the normaliser or by the split.
+    /// several as one, by the split, or by a map that makes blanks of tabs and a replacement.
     fn is_sentence_piece(&self) -> bool {
-        let mut merges = false;
+        let (mut mapped, mut merges) = (false, false);
         for part in parts(&self.normalizer, "normalizers") {
             match part["type"].as_str() {
-                Some("Precompiled") => {}
+                Some("Precompiled") => mapped = true,
                 Some("Strip") if part["strip_left"] == false => {}
                 Some("Replace") => {
                     let is_blank = part["content"] == " " || part["content"] == "\u{2581}";
@@ -361,7 +357,7 @@ impl Form {
         };
         match parts(&self.pre_tokenizer, "pretokenizers")[..] {
             [first, second] => first["type"] == "WhitespaceSplit" && marks(second),
-            [only] => merges && marks(only),
+            [only] => mapped && merges && marks(only),
             _ => false,
         }
     }

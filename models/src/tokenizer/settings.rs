@@ -110,28 +110,25 @@ impl Token {
     fn read(&self) -> AddedToken {
         match self {
             Token::Text(content) => AddedToken::from(content.as_str(), true),
-            Token::Object(flags) => flags.token(),
+            Token::Object(flags) => flags.token(flags.special.unwrap_or(false)),
         }
     }
 
     /// The special token `name` of `class`: special whatever the file says, and a text with the flags of its class.
     pub fn named(&self, name: &str, class: &Class) -> AddedToken {
-        let token = self.read();
         match self {
-            Token::Text(_) => token
-                .normalized(class.normalizes)
-                .lstrip(name == "mask_token" && class.mask_strips),
-            Token::Object(_) => AddedToken {
-                special: true,
-                ..token
-            },
+            Token::Text(content) => {
+                let strips = name == "mask_token" && class.mask_strips;
+                AddedToken::from(content.as_str(), true).lstrip(strips)
+            }
+            Token::Object(flags) => flags.token(true),
         }
     }
 }
 
 impl Flags {
-    fn token(&self) -> AddedToken {
-        let special = self.special.unwrap_or(false);
+    /// The token. Where the file does not say so, a special one is matched before the text is normalised.
+    fn token(&self, special: bool) -> AddedToken {
         AddedToken::from(self.content.as_str(), special)
             .single_word(self.single_word)
             .lstrip(self.lstrip)
@@ -214,15 +211,15 @@ fn overlay_special_tokens(
     values: &mut Map<String, Value>,
     arguments: &Map<String, Value>,
 ) -> Result<(), ModelError> {
+    let lists = ["additional_special_tokens", "extra_special_tokens"];
+    let has_list = lists.iter().any(|key| values.contains_key(*key));
     for (key, mut value) in read_object(file)?.unwrap_or_default() {
-        if arguments.contains_key(&key) {
+        // The first file's list of more tokens stays, under either name.
+        let listed = key == "additional_special_tokens" && has_list;
+        if listed || arguments.contains_key(&key) {
             continue;
         }
         match (values.get_mut(&key), &mut value) {
-            // A list of the first file stays under its older name, and grows under its newer one.
-            (Some(Value::Array(list)), _) if key == "additional_special_tokens" && !list.is_empty() => {
-                continue;
-            }
             (Some(Value::Array(list)), Value::Array(more)) if key == "extra_special_tokens" => {
                 more.retain(|token| !list.contains(token));
                 list.append(more);
@@ -249,7 +246,7 @@ fn decoder(file: &Path, value: &Value) -> Result<BTreeMap<u32, AddedToken>, Mode
     for (id, token) in tokens {
         let number = id.parse().map_err(|_| wrong(format!("\"{id}\" is not an id")))?;
         let flags = Flags::deserialize(token).map_err(|e| wrong(format!("id {id}: {e}")))?;
-        added.insert(number, flags.token());
+        added.insert(number, flags.token(flags.special.unwrap_or(false)));
     }
     Ok(added)
 }

@@ -145,8 +145,10 @@ fn a_sentence_piece_file_that_is_not_that_of_its_class_is_refused() {
     let blanks = serde_json::json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "\u{2581}"});
     let metaspace = serde_json::json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true});
     assert!(as_class("xlm-roberta", class, |json| json["normalizer"] = Value::Null).is_ok());
+    let map = STANDARD.encode([4, 0, 0, 0, 0, 0, 0, 0]);
+    let map = serde_json::json!({"type": "Precompiled", "precompiled_charsmap": map});
     let alone = |json: &mut Value| {
-        json["normalizer"] = blanks.clone();
+        json["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": [map, blanks]});
         json["pre_tokenizer"] = metaspace.clone();
     };
     assert!(as_class("xlm-roberta", class, alone).is_ok());
@@ -156,14 +158,14 @@ fn a_sentence_piece_file_that_is_not_that_of_its_class_is_refused() {
         |_| {},
         "normalizer and pre_tokenizer is Sequence, Sequence",
     );
-    let unmerged = |json: &mut Value| {
-        json["normalizer"] = Value::Null;
+    let unmapped = |json: &mut Value| {
+        json["normalizer"] = blanks.clone();
         json["pre_tokenizer"] = metaspace.clone();
     };
     has_two_meanings(
         "xlm-roberta",
         class,
-        unmerged,
+        unmapped,
         "supported: those of SentencePiece with tokenizer_class",
     );
     let swapped = |json: &mut Value| {
@@ -213,10 +215,6 @@ fn settings_that_would_change_ids_in_other_ways_are_refused_by_name() {
             "\"<a>\" has id 9999 among the added tokens and",
         ),
         (
-            r#"{"added_tokens_decoder":{}}"#,
-            "added token \"[PAD]\" is missing in added_tokens_decoder",
-        ),
-        (
             r#"{"additional_special_tokens":"<a>"}"#,
             "additional_special_tokens: invalid type",
         ),
@@ -224,6 +222,18 @@ fn settings_that_would_change_ids_in_other_ways_are_refused_by_name() {
     for (config, part) in cases {
         refused(&[("tokenizer.json", &json), (CONFIG, config)], part);
     }
+    let more = changed("bert", |json| {
+        let token = serde_json::json!({"id": 405, "content": "<a>", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": false});
+        json["added_tokens"].as_array_mut().unwrap().push(token);
+    });
+    refused(
+        &[
+            ("tokenizer.json", &more),
+            (CONFIG, r#"{"added_tokens_decoder":{}}"#),
+        ],
+        "added token \"<a>\" is missing in added_tokens_decoder",
+    );
     refused(
         &[("tokenizer.json", &json), ("added_tokens.json", r#"{"<a>":-1}"#)],
         "added_tokens.json: \"<a>\" has the id -1",
