@@ -42,6 +42,18 @@ pub struct Settings {
     )]
     #[serde(skip)]
     pub(super) named: Vec<NamedModel>,
+    /// Read weights in a pytorch_model.bin, of every model; trust its source [default: false]
+    #[arg(
+        long,
+        env = "PENSTOCK_ALLOW_PICKLE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Models"
+    )]
+    #[serde(skip)]
+    pub(super) allow_pickle: Option<bool>,
 }
 
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -222,6 +234,16 @@ pub struct JobSettings {
         hide_default_value = true
     )]
     log: Option<String>,
+    /// Read weights in a pytorch_model.bin; trust its source [default: false]
+    #[arg(
+        long,
+        env = "PENSTOCK_ALLOW_PICKLE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    allow_pickle: Option<bool>,
     #[command(flatten)]
     batching: Batching,
 }
@@ -235,6 +257,7 @@ impl JobSettings {
             threads,
             tokenizer_threads,
             log,
+            allow_pickle,
             batching,
         } = self;
         Settings {
@@ -247,6 +270,7 @@ impl JobSettings {
                 ..Server::default()
             },
             batching,
+            allow_pickle,
             model: vec![Model::plain(name.to_owned(), path.to_owned())],
             ..Settings::default()
         }
@@ -262,6 +286,7 @@ pub(super) struct Model {
     pub(super) task: Option<TaskName>,
     pub(super) max_length: Option<NonZeroUsize>,
     pub(super) check_parity: Option<bool>,
+    pub(super) allow_pickle: Option<bool>,
     #[serde(default)]
     pub(super) batching: Batching,
 }
@@ -384,6 +409,11 @@ impl Settings {
                 None => model.push(Model::plain(name, path)),
             }
         }
+        if let Some(allowed) = self.allow_pickle {
+            for model in &mut model {
+                model.allow_pickle = Some(allowed);
+            }
+        }
         Settings {
             server: self.server.over(below.server),
             limits: self.limits.over(below.limits),
@@ -391,6 +421,7 @@ impl Settings {
             model,
             kafka,
             named: below.named,
+            allow_pickle: below.allow_pickle,
         }
     }
 }
@@ -403,6 +434,7 @@ impl Model {
             task: None,
             max_length: None,
             check_parity: None,
+            allow_pickle: None,
             batching: Batching::default(),
         }
     }

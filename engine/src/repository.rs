@@ -262,7 +262,8 @@ impl Entry {
         let name = &self.config.name;
         let started = Instant::now();
         let refuse = |e: &dyn std::fmt::Display| Rejection::NotReady(format!("model {name}: {e}"));
-        let folder = penstock_models::locate(&self.config.source).map_err(|e| refuse(&e))?;
+        let folder =
+            penstock_models::locate(&self.config.source, self.config.allow_pickle).map_err(|e| refuse(&e))?;
         let newest = penstock_models::versions(&folder).pop();
         let (version, folder) = newest.unwrap_or((1, folder));
         let id = self

@@ -84,6 +84,8 @@ pub struct ModelConfig {
     pub batching: Batching,
     /// Whether the vectors in `parity.json` are checked before the model serves.
     pub check_parity: bool,
+    /// Whether weights in a `pytorch_model.bin` are read.
+    pub allow_pickle: bool,
 }
 
 /// Limits of batches.

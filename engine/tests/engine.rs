@@ -58,6 +58,7 @@ impl Models {
                 max_length: None,
                 batching: Batching::default(),
                 check_parity: true,
+                allow_pickle: false,
             }],
         };
         let placement =

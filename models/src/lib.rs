@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod error;
+mod files;
 mod guard;
 mod spec;
 
@@ -22,6 +23,7 @@ mod encoder;
 mod families;
 mod heads;
 
+mod check;
 mod load;
 mod model;
 mod parity;
@@ -39,5 +41,5 @@ pub use penstock_kernels::cuda::nvidia::probe;
 pub use penstock_kernels::cuda::{Dtype, Unavailable};
 pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Sharing, Threads};
 pub use spec::ModelSpec;
-pub use tokenizer::{TextTokenizer, TokenizeError};
+pub use tokenizer::{Prompt, PromptError, TextTokenizer, TokenizeError};
 pub use versions::versions;

@@ -38,6 +38,7 @@ fn folder(family: &str) -> Copy {
 fn options(executors: usize) -> LoadOptions {
     LoadOptions {
         check_parity: false,
+        allow_pickle: true,
         executors,
         ..LoadOptions::default()
     }

@@ -25,6 +25,7 @@ fn options() -> LoadOptions {
             precision: Precision::F32,
         },
         check_parity: false,
+        allow_pickle: true,
         ..LoadOptions::default()
     }
 }
@@ -367,11 +368,11 @@ fn half_precision_is_read_and_counted() {
                 tensor.dtype = dtype;
             }
         });
-        let spec = penstock_models::inspect(copy.path()).unwrap();
+        let spec = penstock_models::inspect(copy.path(), &options()).unwrap();
         assert_eq!(spec.dtypes.keys().collect::<Vec<_>>(), [&format!("{dtype:?}")]);
         assert_eq!(
             spec.parameters,
-            penstock_models::inspect(Copy::of("bert").path())
+            penstock_models::inspect(Copy::of("bert").path(), &options())
                 .unwrap()
                 .parameters
         );
@@ -384,7 +385,7 @@ fn half_precision_is_read_and_counted() {
 #[test]
 fn inspect_describes_a_folder_as_load_does() {
     let copy = Copy::of("mpnet-embedding-mean");
-    let spec = penstock_models::inspect(copy.path()).unwrap();
+    let spec = penstock_models::inspect(copy.path(), &options()).unwrap();
     assert_eq!((spec.family.name(), spec.task), ("mpnet", Task::Embedding));
     assert_eq!(
         (spec.hidden, spec.layers, spec.heads, spec.parity_cases),
@@ -402,7 +403,7 @@ fn pooling_without_a_file_is_reported_as_assumed() {
     let copy = Copy::of("mpnet-embedding-mean");
     copy.remove("modules.json");
     copy.remove("1_Pooling/config.json");
-    let spec = penstock_models::inspect(copy.path()).unwrap();
+    let spec = penstock_models::inspect(copy.path(), &options()).unwrap();
     assert!(spec.task == Task::Embedding && spec.pooling_assumed && !spec.normalize);
 }
 

@@ -13,6 +13,7 @@ fn hub(cache: &Path, offline: bool) -> Hub {
         endpoint: Some("http://127.0.0.1:9".to_owned()),
         token: None,
         offline,
+        allow_pickle: false,
     }
 }
 

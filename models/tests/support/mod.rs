@@ -77,6 +77,7 @@ pub fn load_in(precision: Precision, folder: &Path, max_length: usize) -> Loaded
         },
         max_length: Some(max_length),
         check_parity: false,
+        allow_pickle: true,
         ..LoadOptions::default()
     };
     penstock_models::load(folder, &options).unwrap_or_else(|e| panic!("{e}"))
