@@ -18,7 +18,7 @@ use crate::ops::{Priority, Sharing};
 /// the time, as aged bulk work has a quarter of a batch.
 const URGENT_RATIO_MAX: u32 = 3;
 
-/// Where a forward runs.
+/// Threads on which a forward runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// On the whole team.

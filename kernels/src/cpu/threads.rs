@@ -351,7 +351,7 @@ mod tests {
                 if task == 0 {
                     return;
                 }
-                // These two wait for each other, so the thread of task 0 must come.
+                // Both tasks wait for each other, so the thread of task 0 must come.
                 let arrived = AtomicUsize::new(0);
                 helpers.each(2, |_| {
                     arrived.fetch_add(1, Ordering::SeqCst);
