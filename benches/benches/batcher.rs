@@ -1,4 +1,4 @@
-//! `core::Batcher`: what deciding costs for each text, from offer to packed batch.
+//! `core::Batcher`: cost of its decisions for each text, from offer to packed batch.
 
 #![allow(
     missing_docs,

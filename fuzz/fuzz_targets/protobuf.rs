@@ -1,4 +1,4 @@
-//! Any bytes as a `ModelInfer` message: a request or an error, and what decodes was measured before.
+//! Any bytes as a `ModelInfer` message: a request or an error, and every decoded message was measured before.
 
 #![no_main]
 

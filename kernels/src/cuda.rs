@@ -1,7 +1,7 @@
 //! The operations on a GPU: shapes checked here, once, then one launch or product for each.
 //!
 //! Every kernel is one file three times: `cu/X.cu` on the device, `cuda/X.rs` that plans its launch, and
-//! `cpu/X.rs`, the same on the processor. What a device does by itself is behind [`driver::Driver`].
+//! `cpu/X.rs`, the same on the processor. The device itself is behind [`driver::Driver`].
 
 mod activation;
 mod attention;
@@ -30,7 +30,7 @@ use layer_norm::check_cols;
 use memory::{Inboxes, Rows};
 use small::{Listed, Small};
 
-/// A GPU behind `D`, with what it keeps from batch to batch.
+/// A GPU behind `D`, with its state from batch to batch.
 pub struct Cuda<D: Driver> {
     dtype: Dtype,
     /// Token ids, positions and types.
@@ -38,11 +38,11 @@ pub struct Cuda<D: Driver> {
     /// `cu_seqlens` and the tiles of attention.
     cuts: Inboxes<D>,
     sequences: Sequences,
-    /// What [`Ops::linear_add_norm`] adds to its residual.
+    /// Product that [`Ops::linear_add_norm`] adds to its residual.
     product: Buffer<D>,
     sent: VecDeque<Sent<D>>,
     spare: Vec<Outbox<D>>,
-    /// What small batches have in common, where they are recorded as graphs.
+    /// State of small batches, where they are recorded as graphs.
     small: Option<Small<D>>,
     /// The one that is listed.
     listed: Option<Listed>,
@@ -91,10 +91,10 @@ impl<D: Driver> Cuda<D> {
         self.small.as_ref().map_or(0, |small| small.graphs.count())
     }
 
-    /// Sets the shape of `out`. What it holds afterwards is not said; memory is kept, never given back.
+    /// Sets the shape of `out`. Its values are unspecified afterwards; memory is kept, never given back.
     fn fit(&mut self, out: &mut Buffer<D>, rows: Rows, cols: usize) -> Result<(), KernelError> {
         if let Some(bytes) = out.lacks(self.dtype, rows, cols) {
-            // What is listed may use the memory that goes.
+            // Listed work may use the memory that is freed here.
             self.start_early()?;
             out.grow(&self.driver, bytes)?;
         }
@@ -151,7 +151,7 @@ impl<D: Driver> Ops for Cuda<D> {
         out: &mut Buffer<D>,
     ) -> Result<(), KernelError> {
         check::filled("write", "values", values, (rows, cols))?;
-        // Values are stored at once, in front of what is only listed.
+        // Values are stored at once, before work that is only listed.
         self.start_early()?;
         self.fit(out, rows.into(), cols)?;
         let mut bytes = Vec::new();

@@ -8,8 +8,8 @@ use memmap2::{Mmap, MmapOptions};
 
 /// Bytes of a file, mapped for reading.
 ///
-/// Meant to be held for moments. Somebody who writes to the file meanwhile changes these bytes; somebody who
-/// shortens it ends the process as soon as it reads behind the new end.
+/// Meant to be held for moments. A program that writes to the file meanwhile changes these bytes. One that
+/// shortens it ends this process as soon as it reads behind the new end.
 pub struct Mapped(Mmap);
 
 impl Mapped {
@@ -20,16 +20,16 @@ impl Mapped {
             let short = format!("the file has {length} bytes, not the {end} that it had");
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, short));
         }
-        // SAFETY: Rust wants bytes behind a reference to stay as they are, and whoever writes to the file meanwhile
-        // breaks that; no program can keep another one from it. What is left then: any bits are a byte or an f32,
-        // and both are only copied, never a length, an index or text that was checked before, so that a writer
-        // changes results. That the file holds the bytes was checked just now; shortened later, it ends the
+        // SAFETY: Rust requires that bytes behind a reference do not change. A program that writes to the file
+        // meanwhile breaks that, and no other program can prevent it. The harm is bounded: any bits are a valid byte
+        // or f32, and both are only copied. They are never a length, an index or text that was checked before, so a
+        // writer changes results alone. The file's length was checked just now; a file that is shortened later ends the
         // process by a signal.
         let map = unsafe { MmapOptions::new().offset(start).len(len).map(file)? };
         Ok(Self(map))
     }
 
-    /// The bytes as values, where they lie as this machine has them: little-endian, on a multiple of four.
+    /// The bytes as values, where their order and place fit this machine: little-endian, on a multiple of four.
     pub fn into_singles(self) -> Result<MappedSingles, Self> {
         let aligned = self.0.as_ptr().addr().is_multiple_of(align_of::<f32>());
         let fits = aligned && self.0.len().is_multiple_of(size_of::<f32>());

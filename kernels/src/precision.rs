@@ -1,4 +1,4 @@
-//! What the products of the linear layers are computed in: decided once, then carried by each packed matrix.
+//! Precision of the products of the linear layers: decided once, then carried by each packed matrix.
 
 use crate::cpu::int8::Bytes;
 #[cfg(target_arch = "x86_64")]
@@ -6,7 +6,7 @@ use crate::cpu::{amx_bf16::AmxBf16, amx_int8::AmxInt8, bf16::Avx512Bf16};
 use crate::dispatch::Path;
 use crate::ops::KernelError;
 
-/// The format of weights and of what they are multiplied with. A value exists only where the processor can
+/// The format of weights and of the rows they are multiplied with. A value exists only where the processor can
 /// compute in it. Sums are f32 or exact integers; everything but the linear layers is f32 throughout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Precision(pub(crate) Kind);
@@ -35,7 +35,7 @@ impl Precision {
     /// f32: any processor.
     pub const F32: Self = Self(Kind::Singles);
 
-    /// bfloat16 by the fastest instructions this processor has for it; without any the error names what it lacks.
+    /// bfloat16 by the fastest instructions this processor has for it; without any the error names the missing ones.
     pub fn bf16() -> Result<Self, KernelError> {
         let fastest = Self::bf16_supported().into_iter().next();
         fastest.ok_or(KernelError::Instructions {
@@ -70,7 +70,7 @@ impl Precision {
         ways.into_iter().map(Self).collect()
     }
 
-    /// What it is, without how this processor does it.
+    /// Number format, without the instructions that compute it.
     pub fn format(self) -> Format {
         match self.0 {
             Kind::Singles => Format::F32,

@@ -57,8 +57,8 @@ fn products_of_singles_end_where_their_operands_end() {
     devices().into_iter().for_each(check_products);
 }
 
-/// Everything but the products of bytes runs on the portable path, because an interpreter knows those of more
-/// processors than the rest.
+/// Everything but the products of bytes runs on the portable path, because an interpreter knows byte products of
+/// more processors than the rest.
 #[test]
 fn products_of_bytes_end_where_their_operands_end() {
     let portable = *Path::supported().last().expect("the portable path");
@@ -70,7 +70,7 @@ fn products_of_bytes_end_where_their_operands_end() {
 }
 
 #[test]
-fn what_follows_a_product_ends_where_its_rows_end() {
+fn activations_end_where_the_rows_of_their_product_end() {
     let (rows, inp) = (13, 9);
     for mut cpu in devices() {
         for out in [9, 33] {
@@ -106,7 +106,7 @@ fn rows_of_bytes_are_quantised_to_their_last_value() {
     for inp in [1, 8, 33, 70] {
         let (x, weight) = (random(1, 3 * inp, 1.0), random(2, 5 * inp, 1.0));
         let expected = reference::linear_int8(&x, &weight, None, inp);
-        // Tiles quantise with their own instructions, whatever the path, so each path takes the other ways too.
+        // Tiles quantise with their own instructions on every path, so each path takes the other ways too.
         let ways = Precision::int8_supported();
         for (path, precision) in Path::supported()
             .into_iter()

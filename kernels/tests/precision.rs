@@ -88,7 +88,7 @@ impl Operands {
         }
     }
 
-    /// Against the exact sum of the rounded operands: what is left is the rounding of f32 sums.
+    /// Compared with the exact sum of the rounded operands: the difference is the rounding of f32 sums.
     fn check_bf16(&self) {
         let rounded = |values: &[f32]| -> Vec<f32> {
             let round = |value: &f32| half::bf16::from_f32(*value).to_f32();
@@ -275,7 +275,7 @@ fn word_rows_are_bf16_and_what_is_added_to_them_f32() {
 }
 
 #[test]
-fn what_int8_and_bf16_cannot_do_is_refused_by_name() {
+fn limits_of_int8_and_bf16_are_refused_by_name() {
     let cpu = int8_devices().remove(0);
     let error = cpu
         .matrix(&vec![0.0; 65_537], None, 1, 65_537)

@@ -105,7 +105,7 @@ pub fn load_on<O: Ops + 'static>(
     let mut replica = || Ok(Box::new(model.replica(open()?)) as Box<dyn Model>);
     let replicas = (1..options.executors).map(|_| replica());
     let replicas = replicas.collect::<Result<_, KernelError>>()?;
-    let preemptible = options.urgent && O::looks(spec.layers) > 0;
+    let preemptible = options.urgent && O::preemption_points(spec.layers) > 0;
     let urgent = preemptible.then(replica).transpose()?;
     Ok(Loaded {
         spec,

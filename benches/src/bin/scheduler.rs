@@ -1,5 +1,5 @@
-//! Measures the line without a model: how many texts a second it carries, what it adds to each at half of
-//! 100,000 a second, and what the metrics cost. Prints JSON.
+//! Measures the line without a model: texts a second, time added to each text at half of
+//! 100,000 a second, and cost of the metrics. Prints JSON.
 
 use std::io::{Write, stdout};
 

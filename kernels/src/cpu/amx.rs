@@ -165,7 +165,7 @@ impl Tiles {
     pub(crate) fn multiply(&self, words: Words, a: &[u32], b: &[u32], k: usize, sums: &mut Sums) {
         assert!(k > 0 && k.is_multiple_of(STEP) && a.len() >= self.rows * k && b.len() >= PANEL * k);
         let (a, b, sums) = (a.as_ptr(), b.as_ptr(), sums.0.as_mut_ptr());
-        // SAFETY: `a`, `b` and `sums` hold what each product reads and writes, by the assertion and by type; the tiles
+        // SAFETY: `a`, `b` and `sums` hold all values that each product reads and writes, by the assertion and by type; the tiles
         // have the shape for `rows` rows, which is above 16 where the second pair takes part.
         unsafe {
             match (words, self.rows > HEIGHT) {
@@ -272,8 +272,7 @@ macro_rules! products {
 products!(bytes_of_one bytes_of_two "tdpbusd");
 products!(halves_of_one halves_of_two "tdpbf16ps");
 
-/// Multiplies tiles of zeros `rounds` times eight, which is what the processor can do at most. Returns the words
-/// multiplied.
+/// Multiplies tiles of zeros `rounds` times eight, to measure the processor's peak. Returns the words multiplied.
 pub(crate) fn burst(proof: Amx, words: Words, rounds: usize) -> usize {
     macro_rules! burst {
         ($instruction:literal) => {

@@ -83,7 +83,7 @@ impl Tiled for AmxInt8 {
             _mm512_add_epi32(sums, columns.starts)
         };
         let v = self.vector();
-        // As `Quantised::finish` has it, so that every way rounds alike.
+        // The order of `Quantised::finish`, so that every path rounds alike.
         v.mul(v.mul(self.1.to_f32(sums), v.splat(scale)), columns.scales)
     }
 }

@@ -14,7 +14,7 @@ use crate::dispatch::{Kernel, Path};
 /// Keys whose scores are held at once: with 12 queries, 24 KiB.
 const BLOCK_KEYS: usize = 512;
 
-/// What one thread works in.
+/// Scratch of one thread.
 #[derive(Default)]
 pub(crate) struct Scratch {
     keys: Lines,
@@ -210,7 +210,7 @@ struct Queries {
 struct Running {
     top: [f32; TILE_ROWS_MAX],
     sum: [f32; TILE_ROWS_MAX],
-    /// What the results so far shrink by, because the maximum rose.
+    /// Factors by which the results so far shrink, because the maximum rose.
     shrink: [f32; TILE_ROWS_MAX],
 }
 
@@ -273,8 +273,8 @@ impl Queries {
         }
     }
 
-    /// Adds the relative bias, where there is one, to the scaled scores of one row. Returns what the
-    /// scores are still to be multiplied with to be powers of two.
+    /// Adds the relative bias, where there is one, to the scaled scores of one row. Returns the
+    /// factor that makes the scores powers of two.
     #[inline(always)]
     fn transform(self, operands: &Operands<'_>, row: usize, block: usize, scores: &mut [f32]) -> f32 {
         let scale = 1.0 / (operands.head_dim as f32).sqrt();

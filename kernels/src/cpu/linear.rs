@@ -1,4 +1,4 @@
-//! The linear layers: a product cut into strips for the threads, with what follows it done on the spot.
+//! The linear layers: a product cut into strips for the threads, with the activation or norm done on the spot.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -73,7 +73,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// For `threads` threads.
+    /// Buffers for `threads` threads.
     #[cfg_attr(
         not(target_arch = "x86_64"),
         allow(unused_variables, reason = "tiles alone need room for each thread")
@@ -270,7 +270,7 @@ fn multiply(
     }
 }
 
-/// How a product is cut: blocks of rows times single panels.
+/// Cut of a product: blocks of rows times single panels.
 struct Plan {
     rows: usize,
     blocks: usize,
@@ -405,7 +405,7 @@ impl<W: Word> Strip<'_, W> {
                 bias: bias.as_ptr(),
                 add,
             };
-            // The results' lines travel while the tile computes; otherwise what follows waits for them.
+            // The results' lines travel while the tile computes; otherwise the next step waits for them.
             for row in 0..rows {
                 for line in (0..cols).step_by(16) {
                     v.prefetch(at.c.wrapping_add(row * n + line));

@@ -53,7 +53,7 @@ pub(crate) struct Layer<'a, T: Tiled> {
     pub weights: &'a T::Weights,
     pub matrix: &'a Matrix,
     pub activation: Activation,
-    /// With it, results are added to what is there, and the sums normalised.
+    /// Norm of the sums; with it, results are added to the earlier values first.
     pub norm: Option<&'a Norm<Table>>,
     pub out: Cells,
 }
@@ -131,7 +131,7 @@ pub(crate) fn linear<T: Tiled>(room: Room<'_>, x: &[f32], layer: &Layer<'_, T>) 
     });
 }
 
-/// How a product is cut: blocks of rows times groups of panels.
+/// Cut of a product: blocks of rows times groups of panels.
 struct Plan {
     rows: usize,
     blocks: usize,
@@ -140,7 +140,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// Rows of a block: what it packs stays in the first cache level, and each panel is read once for all of it.
+    /// Rows of a block: its packed rows stay in the first cache level, and each panel is read once for all of it.
     const BLOCK_ROWS: usize = 2 * ROWS_MAX;
     /// Rows that a product takes at once, if there are as many.
     const UNIT: usize = ROWS_MAX / 2;
@@ -293,7 +293,7 @@ struct Singles<'a, T: Tiled> {
     first: usize,
 }
 
-/// Multiplies all rows with each panel in turn, two tiles of rows at a time; those that are left over afterwards.
+/// Multiplies all rows with each panel in turn, two tiles of rows at a time, then the rows left over.
 #[inline(always)]
 fn product<T: Tiled, F: Function>(to: &Singles<'_, T>, words: &[u32], scales: &[f32], panels: Range<usize>) {
     let whole = scales.len() / ROWS_MAX * ROWS_MAX;
@@ -315,7 +315,7 @@ fn strips<T: Tiled, F: Function>(
     let Layer { tiled, weights, .. } = *to.layer;
     let weights = T::panels(weights);
     let k = weights.k();
-    // SAFETY: neither products nor what finishes them set the shape of tiles.
+    // SAFETY: neither products nor their finishing set the shape of tiles.
     let tiles = unsafe { Tiles::shaped(tiled.amx(), height) };
     // The vectors finish one product while the tiles compute the next.
     let (mut one, mut two, mut pending) = (Sums::ZERO, Sums::ZERO, None);

@@ -8,9 +8,9 @@ use crate::ops::{Activation, KernelError};
 /// `ACTIVATION_THREADS` of cu/activation.cu.
 const THREADS: u32 = 256;
 
-/// What the product does by itself, and the kernel that must follow it.
+/// Epilogue of the product, and the kernel that must follow it.
 ///
-/// cuBLASLt's GELU is the tanh form. In f32, which is there for checking, nothing is left to the library.
+/// cuBLASLt's GELU is the tanh form. In f32, which is for checking, the library computes no activation.
 pub(super) fn split(activation: Activation, dtype: Dtype) -> (Epilogue, Option<&'static str>) {
     match (activation, dtype) {
         (Activation::None, _) => (Epilogue::Bias, None),

@@ -42,8 +42,8 @@ impl<D: Driver> Cuda<D> {
         })
     }
 
-    /// Where ids, positions and types of so many rows lie, or will when the batch is started. Rows behind the tokens
-    /// have 0 for each, which every table has.
+    /// Addresses of the ids, positions and types of `rows` rows, filled by the time the batch is started. Rows behind
+    /// the tokens have 0 for each, which every table has.
     fn bring_tokens(&mut self, tokens: Tokens<'_>, rows: usize) -> Result<[u64; 3], KernelError> {
         if let Some(listed) = &mut self.listed {
             listed.tokens(tokens);

@@ -1,4 +1,4 @@
-//! Products with weights, with what the library can do on the spot as their epilogue.
+//! Products with weights, with an epilogue where the library has it.
 
 use super::driver::{Driver, Product, ROWS_STEP};
 use super::memory::{Buffer, COLS_STEP, Matrix};

@@ -123,14 +123,14 @@ impl Drop for Process {
 pub struct Emulated {
     process: Arc<Mutex<Process>>,
     dtype: Dtype,
-    /// What it was given outside of a graph, by its hash without addresses.
+    /// Hashes, without addresses, of the work that ran outside of a graph.
     started: HashSet<u64>,
     tally: Arc<Mutex<Tally>>,
-    /// It fails to record.
+    /// Whether recording fails.
     refuses: bool,
 }
 
-/// What a device was asked for.
+/// Counts of the calls of a device.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     /// Launches and products one by one.
@@ -141,7 +141,7 @@ pub struct Tally {
     pub replayed: usize,
 }
 
-/// What a device prepares when it meets a piece of work for the first time depends on this.
+/// Kind of a piece of work: a device prepares something when it meets a kind for the first time.
 fn kind_of(work: &Work) -> u64 {
     let mut hasher = DefaultHasher::new();
     match work {
@@ -176,7 +176,7 @@ impl Emulated {
         self
     }
 
-    /// What it and those beside it are asked for, to be looked at later.
+    /// Counts of the calls of this device and those beside it.
     pub fn tally(&self) -> Arc<Mutex<Tally>> {
         Arc::clone(&self.tally)
     }
@@ -259,7 +259,7 @@ impl Drop for Memory {
 pub struct Inbox {
     memory: Memory,
     bytes: usize,
-    /// Launches may still read what was posted.
+    /// Launches may still read the posted bytes.
     is_read: bool,
 }
 

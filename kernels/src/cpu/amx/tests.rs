@@ -1,4 +1,4 @@
-//! Products on operands that end where a page ends which nobody may touch: no sanitizer sees what tiles read.
+//! Products on operands that end before a page without access rights: no sanitizer sees the reads of tiles.
 
 use std::io::Write;
 

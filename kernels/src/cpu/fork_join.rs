@@ -1,9 +1,9 @@
-//! The gate between who has work and who computes it: regions that members enter while they are open.
+//! Fork and join: parallel regions that the caller opens and members enter while they are open.
 //!
-//! Whoever has a region computes itself and rings for the others; a member that comes late, because it
-//! slept or another process has its core, finds the tasks taken, and nobody has waited for it. Between
-//! two regions members look out for some microseconds before they sleep: a forward has some forty
-//! regions, and waking a thread costs more than the gap between two.
+//! The caller of a region computes too, and wakes the members. A late member, which slept or lost its core to
+//! another process, finds the tasks taken, and the region does not wait for it. Between two regions members spin
+//! for some microseconds before they sleep: a forward has some forty regions, and waking a thread costs more
+//! than the gap between two.
 
 use std::any::Any;
 use std::hint::spin_loop;
@@ -12,23 +12,24 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 
 use parking_lot::{Condvar, Mutex};
 
-/// How often a member looks for the next region before it sleeps: some tens of microseconds.
-const LOOKS: u32 = 1000;
+/// Polls for the next region before a member sleeps: some tens of microseconds.
+const POLLS_MAX: u32 = 1000;
 
-/// The state of a gate: the region's number, whether it is open, and how many members are inside.
+/// Layout of the state: the region's number, whether it is open, and how many members are inside.
 const OPEN: u64 = 1 << 16;
 const INSIDE: u64 = OPEN - 1;
 const NUMBER: u32 = 32;
 
-/// Threads that one gate can count.
+/// Members that one state can count.
 pub(crate) const MEMBERS_MAX: usize = INSIDE as usize;
 
+/// Members of a team, and the region that they may enter.
 #[derive(Default)]
-pub(crate) struct Gate {
+pub(crate) struct ForkJoin {
     state: AtomicU64,
-    /// Valid while a member is inside or the gate is open.
+    /// Valid while a member is inside or the region is open.
     region: AtomicPtr<Region<'static>>,
-    /// Whether somebody has the members.
+    /// Whether a caller has the members.
     taken: AtomicBool,
     asleep: AtomicUsize,
     /// True once the team ends.
@@ -36,14 +37,14 @@ pub(crate) struct Gate {
     bell: Condvar,
 }
 
-/// What members do once they are inside, and what they panicked with.
+/// Work of the members inside, and their first panic.
 struct Region<'a> {
     work: &'a (dyn Fn() + Sync),
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl Gate {
-    /// Runs `work` here and on every member that comes in time; returns when all have left it.
+impl ForkJoin {
+    /// Runs `work` here and on every member that enters in time; returns when all have left.
     pub(crate) fn region(&self, work: &(dyn Fn() + Sync)) {
         if self.taken.swap(true, Ordering::Acquire) {
             // Another caller has the members.
@@ -66,8 +67,8 @@ impl Gate {
         let region = std::ptr::from_ref(region).cast::<Region<'static>>().cast_mut();
         self.region.store(region, Ordering::Relaxed);
         let number = (self.state.load(Ordering::Relaxed) >> NUMBER).wrapping_add(1);
-        // Before `asleep` is read, as members raise `asleep` before they read the gate a last time: one of
-        // the two sees the other.
+        // The state is stored before `asleep` is read, and members raise `asleep` before they read the state a last
+        // time: one of the two sees the other.
         self.state.store(number << NUMBER | OPEN, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) > 0 {
             drop(self.ended.lock());
@@ -75,7 +76,7 @@ impl Gate {
         }
     }
 
-    /// What a member does: regions, one after the other.
+    /// Runs regions, one after the other, until the team ends: the life of a member.
     pub(crate) fn serve(&self) {
         let mut seen = 0;
         while let Some(number) = self.next(seen) {
@@ -84,22 +85,22 @@ impl Gate {
         }
     }
 
-    /// What somebody does who has nothing better to do: regions of others, until `is_over`.
+    /// Runs regions of other callers until `is_over`, for a thread without work of its own.
     pub(crate) fn help(&self, is_over: impl Fn() -> bool) {
-        let (mut seen, mut looks) = (0, 0);
+        let (mut seen, mut polls) = (0, 0);
         while !is_over() {
             if let Some(number) = self.enter(seen) {
-                (seen, looks) = (number, 0);
+                (seen, polls) = (number, 0);
                 self.attend();
             } else {
-                wait(&mut looks);
+                wait(&mut polls);
             }
         }
     }
 
-    /// Does the work of the region that it has entered, and leaves.
+    /// Does the work of the entered region, and leaves.
     fn attend(&self) {
-        // SAFETY: this member is counted inside since the gate was open, and the region's owner does
+        // SAFETY: this member has been counted inside since the region was open, and the region's owner does
         // not leave it before the count is zero again.
         let region = unsafe { &*self.region.load(Ordering::Relaxed) };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(region.work)) {
@@ -122,29 +123,29 @@ impl Gate {
 
     /// Enters the next region after `seen` and returns its number; `None` once the team ends.
     fn next(&self, seen: u64) -> Option<u64> {
-        let mut looks = 0;
+        let mut polls = 0;
         loop {
             if let Some(number) = self.enter(seen) {
                 return Some(number);
             }
-            if looks < LOOKS {
-                looks += 1;
+            if polls < POLLS_MAX {
+                polls += 1;
                 spin_loop();
             } else if self.sleep(seen) {
-                looks = 0;
+                polls = 0;
             } else {
                 return None;
             }
         }
     }
 
-    /// Lets the members go.
+    /// Ends the team.
     pub(crate) fn end(&self) {
         *self.ended.lock() = true;
         self.bell.notify_all();
     }
 
-    /// Members that sleep.
+    /// Count of sleeping members.
     #[cfg(test)]
     pub(crate) fn asleep(&self) -> usize {
         self.asleep.load(Ordering::SeqCst)
@@ -166,26 +167,26 @@ fn is_open(state: u64, seen: u64) -> bool {
     state & OPEN != 0 && state >> NUMBER != seen
 }
 
-/// Looks again soon; after many looks, lets others have the core.
-fn wait(looks: &mut u32) {
-    if *looks < LOOKS {
-        *looks += 1;
+/// Waits before the next poll; after many polls it yields the core.
+fn wait(polls: &mut u32) {
+    if *polls < POLLS_MAX {
+        *polls += 1;
         spin_loop();
     } else {
-        // A thread lost its core within a task: this one may be what it waits for.
+        // A thread has lost its core within a task; it may be waiting for this one.
         std::thread::yield_now();
     }
 }
 
-/// Closes a region and waits until nobody is inside, even where its owner panics.
-struct Leave<'a>(&'a Gate);
+/// Closes a region and waits until no member is inside, even where its owner panics.
+struct Leave<'a>(&'a ForkJoin);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.0.state.fetch_and(!OPEN, Ordering::AcqRel);
-        let mut looks = 0;
+        let mut polls = 0;
         while self.0.state.load(Ordering::Acquire) & INSIDE != 0 {
-            wait(&mut looks);
+            wait(&mut polls);
         }
         self.0.taken.store(false, Ordering::Release);
     }
