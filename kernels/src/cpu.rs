@@ -12,7 +12,9 @@ pub(crate) mod amx;
 pub(crate) mod amx_bf16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx_int8;
-mod attention;
+pub(crate) mod attention;
+#[cfg(target_arch = "x86_64")]
+mod attention_tiled;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
 mod embedding;
@@ -401,7 +403,7 @@ impl Ops for Cpu {
             bias: bias.map(Table::values),
         };
         attention::attention(
-            (self.path, &self.threads),
+            (self.precision.attention(self.path), &self.threads),
             operands,
             cu_seqlens,
             out.values_mut(),

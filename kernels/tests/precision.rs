@@ -8,9 +8,11 @@
 
 mod support;
 
-use penstock_kernels::{Activation, Cpu, Embedding, KernelError, Ops, Tokens, reference};
+use penstock_kernels::{
+    Activation, Cpu, Embedding, KernelError, Ops, Path, Precision, Threads, Tokens, reference,
+};
 use proptest::prelude::*;
-use support::{bf16_devices, check, filled, int8_devices, norm, random};
+use support::{bf16_devices, check, cu_seqlens, filled, int8_devices, norm, random};
 
 /// Operands of a linear layer.
 struct Operands {
@@ -109,8 +111,96 @@ impl Operands {
     }
 }
 
+/// Attention on tiles of a batch, on one thread and on three, and of each text alone.
+fn check_attention(lens: &[usize], heads: usize, head_dim: usize, with_bias: bool, seed: u64) {
+    let (rows, cols) = (lens.iter().sum::<usize>(), heads * head_dim);
+    let reach = lens.iter().max().unwrap();
+    let qkv = random(seed, rows * 3 * cols, 2.0);
+    let bias = with_bias.then(|| random(seed + 1, heads * (2 * reach - 1), 3.0));
+    let all = cu_seqlens(lens);
+    let expected = reference::attention(&qkv, &all, heads, head_dim, bias.as_deref());
+    let run = |cpu: &mut Cpu, qkv: &[f32], cu_seqlens: &[u32]| {
+        let table = |bias: &Vec<f32>| cpu.table(bias, heads, bias.len() / heads).unwrap();
+        let table = bias.as_ref().map(table);
+        let x = filled(cpu, qkv, qkv.len() / (3 * cols));
+        let mut out = cpu.buffer();
+        cpu.attention(&x, cu_seqlens, heads, table.as_ref(), &mut out)
+            .unwrap();
+        out.values().to_vec()
+    };
+    let tiled = Precision::int8_supported()
+        .into_iter()
+        .chain(Precision::bf16_supported());
+    for precision in tiled.filter(|precision| precision.instructions() == "amx") {
+        let [mut one, mut three] =
+            [1, 3].map(|threads| Cpu::on(Threads::new(threads).unwrap(), Path::best(), precision));
+        let found = run(&mut one, &qkv, &all);
+        // Operands of at most 2 have 8 bits: scores are off by some hundredths, weights by as much of themselves.
+        check("attention on tiles", &found, &expected, 0.06);
+        assert_eq!(run(&mut three, &qkv, &all), found, "three threads");
+        for (text, len) in all.windows(2).zip(lens) {
+            let [begin, end] = [text[0], text[1]].map(|row| row as usize);
+            let alone = run(
+                &mut one,
+                &qkv[begin * 3 * cols..end * 3 * cols],
+                &[0, *len as u32],
+            );
+            assert_eq!(alone, found[begin * cols..end * cols], "a text of {len} alone");
+        }
+    }
+}
+
+/// Lengths at the edges of tiles, panels and blocks of keys.
+#[test]
+fn attention_on_tiles_is_near_the_formula_at_every_edge() {
+    for lens in [
+        &[1, 15, 16, 17][..],
+        &[31, 32, 33, 2],
+        &[64, 65],
+        &[255, 256, 257],
+        &[513],
+    ] {
+        for (heads, head_dim) in [(2, 32), (1, 64), (3, 5), (1, 33)] {
+            for with_bias in [false, true] {
+                check_attention(lens, heads, head_dim, with_bias, 7);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_nan_stays_in_its_text_on_tiles() {
+    let (heads, head_dim, lens) = (2, 32, [5, 40, 3]);
+    let cols = heads * head_dim;
+    let mut qkv = random(3, 48 * 3 * cols, 1.0);
+    // The first key of the second text, in the first head.
+    qkv[5 * 3 * cols + cols] = f32::NAN;
+    for mut cpu in bf16_devices().into_iter().chain(int8_devices()) {
+        let (x, mut out) = (filled(&mut cpu, &qkv, 48), cpu.buffer());
+        cpu.attention(&x, &cu_seqlens(&lens), heads, None, &mut out)
+            .unwrap();
+        for (token, row) in out.values().chunks_exact(cols).enumerate() {
+            let broken = (5..45).contains(&token);
+            assert_eq!(
+                row[..head_dim].iter().any(|x| x.is_nan()),
+                broken,
+                "token {token}"
+            );
+            assert!(row[head_dim..].iter().all(|x| x.is_finite()), "token {token}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn attention_on_tiles_is_near_the_formula(
+        lens in prop::collection::vec(1usize..90, 1..5), heads in 1usize..4, head_dim in 1usize..70, with_bias: bool,
+        seed in 0u64..1 << 40,
+    ) {
+        check_attention(&lens, heads, head_dim, with_bias, seed);
+    }
 
     #[test]
     fn int8_is_the_formula_on_every_path_bit_by_bit(

@@ -89,6 +89,15 @@ pub(crate) struct Sums(pub [u32; ROWS_MAX * PANEL]);
 
 impl Sums {
     pub(crate) const ZERO: Self = Self([0; ROWS_MAX * PANEL]);
+
+    /// The 32 sums of a row, where they are f32.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> &mut [f32; PANEL] {
+        let words = &mut self.0[row * PANEL..(row + 1) * PANEL];
+        // SAFETY: the slice has 32 words; f32 has their size and alignment, and any bits are one; the borrow is
+        // exclusive.
+        unsafe { &mut *words.as_mut_ptr().cast() }
+    }
 }
 
 /// Format of both operands' words, and of the sums.
