@@ -15,9 +15,7 @@ pub(crate) mod wire;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use penstock_core::{Class, Rejection};
 use penstock_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use penstock_proto::text::text_service_server::TextServiceServer;
 use tokio::net::TcpListener;
@@ -26,9 +24,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::ingest::grpc::connection;
-use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceService;
-use penstock_telemetry::metrics::{OutcomeLabel, Source};
 
 /// Serves gRPC until `shutdown`, then lets accepted calls finish. Streams end by themselves when the service
 /// begins to drain.
@@ -64,20 +60,4 @@ fn routes(service: &Arc<InferenceService>) -> io::Result<Routes> {
         // Older clients, such as grpcurl 1.8, use this version.
         .add_service(reflection().build_v1alpha().map_err(io::Error::other)?);
     Ok(routes.prepare())
-}
-
-/// Counts a request that was refused before the service could count it.
-fn refused(service: &InferenceService, served: Option<&ServedModel>, took: Duration, rejection: &Rejection) {
-    let outcome = OutcomeLabel::of(rejection);
-    match served {
-        Some(served) => {
-            let (source, class) = (Source::Grpc, Class::Interactive);
-            served
-                .metrics
-                .request_done(source, class, outcome, 0, None, Duration::ZERO, took);
-        }
-        None => service
-            .metrics()
-            .unknown_model(Source::Grpc, Class::Interactive, outcome),
-    }
 }

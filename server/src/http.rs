@@ -18,16 +18,16 @@ use axum::extract::{FromRequestParts, RawPathParams, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Response, StatusCode, Uri};
 use axum::routing::{get, post};
-use penstock_core::{Class, Nanos, Rejection};
+use penstock_core::{Rejection, RequestContext, Source};
 use penstock_models::Task;
 use tokio::net::TcpListener;
 
 use self::body::{Bodies, Pace, Whole};
 use self::response::{Dialect, Refusal};
 use crate::ingest::http::connection;
+use penstock_engine::request::{InferenceRequest, Input};
 use penstock_engine::served_model::{ServedModel, WhenFull};
-use penstock_engine::service::{InferenceRequest, InferenceService};
-use penstock_telemetry::metrics::{OutcomeLabel, Source};
+use penstock_engine::service::InferenceService;
 
 /// Minimum pace of a body: a grace of 30 seconds, then the rate of a bad telephone line.
 const PACE: Pace = Pace {
@@ -134,26 +134,19 @@ impl Http {
         self.bodies.read(headers, body).await
     }
 
+    /// Context of a request that was just received.
+    fn context(&self) -> RequestContext {
+        RequestContext::new(Source::Http, self.service.clock().now())
+    }
+
     /// Counts a request that was refused before the service could count it.
     fn counted<T>(
         &self,
         served: Option<&ServedModel>,
-        received: Nanos,
+        context: &RequestContext,
         prepared: Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        let Err(refusal) = &prepared else { return prepared };
-        let outcome = OutcomeLabel::of(&refusal.rejection());
-        let took = self.service.clock().now().since(received);
-        let (source, class) = (Source::Http, Class::Interactive);
-        match served {
-            Some(served) => {
-                served
-                    .metrics
-                    .request_done(source, class, outcome, 0, None, Duration::ZERO, took);
-            }
-            None => self.service.metrics().unknown_model(source, class, outcome),
-        }
-        prepared
+        prepared.inspect_err(|refusal| self.service.refused(served, context, &refusal.rejection()))
     }
 
     /// Names of all models, in the order of the repository's index: by name.
@@ -207,17 +200,13 @@ impl Http {
         Err(last.into())
     }
 
-    fn call(served: &ServedModel, texts: Vec<String>, truncate: bool, received: Nanos) -> InferenceRequest {
+    /// A request without parameters beyond its context.
+    fn call(served: &Arc<ServedModel>, texts: Vec<String>, context: RequestContext) -> InferenceRequest {
         InferenceRequest {
-            model: served.name.clone(),
-            version: String::new(),
-            texts,
-            class: Class::Interactive,
-            source: Source::Http,
-            timeout: None,
-            truncate,
+            served: Arc::clone(served),
+            inputs: texts.into_iter().map(Input::Text).collect(),
+            context,
             room: WhenFull::Reject,
-            received,
         }
     }
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use penstock_core::Class;
+use penstock_core::{Class, Source};
 
 use crate::clock::Clock;
 use labels::{Cells, Outcomes};
@@ -27,7 +27,7 @@ use topics::Topics;
 
 pub use device::BusyMeter;
 pub use kafka::{Counted, KafkaMetrics, Left};
-pub use labels::{DeadReason, OutcomeLabel, ResetReason, Source};
+pub use labels::{DeadReason, OutcomeLabel, ResetReason};
 pub use model::{ModelMetrics, Statistics, Tally};
 pub use topics::{Drain, Lag, TopicMetrics};
 

@@ -1,15 +1,13 @@
-//! Wire-neutral side of a v2 request: tensors and parameters become an [`InferenceRequest`].
+//! Wire-neutral side of a v2 request: tensors and parameters become inputs and a context.
 
 use bytes::{Buf, Bytes};
-use penstock_core::{Nanos, Rejection};
+use penstock_core::{Rejection, RequestContext};
 use penstock_models::ModelSpec;
 
 use crate::v2::response::{Asked, Output, TEXT};
+use penstock_engine::request::Input as ModelInput;
 use penstock_engine::rows::Shape;
-use penstock_engine::served_model::WhenFull;
-use penstock_engine::service::InferenceRequest;
 use penstock_engine::settings::Limits;
-use penstock_telemetry::metrics::Source;
 
 pub use super::parameters::Value;
 use super::parameters::{self, Wishes};
@@ -71,31 +69,30 @@ pub struct Wanted {
     pub parameters: Vec<(String, Value)>,
 }
 
-/// Source of the request, and the time it was read.
-#[derive(Clone, Copy, Debug)]
-pub struct Origin {
-    /// The wire.
-    pub source: Source,
-    /// Behaviour when the queue is full.
-    pub room: WhenFull,
-    /// Time on the service's clock.
-    pub received: Nanos,
+/// A request that fits its model.
+#[derive(Debug)]
+pub struct Checked {
+    /// The inputs.
+    pub inputs: Vec<ModelInput>,
+    /// Context with the parameters of the request.
+    pub context: RequestContext,
+    /// Form of the answer.
+    pub asked: Asked,
 }
 
-/// Checks a request against its model.
+/// Checks a request against the specification of its model.
 pub fn read(
     request: InferRequest,
     spec: &ModelSpec,
     limits: &Limits,
-    origin: Origin,
-) -> Result<(InferenceRequest, Asked), Rejection> {
+    context: RequestContext,
+) -> Result<Checked, Rejection> {
     let InferRequest {
-        model,
-        version,
         id,
         parameters,
         inputs,
         outputs,
+        ..
     } = request;
     let wishes = parameters::read(parameters, spec)?;
     let Wishes {
@@ -108,35 +105,25 @@ pub fn read(
     } = wishes;
     let outputs = wanted(outputs, spec)?;
     let texts = texts(inputs, limits.max_request_texts)?;
-    let Origin {
-        source,
-        room,
-        received,
-    } = origin;
-    let call = InferenceRequest {
-        model,
-        version,
-        texts,
-        class,
-        source,
-        timeout,
-        truncate,
-        room,
-        received,
-    };
     let shape = Shape {
         normalize: normalize.unwrap_or(spec.normalize),
         dimensions,
     };
-    Ok((
-        call,
-        Asked {
+    let context = RequestContext {
+        class,
+        truncate,
+        ..context
+    };
+    Ok(Checked {
+        inputs: texts.into_iter().map(ModelInput::Text).collect(),
+        context: context.due(timeout.map(|timeout| context.received + timeout)),
+        asked: Asked {
             id,
             outputs,
             shape,
             mark_final,
         },
-    ))
+    })
 }
 
 fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, Output)>, Rejection> {

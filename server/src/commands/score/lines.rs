@@ -1,15 +1,15 @@
 //! From a window of records to its lines of output.
 
-use penstock_core::{Class, Outcome, Rejection};
+use penstock_core::{Class, Outcome, Rejection, RequestContext, Source};
 use penstock_models::{ModelSpec, Task};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::records::{Record, Window};
+use penstock_engine::request::{InferenceRequest, Input};
 use penstock_engine::rows::{Shape, classified, embedded};
 use penstock_engine::served_model::WhenFull;
-use penstock_engine::service::{InferenceRequest, InferenceService};
-use penstock_telemetry::metrics::Source;
+use penstock_engine::service::InferenceService;
 
 /// The output of one window.
 pub(super) struct Lines {
@@ -64,9 +64,10 @@ impl Serialize for Probabilities<'_> {
 /// Scores the records that have a text, and writes a line for each record.
 pub(super) async fn score(service: &InferenceService, model: &str, window: Window) -> Lines {
     let Window { mut records, read } = window;
-    let texts: Vec<String> = records
+    let texts: Vec<Input> = records
         .iter_mut()
         .filter_map(|record| record.text.as_mut().ok().map(std::mem::take))
+        .map(Input::Text)
         .collect();
     let mut lines = Lines {
         text: Vec::new(),
@@ -80,18 +81,20 @@ pub(super) async fn score(service: &InferenceService, model: &str, window: Windo
         }
         return lines;
     }
-    let call = InferenceRequest {
-        model: model.to_owned(),
-        version: String::new(),
-        texts,
+    let context = RequestContext {
         class: Class::Bulk,
-        source: Source::File,
-        timeout: None,
-        truncate: true,
-        room: WhenFull::Block,
-        received: service.clock().now(),
+        ..RequestContext::new(Source::File, service.clock().now())
     };
-    match service.score(call).await {
+    let scored = async {
+        let request = InferenceRequest {
+            served: service.find(model, "", &context)?,
+            inputs: texts,
+            context,
+            room: WhenFull::Block,
+        };
+        service.score(request).await
+    };
+    match scored.await {
         Ok(scored) => {
             let mut rows = scored.rows.iter();
             for record in &records {

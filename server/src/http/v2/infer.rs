@@ -15,11 +15,10 @@ use crate::http::measure;
 use crate::http::response::{Dialect, Refusal};
 use crate::http::texts::{ELEMENTS_MAX, aside, not_json, too_many};
 use crate::http::{Http, PathParts};
-use crate::v2::request::{self as v2, Data, InferRequest, Origin, Value, Wanted};
+use crate::v2::request::{self as v2, Checked, Data, InferRequest, Value, Wanted};
 use crate::v2::response::Asked;
+use penstock_engine::request::InferenceRequest;
 use penstock_engine::served_model::WhenFull;
-use penstock_engine::service::InferenceRequest;
-use penstock_telemetry::metrics::Source;
 
 /// Parameter with the number of a tensor's bytes after the JSON.
 const BINARY_SIZE: &str = "binary_data_size";
@@ -67,12 +66,7 @@ async fn inferred(
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
-    let received = http.service.clock().now();
-    let origin = Origin {
-        source: Source::Http,
-        room: WhenFull::Reject,
-        received,
-    };
+    let context = http.context();
     let mut served = None;
     let preparing = async {
         let served = served.insert(http.service.repository().find(&model, &version)?);
@@ -82,13 +76,23 @@ async fn inferred(
         let (large, allowance, whole) = (whole.as_ref().len(), whole.allowance, Bytes::from_owner(whole));
         aside(large, move || {
             let (request, binary) = decode(whole, json_length, allowance, (model, version))?;
-            let (call, asked) = v2::read(request, &served.spec, service.limits(), origin)?;
+            let Checked {
+                inputs,
+                context,
+                asked,
+            } = v2::read(request, &served.spec, service.limits(), context)?;
+            let call = InferenceRequest {
+                served,
+                inputs,
+                context,
+                room: WhenFull::Reject,
+            };
             Ok((call, asked, binary))
         })
         .await
     };
     let prepared: Result<(InferenceRequest, Asked, Binary), Refusal> = preparing.await;
-    let (call, asked, binary) = http.counted(served.as_deref(), received, prepared)?;
+    let (call, asked, binary) = http.counted(served.as_deref(), &context, prepared)?;
     let scored = http.service.score(call).await?;
     answer::infer(&asked, &binary, &scored).await
 }
