@@ -79,7 +79,7 @@ fn router(service: Arc<InferenceService>, pace: Pace) -> Router {
         .route("/v2", get(v2::server))
         .route("/v2/health/live", get(v2::live))
         .route("/v2/health/ready", get(v2::ready))
-        .route("/v2/models/stats", get(v2::all_statistics))
+        .route("/v2/models/stats", get(v2::statistics))
         .route("/v2/models/{model}", get(v2::metadata))
         .route("/v2/models/{model}/ready", get(v2::model_ready))
         .route("/v2/models/{model}/config", get(v2::config))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_core::{Class, Rejection, RequestContext};
-use penstock_models::{ModelSpec, Task};
+use penstock_models::{Form, ModelSpec};
 use penstock_proto::text;
 use penstock_proto::text::text_service_server::TextService;
 use penstock_proto::text::{
@@ -116,7 +116,7 @@ fn check(options: &ScoreOptions, spec: &ModelSpec) -> Result<Plan, Rejection> {
         Ok(timeout) => timeout,
         Err(e) => return invalid(format!("timeout is no positive duration: {e}")),
     };
-    let embeds = spec.task == Task::Embedding;
+    let embeds = spec.task.has(Form::Vector);
     if !embeds && (options.normalize.is_some() || options.dimensions.is_some()) {
         return invalid(format!(
             "normalize and dimensions are for embedding models, the task of {} is {}",

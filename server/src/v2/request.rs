@@ -2,9 +2,10 @@
 
 use bytes::{Buf, Bytes};
 use penstock_core::{Rejection, RequestContext};
-use penstock_models::ModelSpec;
+use penstock_models::{ModelSpec, Output};
 
-use crate::v2::response::{Asked, Output, TEXT};
+use super::description::TEXT;
+use super::response::Asked;
 use penstock_engine::request::Input as ModelInput;
 use penstock_engine::rows::Shape;
 use penstock_engine::settings::Limits;
@@ -126,22 +127,20 @@ pub fn read(
     })
 }
 
-fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, Output)>, Rejection> {
-    let known = Output::of(spec.task);
+fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, &'static Output)>, Rejection> {
+    let known = spec.task.outputs();
     if outputs.is_empty() {
-        let defaults = known.iter().filter(|output| output.is_default());
-        return Ok(defaults
-            .map(|output| (output.name().to_owned(), *output))
-            .collect());
+        let defaults = known.iter().filter(|output| output.is_default);
+        return Ok(defaults.map(|output| (output.name.to_owned(), output)).collect());
     }
-    let mut asked: Vec<(String, Output)> = Vec::with_capacity(known.len());
+    let mut asked: Vec<(String, &Output)> = Vec::with_capacity(known.len());
     for Wanted { name, parameters } in outputs {
         parameters::check_output(&name, &parameters)?;
         let Some(output) = known
             .iter()
-            .find(|output| output.name().eq_ignore_ascii_case(&name))
+            .find(|output| output.name.eq_ignore_ascii_case(&name))
         else {
-            let names: Vec<_> = known.iter().map(|output| output.name()).collect();
+            let names: Vec<_> = known.iter().map(|output| output.name).collect();
             return Err(Rejection::Invalid(format!(
                 "unknown output \"{}\"; the model has {}",
                 short(&name),
@@ -149,12 +148,12 @@ fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, Output)
             )));
         };
         // A duplicate output would be computed and sent as often as a request names it.
-        if asked.iter().any(|(_, other)| other == output) {
+        if asked.iter().any(|(_, other)| other.name == output.name) {
             return Err(Rejection::Invalid(format!(
                 "output \"{name}\" is asked for twice"
             )));
         }
-        asked.push((name, *output));
+        asked.push((name, output));
     }
     Ok(asked)
 }

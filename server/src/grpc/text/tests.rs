@@ -3,6 +3,7 @@
 use penstock_core::{Nanos, Source};
 
 use super::*;
+use penstock_models::Task;
 use penstock_models::testing::spec;
 
 fn options() -> ScoreOptions {
