@@ -1,6 +1,7 @@
 //! HTTP: three dialects on one port. Each handler turns bytes into a request for the service.
 
 mod body;
+mod inputs;
 pub(crate) mod measure;
 mod openai;
 mod response;
@@ -201,10 +202,10 @@ impl Http {
     }
 
     /// A request without parameters beyond its context.
-    fn call(served: &Arc<ServedModel>, texts: Vec<String>, context: RequestContext) -> InferenceRequest {
+    fn call(served: &Arc<ServedModel>, inputs: Vec<Input>, context: RequestContext) -> InferenceRequest {
         InferenceRequest {
             served: Arc::clone(served),
-            inputs: texts.into_iter().map(Input::Text).collect(),
+            inputs,
             context,
             room: WhenFull::Reject,
         }
@@ -230,14 +231,18 @@ fn dimensions(wanted: Option<u64>, served: &ServedModel) -> Result<Option<usize>
     }
 }
 
-/// At least one text.
-fn some(argument: &str, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
-    if texts.is_empty() {
+/// At least one text or input.
+fn some<T>(argument: &str, inputs: Vec<T>) -> Result<Vec<T>, Refusal> {
+    if inputs.is_empty() {
         return Err(Refusal::Empty(format!(
             "{argument} is an empty array; send at least one text"
         )));
     }
-    Ok(texts)
+    Ok(inputs)
+}
+
+fn as_inputs(texts: Vec<String>) -> Vec<Input> {
+    texts.into_iter().map(Input::Text).collect()
 }
 
 /// Model and version of a path; empty if the path has none.

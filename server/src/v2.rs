@@ -5,3 +5,4 @@ pub mod request;
 pub mod response;
 
 mod parameters;
+pub(crate) mod token_ids;

@@ -20,13 +20,13 @@ pub enum Form {
 /// An output of one input, borrowed from its reply.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// Of [`Form::Text`].
+    /// Value of [`Form::Text`].
     Text(&'a str),
-    /// Of [`Form::Number`].
+    /// Value of [`Form::Number`].
     Number(f32),
-    /// Of [`Form::PerLabel`], in the order of the labels.
+    /// Value of [`Form::PerLabel`], in the order of the labels.
     PerLabel(&'a [f32]),
-    /// Of [`Form::Vector`], as the model computed it.
+    /// Value of [`Form::Vector`], as the model computed it.
     Vector(&'a [f32]),
 }
 

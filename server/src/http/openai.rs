@@ -13,7 +13,7 @@ use serde_json::json;
 
 use self::response::{self as answer, VectorEncoding};
 use super::texts::{Texts, parse};
-use super::{Http, PathParts, dimensions, some};
+use super::{Http, PathParts, as_inputs, dimensions, some};
 use crate::http::response::{Dialect, Refusal, json};
 use penstock_engine::rows::Shape;
 
@@ -50,7 +50,7 @@ async fn embed(http: &Http, headers: &HeaderMap, body: Body) -> Result<Response<
             dimensions: dimensions(request.dimensions, model)?,
         };
         let texts = some("input", request.input.into_vec())?;
-        let call = Http::call(model, texts, context);
+        let call = Http::call(model, as_inputs(texts), context);
         Ok((call, shape, request.encoding_format.unwrap_or_default()))
     };
     let prepared = preparing.await;

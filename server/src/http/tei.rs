@@ -15,8 +15,9 @@ use penstock_models::Task;
 use serde::Deserialize;
 
 use self::response as answer;
+use super::inputs::Inputs;
 use super::texts::{Predicted, Texts, parse};
-use super::{Http, dimensions, some};
+use super::{Http, as_inputs, dimensions, some};
 use crate::http::response::{Dialect, Refusal, bare, json};
 use penstock_engine::request::Input;
 use penstock_engine::rows::Shape;
@@ -24,7 +25,7 @@ use penstock_engine::rows::Shape;
 /// The body of `/embed`. Fields that text-embeddings-inference ignores are ignored here too.
 #[derive(Debug, Deserialize)]
 struct Embed {
-    inputs: Texts,
+    inputs: Inputs,
     truncate: Option<bool>,
     truncation_direction: Option<String>,
     prompt_name: Option<String>,
@@ -80,8 +81,8 @@ async fn embedded(
             normalize: request.normalize.unwrap_or(true),
             dimensions,
         };
-        let texts = some("inputs", request.inputs.into_vec())?;
-        let call = Http::call(model, texts, context.truncated(request.truncate));
+        let inputs = some("inputs", request.inputs.0)?;
+        let call = Http::call(model, inputs, context.truncated(request.truncate));
         Ok((call, shape))
     };
     let prepared = preparing.await;
@@ -119,7 +120,7 @@ async fn predicted(
         let Predicted(inputs) = request.inputs;
         let single = matches!(inputs, Texts::One(_));
         let texts = some("inputs", inputs.into_vec())?;
-        let call = Http::call(model, texts, context.truncated(request.truncate));
+        let call = Http::call(model, as_inputs(texts), context.truncated(request.truncate));
         Ok((call, single, request.raw_scores.unwrap_or(false)))
     };
     let prepared = preparing.await;
@@ -192,6 +193,7 @@ fn rightwards(direction: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
+/// Characters of the texts; token ids have none.
 fn characters(inputs: &[Input]) -> usize {
     let of = |input: &Input| match input {
         Input::Text(text) => text.chars().count(),

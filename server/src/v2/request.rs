@@ -6,6 +6,7 @@ use penstock_models::{ModelSpec, Output};
 
 use super::description::TEXT;
 use super::response::Asked;
+use super::token_ids;
 use penstock_engine::request::Input as ModelInput;
 use penstock_engine::rows::Shape;
 use penstock_engine::settings::Limits;
@@ -13,8 +14,9 @@ use penstock_engine::settings::Limits;
 pub use super::parameters::Value;
 use super::parameters::{self, Wishes};
 
-/// Valid form of a text tensor, for errors.
-const EXPECTED: &str = "expected \"text\", BYTES, shape [n] or [n,1]";
+/// Valid form of the tensors, for errors.
+const EXPECTED: &str =
+    "expected \"text\", BYTES, shape [n] or [n,1]; or token ids as \"input_ids\", INT64, shape [n,length]";
 
 /// A request from gRPC or HTTP.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,9 +40,9 @@ pub struct InferRequest {
 pub struct Input {
     /// Its name.
     pub name: String,
-    /// Element type; `BYTES` is valid.
+    /// Element type: `BYTES`, or `INT64` and `INT32` of token ids.
     pub datatype: String,
-    /// Shape; `[n]` or `[n,1]` is valid.
+    /// Shape: `[n]` or `[n,1]`, or `[n,length]` of token ids.
     pub shape: Vec<i64>,
     /// Parameters of the tensor.
     pub parameters: Vec<(String, Value)>,
@@ -57,7 +59,9 @@ pub enum Data {
     Elements(Vec<Bytes>),
     /// Separate UTF-8 elements, from JSON.
     Texts(Vec<String>),
-    /// No elements, or elements of another type than BYTES.
+    /// Whole numbers.
+    Numbers(Vec<i64>),
+    /// No elements, or elements of a type that no input has.
     Absent,
 }
 
@@ -105,7 +109,7 @@ pub fn read(
         mark_final,
     } = wishes;
     let outputs = wanted(outputs, spec)?;
-    let texts = texts(inputs, limits.max_request_texts)?;
+    let inputs = tensors(inputs, limits.max_request_texts)?;
     let shape = Shape {
         normalize: normalize.unwrap_or(spec.normalize),
         dimensions,
@@ -116,7 +120,7 @@ pub fn read(
         ..context
     };
     Ok(Checked {
-        inputs: texts.into_iter().map(ModelInput::Text).collect(),
+        inputs,
         context: context.due(timeout.map(|timeout| context.received + timeout)),
         asked: Asked {
             id,
@@ -158,32 +162,46 @@ fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, &'stati
     Ok(asked)
 }
 
-fn texts(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<String>, Rejection> {
-    let mut text = None;
+/// Reads the tensors: either a text tensor, or token ids with or without a mask.
+fn tensors(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<ModelInput>, Rejection> {
+    let (mut text, mut ids, mut mask) = (None, None, None);
     for input in inputs {
         parameters::check_input(&input.name, &input.parameters)?;
-        if !input.name.eq_ignore_ascii_case(TEXT) {
-            return Err(Rejection::Invalid(format!(
-                "unknown input \"{}\"; {EXPECTED}",
-                short(&input.name)
-            )));
-        }
-        if text.replace(input).is_some() {
-            return Err(Rejection::Invalid(format!("input \"{TEXT}\" is given twice")));
+        let (known, name) = [
+            (&mut text, TEXT),
+            (&mut ids, token_ids::INPUT_IDS),
+            (&mut mask, token_ids::ATTENTION_MASK),
+        ]
+        .into_iter()
+        .find(|(_, name)| input.name.eq_ignore_ascii_case(name))
+        .ok_or_else(|| Rejection::Invalid(format!("unknown input \"{}\"; {EXPECTED}", short(&input.name))))?;
+        if known.replace(input).is_some() {
+            return Err(Rejection::Invalid(format!("input \"{name}\" is given twice")));
         }
     }
-    let Some(Input {
+    match (text, ids, mask) {
+        (Some(text), None, None) => {
+            let texts = texts(text, texts_max)?;
+            Ok(texts.into_iter().map(ModelInput::Text).collect())
+        }
+        (None, Some(ids), mask) => token_ids::read(ids, mask, texts_max),
+        (None, None, None) => Err(Rejection::Invalid(format!(
+            "the request holds no input; {EXPECTED}"
+        ))),
+        _ => Err(Rejection::Invalid(format!(
+            "the request mixes inputs that exclude each other; {EXPECTED}"
+        ))),
+    }
+}
+
+fn texts(input: Input, texts_max: usize) -> Result<Vec<String>, Rejection> {
+    let Input {
         name,
         datatype,
         shape,
         data,
         ..
-    }) = text
-    else {
-        return Err(Rejection::Invalid(format!(
-            "the request holds no input; {EXPECTED}"
-        )));
-    };
+    } = input;
     if datatype != "BYTES" {
         return Err(Rejection::Invalid(format!(
             "input \"{name}\" has datatype \"{}\"; {EXPECTED}",
@@ -192,11 +210,7 @@ fn texts(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<String>, Rejection>
     }
     let n = count(&name, &shape)?;
     // Checked before the elements are split: an empty one costs four bytes on the wire and 24 here.
-    if n > texts_max {
-        return Err(Rejection::Invalid(format!(
-            "the request holds {n} texts, more than max_request_texts = {texts_max}; send several requests"
-        )));
-    }
+    check_texts(n, texts_max)?;
     match data {
         Data::Raw(raw) => raw_texts(&name, raw, n),
         Data::Elements(elements) => {
@@ -211,7 +225,7 @@ fn texts(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<String>, Rejection>
             check_count(&name, texts.len(), n)?;
             Ok(texts)
         }
-        Data::Absent => Err(Rejection::Invalid(format!(
+        Data::Numbers(_) | Data::Absent => Err(Rejection::Invalid(format!(
             "input \"{name}\" holds no BYTES elements; {EXPECTED}"
         ))),
     }
@@ -232,7 +246,17 @@ fn count(name: &str, shape: &[i64]) -> Result<usize, Rejection> {
     }
 }
 
-fn check_count(name: &str, elements: usize, n: usize) -> Result<(), Rejection> {
+/// Refuses more inputs than a request may hold.
+pub(super) fn check_texts(n: usize, texts_max: usize) -> Result<(), Rejection> {
+    if n <= texts_max {
+        return Ok(());
+    }
+    Err(Rejection::Invalid(format!(
+        "the request holds {n} texts, more than max_request_texts = {texts_max}; send several requests"
+    )))
+}
+
+pub(super) fn check_count(name: &str, elements: usize, n: usize) -> Result<(), Rejection> {
     if elements == n {
         return Ok(());
     }

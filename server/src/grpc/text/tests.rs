@@ -13,8 +13,8 @@ fn options() -> ScoreOptions {
     }
 }
 
-fn refused_with(task: Task, options: ScoreOptions, words: &[&str]) {
-    let message = check(&options, &spec(task, &["bad", "good"]))
+fn refused_with(task: Task, options: &ScoreOptions, words: &[&str]) {
+    let message = check(options, &spec(task, &["bad", "good"]))
         .unwrap_err()
         .to_string();
     for word in words {
@@ -76,7 +76,7 @@ fn everything_said_is_heard() {
 fn options_that_do_not_fit_the_model_are_refused() {
     refused_with(
         Task::Embedding,
-        ScoreOptions {
+        &ScoreOptions {
             logits: true,
             ..options()
         },
@@ -84,7 +84,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
     );
     refused_with(
         Task::Embedding,
-        ScoreOptions {
+        &ScoreOptions {
             dimensions: Some(5),
             ..options()
         },
@@ -92,7 +92,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
     );
     refused_with(
         Task::Embedding,
-        ScoreOptions {
+        &ScoreOptions {
             dimensions: Some(0),
             ..options()
         },
@@ -101,7 +101,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
     let classifier = Task::SequenceClassification;
     refused_with(
         classifier,
-        ScoreOptions {
+        &ScoreOptions {
             normalize: Some(false),
             ..options()
         },
@@ -109,7 +109,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
     );
     refused_with(
         classifier,
-        ScoreOptions {
+        &ScoreOptions {
             class: 9,
             ..options()
         },
@@ -117,7 +117,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
     );
     refused_with(
         classifier,
-        ScoreOptions {
+        &ScoreOptions {
             order: -1,
             ..options()
         },
@@ -127,5 +127,5 @@ fn options_that_do_not_fit_the_model_are_refused() {
         seconds: -1,
         nanos: 0,
     });
-    refused_with(classifier, ScoreOptions { timeout, ..options() }, &["timeout"]);
+    refused_with(classifier, &ScoreOptions { timeout, ..options() }, &["timeout"]);
 }
