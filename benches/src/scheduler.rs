@@ -12,14 +12,14 @@ use crossbeam_channel::{Sender, bounded};
 use hdrhistogram::Histogram;
 use penstock_core::{
     Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Outcome, PackedTokens, Reply,
-    Request, Responder, Sink, Stages, TokenIds,
+    Request, RequestContext, Responder, Sink, Source, Stages, TokenIds,
 };
 use penstock_engine::device_lost::DeviceLost;
 use penstock_engine::executor::{DeviceSlot, Executor};
 use penstock_engine::scheduler::{Wires, run};
 use penstock_models::{Model, ModelError};
 use penstock_telemetry::clock::Clock;
-use penstock_telemetry::metrics::{Metrics, ModelMetrics, OutcomeLabel, Source};
+use penstock_telemetry::metrics::{Metrics, ModelMetrics, OutcomeLabel};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
@@ -218,10 +218,8 @@ impl Line {
         let now = self.clock.now();
         let request = Request {
             tokens,
-            class: Class::Interactive,
-            received: now,
+            context: RequestContext::new(Source::Grpc, now),
             tokenized: now,
-            deadline: None,
             permit,
             responder,
         };

@@ -33,7 +33,7 @@ pub mod testing;
 pub use device::Device;
 pub use error::ModelError;
 pub use families::Family;
-pub use heads::{Problem, Task, normalize};
+pub use heads::{Classified, Form, Output, Problem, Task, Value, classified, embedded, normalize};
 pub use load::{LoadOptions, Loaded, inspect, load, load_on};
 pub use locate::locate;
 pub use model::{Model, Pipelined};

@@ -47,6 +47,27 @@ pub enum TokenizeError {
     /// The tokenizer has no special tokens and produces no token for this text.
     #[error("the text has no tokens")]
     NoTokens,
+    /// An id that the tokenizer never gives.
+    #[error("token id {id} at place {place} is not in the model's vocabulary, whose largest is {largest}")]
+    UnknownId {
+        /// The id.
+        id: u32,
+        /// Its place among the ids of its input, from 0.
+        place: usize,
+        /// Largest id of the vocabulary.
+        largest: u32,
+    },
+    /// Ids without any element.
+    #[error("the array of token ids is empty; it holds at least the special tokens of a text")]
+    NoIds,
+    /// More ids than the model takes, and truncation is not allowed.
+    #[error("{tokens} token ids are more than the model's {max}; send fewer or allow truncation")]
+    TooManyIds {
+        /// Number of ids.
+        tokens: usize,
+        /// The model's maximum.
+        max: usize,
+    },
     /// The tokenizer failed.
     #[error("tokenizer: {0}")]
     Failed(String),
@@ -127,6 +148,35 @@ impl TextTokenizer {
         ids.extend_from_slice(&body.ids);
         ids.extend_from_slice(&inner.after);
         TokenIds::new(ids).ok_or(TokenizeError::NoTokens)
+    }
+
+    /// Checks token ids that this tokenizer gave, special tokens included. With `truncate`, ids beyond the maximum
+    /// are cut as those of a text: the special tokens at the end stay.
+    pub fn check(&self, mut ids: Vec<u32>, truncate: bool) -> Result<TokenIds, TokenizeError> {
+        let Inner {
+            after,
+            max_length,
+            largest: (_, largest),
+            ..
+        } = &*self.inner;
+        if let Some((place, &id)) = ids.iter().enumerate().find(|(_, id)| *id > largest) {
+            return Err(TokenizeError::UnknownId {
+                id,
+                place,
+                largest: *largest,
+            });
+        }
+        if ids.len() > *max_length {
+            if !truncate {
+                return Err(TokenizeError::TooManyIds {
+                    tokens: ids.len(),
+                    max: *max_length,
+                });
+            }
+            let special = if ids.ends_with(after) { after.len() } else { 0 };
+            ids.drain(max_length - special..ids.len() - special);
+        }
+        TokenIds::new(ids).ok_or(TokenizeError::NoIds)
     }
 
     /// Upper bound of the tokens of a text of `text_bytes` bytes, prompt and special tokens included.

@@ -17,7 +17,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_core::{Class, Rejection};
 use penstock_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use penstock_proto::text::text_service_server::TextServiceServer;
 use tonic::codec::CompressionEncoding;
@@ -29,9 +28,7 @@ use self::inbound::Receiver;
 use crate::listen::http2::{self, Http2Bounds};
 use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
 use penstock_config::ModelControl;
-use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceService;
-use penstock_telemetry::metrics::{OutcomeLabel, Source};
 
 /// Longest time from the connect to the end of the HTTP/2 handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,20 +76,4 @@ fn routes(service: &Arc<InferenceService>, control: ModelControl) -> io::Result<
         // Older clients, such as grpcurl 1.8, use this version.
         .add_service(reflection().build_v1alpha().map_err(io::Error::other)?);
     Ok(routes.prepare())
-}
-
-/// Counts a request that was refused before the service could count it.
-fn refused(service: &InferenceService, served: Option<&ServedModel>, took: Duration, rejection: &Rejection) {
-    let outcome = OutcomeLabel::of(rejection);
-    match served {
-        Some(served) => {
-            let (source, class) = (Source::Grpc, Class::Interactive);
-            served
-                .metrics
-                .request_done(source, class, outcome, 0, None, Duration::ZERO, took);
-        }
-        None => service
-            .metrics()
-            .unknown_model(Source::Grpc, Class::Interactive, outcome),
-    }
 }

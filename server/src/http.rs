@@ -1,6 +1,7 @@
 //! HTTP: three dialects on one port. Each handler turns bytes into a request for the service.
 
 mod body;
+mod inputs;
 pub(crate) mod measure;
 mod openai;
 mod response;
@@ -18,7 +19,7 @@ use axum::extract::{FromRequestParts, RawPathParams, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Response, StatusCode, Uri};
 use axum::routing::{get, post};
-use penstock_core::{Class, Nanos, Rejection};
+use penstock_core::{Rejection, RequestContext, Source};
 use penstock_models::Task;
 
 use self::body::{Bodies, Pace, Whole};
@@ -27,9 +28,9 @@ use crate::control;
 use crate::listen::http1::{self, ConnectionBounds};
 use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
 use penstock_config::ModelControl;
+use penstock_engine::request::{InferenceRequest, Input};
 use penstock_engine::served_model::{ServedModel, WhenFull};
-use penstock_engine::service::{InferenceRequest, InferenceService};
-use penstock_telemetry::metrics::{OutcomeLabel, Source};
+use penstock_engine::service::InferenceService;
 
 /// Minimum pace of a body: a grace of 30 seconds, then the rate of a bad telephone line.
 const PACE: Pace = Pace {
@@ -83,7 +84,7 @@ fn router(service: Arc<InferenceService>, control: ModelControl, pace: Pace) -> 
         .route("/v2", get(v2::server))
         .route("/v2/health/live", get(v2::live))
         .route("/v2/health/ready", get(v2::ready))
-        .route("/v2/models/stats", get(v2::all_statistics))
+        .route("/v2/models/stats", get(v2::statistics))
         .route("/v2/models/{model}", get(v2::metadata))
         .route("/v2/models/{model}/ready", get(v2::model_ready))
         .route("/v2/models/{model}/config", get(v2::config))
@@ -147,26 +148,19 @@ impl Http {
         }
     }
 
+    /// Context of a request that was just received.
+    fn context(&self) -> RequestContext {
+        RequestContext::new(Source::Http, self.service.clock().now())
+    }
+
     /// Counts a request that was refused before the service could count it.
     fn counted<T>(
         &self,
         served: Option<&ServedModel>,
-        received: Nanos,
+        context: &RequestContext,
         prepared: Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        let Err(refusal) = &prepared else { return prepared };
-        let outcome = OutcomeLabel::of(&refusal.rejection());
-        let took = self.service.clock().now().since(received);
-        let (source, class) = (Source::Http, Class::Interactive);
-        match served {
-            Some(served) => {
-                served
-                    .metrics
-                    .request_done(source, class, outcome, 0, None, Duration::ZERO, took);
-            }
-            None => self.service.metrics().unknown_model(source, class, outcome),
-        }
-        prepared
+        prepared.inspect_err(|refusal| self.service.refused(served, context, &refusal.rejection()))
     }
 
     /// Names of all models, in the order of the repository's index: by name.
@@ -220,17 +214,13 @@ impl Http {
         Err(last.into())
     }
 
-    fn call(served: &ServedModel, texts: Vec<String>, truncate: bool, received: Nanos) -> InferenceRequest {
+    /// A request without parameters beyond its context.
+    fn call(served: &Arc<ServedModel>, inputs: Vec<Input>, context: RequestContext) -> InferenceRequest {
         InferenceRequest {
-            model: served.name.clone(),
-            version: String::new(),
-            texts,
-            class: Class::Interactive,
-            source: Source::Http,
-            timeout: None,
-            truncate,
+            served: Arc::clone(served),
+            inputs,
+            context,
             room: WhenFull::Reject,
-            received,
         }
     }
 }
@@ -254,14 +244,18 @@ fn dimensions(wanted: Option<u64>, served: &ServedModel) -> Result<Option<usize>
     }
 }
 
-/// At least one text.
-fn some(argument: &str, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
-    if texts.is_empty() {
+/// At least one text or input.
+fn some<T>(argument: &str, inputs: Vec<T>) -> Result<Vec<T>, Refusal> {
+    if inputs.is_empty() {
         return Err(Refusal::Empty(format!(
             "{argument} is an empty array; send at least one text"
         )));
     }
-    Ok(texts)
+    Ok(inputs)
+}
+
+fn as_inputs(texts: Vec<String>) -> Vec<Input> {
+    texts.into_iter().map(Input::Text).collect()
 }
 
 /// Model and version of a path; empty if the path has none.

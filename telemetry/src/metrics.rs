@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use metrics::Counter;
 use parking_lot::Mutex;
-use penstock_core::Class;
+use penstock_core::{Class, Source};
 
 use crate::clock::Clock;
 use crate::logging;
@@ -30,7 +30,7 @@ use topics::Topics;
 
 pub use device::BusyMeter;
 pub use kafka::{Counted, KafkaMetrics, Left};
-pub use labels::{DeadReason, OutcomeLabel, ResetReason, Source};
+pub use labels::{DeadReason, OutcomeLabel, ResetReason};
 pub use listener::ListenerMetrics;
 pub use model::{ModelMetrics, Statistics, Tally};
 pub use topics::{Drain, Lag, TopicMetrics};

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use penstock_core::{Rejection, Reply};
-use penstock_models::Task;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
-use serde::Serialize;
 
-use penstock_engine::rows::{self, Shape};
+use penstock_engine::rows::Object;
 use penstock_engine::served_model::ServedModel;
 use penstock_telemetry::metrics::DeadReason;
 
@@ -76,32 +74,7 @@ pub struct DeadLetter<'a> {
 
 /// Outputs of a text as JSON: those of a v2 request that names none.
 pub fn value(served: &ServedModel, reply: &Reply) -> Result<Vec<u8>, Rejection> {
-    #[derive(Serialize)]
-    struct Classes<'a> {
-        label: &'a str,
-        score: f32,
-        probabilities: &'a [f32],
-    }
-    #[derive(Serialize)]
-    struct Vector {
-        embedding: Vec<f32>,
-    }
-    let spec = &served.spec;
-    let json = match spec.task {
-        Task::SequenceClassification => {
-            let row = rows::classified(spec, reply)?;
-            serde_json::to_vec(&Classes {
-                label: row.label,
-                score: row.score,
-                probabilities: row.probabilities,
-            })
-        }
-        Task::Embedding => {
-            let mut embedding = Vec::with_capacity(spec.hidden);
-            Shape::of(spec).append(rows::embedded(spec, reply)?, &mut embedding);
-            serde_json::to_vec(&Vector { embedding })
-        }
-    };
+    let json = serde_json::to_vec(&Object::of(&served.spec, reply)?);
     json.map_err(|e| Rejection::Model(format!("the outputs cannot be written: {e}")))
 }
 

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use penstock_core::{Class, Outcome, Rejection};
+use penstock_core::{Class, Nanos, Outcome, Rejection, RequestContext, Source};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::record_codec::RecordCodec;
 use super::retry_queue::RetryId;
 use super::work::{Chunk, HeaderOptions, Judged, Taken};
+use penstock_engine::request::{InferenceRequest, Input};
 use penstock_engine::served_model::{ServedModel, WhenFull};
-use penstock_engine::service::{InferenceRequest, InferenceService};
-use penstock_telemetry::metrics::{DeadReason, Source};
+use penstock_engine::service::InferenceService;
+use penstock_telemetry::metrics::DeadReason;
 
 /// Text that tests whether a model works at all.
 const PROBE: &str = "penstock";
@@ -220,31 +221,32 @@ async fn score(
         class,
         deadline,
     } = &chunk.wish;
-    let timeout = deadline.map(|deadline| {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let left = deadline.saturating_sub(since_1970.as_millis() as i64).max(0);
-        let so_far = if left == 0 {
-            Duration::ZERO
-        } else {
-            service.clock().now().since(chunk.received)
-        };
-        so_far + Duration::from_millis(left as u64)
-    });
-    let call = InferenceRequest {
-        model: model.to_string(),
-        version: answers.version(model).to_owned(),
-        texts,
+    let context = RequestContext {
         class: *class,
-        source: Source::Kafka,
-        timeout,
         truncate: answers.route().truncate,
-        room: WhenFull::Block,
-        received: chunk.received,
+        ..RequestContext::new(Source::Kafka, chunk.received)
     };
-    match service.score(call).await {
+    let context = context.due(deadline.map(|deadline| on_clock(service, deadline)));
+    let scored = async {
+        let request = InferenceRequest {
+            served: service.find(model, answers.version(model), &context)?,
+            inputs: texts.into_iter().map(Input::Text).collect(),
+            context,
+            room: WhenFull::Block,
+        };
+        service.score(request).await
+    };
+    match scored.await {
         Ok(mut scored) => (Some(Arc::clone(&scored.served)), std::mem::take(&mut scored.rows)),
         Err(why) => (None, vec![Err(why); count]),
     }
+}
+
+/// A deadline in milliseconds since 1970 on the service's clock; a past one is now.
+fn on_clock(service: &InferenceService, deadline: i64) -> Nanos {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let left = deadline.saturating_sub(since_1970.as_millis() as i64).max(0);
+    service.clock().now() + Duration::from_millis(left as u64)
 }
 
 /// Whether the model scores anything at all.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use penstock_models::{LoadOptions, ModelSpec, Task};
+use penstock_models::{Form, LoadOptions, ModelSpec};
 
 use super::{Failure, millions, print};
 use crate::cli::InspectArgs;
@@ -40,23 +40,21 @@ fn describe(folder: &Path, spec: &ModelSpec) -> String {
         ("family", spec.family.name().to_owned()),
         ("task", spec.task.name().to_owned()),
     ];
-    match spec.task {
-        Task::SequenceClassification => {
-            lines.push(("labels", spec.labels.join(", ")));
-            lines.push(("problem", spec.problem.name().to_owned()));
+    if !spec.labels.is_empty() {
+        lines.push(("labels", spec.labels.join(", ")));
+        lines.push(("problem", spec.problem.name().to_owned()));
+    }
+    if spec.task.has(Form::Vector) {
+        let mut pooling = spec
+            .pooling
+            .map_or("none".to_owned(), |p| format!("{p:?}").to_lowercase());
+        if spec.pooling_assumed {
+            pooling += " (assumed: there is neither modules.json nor 1_Pooling/config.json)";
         }
-        Task::Embedding => {
-            let mut pooling = spec
-                .pooling
-                .map_or("none".to_owned(), |p| format!("{p:?}").to_lowercase());
-            if spec.pooling_assumed {
-                pooling += " (assumed: there is neither modules.json nor 1_Pooling/config.json)";
-            }
-            lines.push(("dimensions", spec.hidden.to_string()));
-            lines.push(("pooling", pooling));
-            lines.push(("normalized", if spec.normalize { "yes" } else { "no" }.to_owned()));
-            lines.push(("prompts", prompts(spec)));
-        }
+        lines.push(("dimensions", spec.hidden.to_string()));
+        lines.push(("pooling", pooling));
+        lines.push(("normalized", if spec.normalize { "yes" } else { "no" }.to_owned()));
+        lines.push(("prompts", prompts(spec)));
     }
     lines.extend([
         (

@@ -16,6 +16,7 @@ use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use tonic::Status;
 
 use penstock_engine::backlog::Backlog;
+use penstock_engine::request::Input;
 use penstock_engine::service::InferenceService;
 
 /// Order of the answers.
@@ -47,11 +48,11 @@ pub struct Size {
 }
 
 impl Size {
-    /// Size of `texts`.
-    pub fn of(texts: &[String]) -> Size {
+    /// Size of `inputs`.
+    pub fn of(inputs: &[Input]) -> Size {
         Size {
-            texts: texts.len(),
-            bytes: texts.iter().map(String::len).sum(),
+            texts: inputs.len(),
+            bytes: inputs.iter().map(Input::bytes).sum(),
         }
     }
 }

@@ -1,12 +1,21 @@
-//! The deadline in a gRPC client's metadata.
+//! The deadline in a gRPC client's metadata, and the context of a request with it.
 
 use std::time::Duration;
 
+use penstock_core::{RequestContext, Source};
+use penstock_engine::service::InferenceService;
 use tonic::metadata::MetadataMap;
+
+/// Context of a gRPC request that was just received.
+pub fn context(service: &InferenceService, metadata: &MetadataMap) -> RequestContext {
+    let received = service.clock().now();
+    let deadline = timeout(metadata).map(|timeout| received + timeout);
+    RequestContext::new(Source::Grpc, received).due(deadline)
+}
 
 /// Value of `grpc-timeout`: up to eight digits and a unit. An unreadable value is ignored, because the client
 /// keeps its own deadline anyway.
-pub fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let value = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -21,14 +30,6 @@ pub fn timeout(metadata: &MetadataMap) -> Option<Duration> {
         "u" => Some(Duration::from_micros(n)),
         "n" => Some(Duration::from_nanos(n)),
         _ => None,
-    }
-}
-
-/// The shorter of two optional timeouts.
-pub fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }
 
@@ -54,13 +55,5 @@ mod tests {
             check(wrong, None);
         }
         assert_eq!(timeout(&MetadataMap::new()), None);
-    }
-
-    #[test]
-    fn the_shorter_one_counts() {
-        let (one, two) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
-        assert_eq!(shorter(one, two), one);
-        assert_eq!(shorter(None, two), two);
-        assert_eq!(shorter(None, None), None);
     }
 }

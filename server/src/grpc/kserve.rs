@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
-use penstock_core::{Nanos, Rejection};
+use penstock_core::{Rejection, RequestContext};
 use penstock_proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use penstock_proto::inference::{
     CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
@@ -24,15 +23,16 @@ use tonic::{Request, Response, Status, Streaming};
 use super::bidi_stream::{BidiStream, Order, Size, StreamHandler, WorkItem};
 use super::inbound::Requests;
 use super::response::infer_response;
-use super::{deadline, models, refused, wire};
+use super::{deadline, models, wire};
 use crate::control;
 use crate::status::to_status;
-use crate::v2::request::{self as v2, Origin};
-use crate::v2::response::{Asked, EXTENSIONS, SERVER_NAME};
+use crate::v2::description::{EXTENSIONS, SERVER_NAME};
+use crate::v2::request::{self as v2, Checked};
+use crate::v2::response::Asked;
 use penstock_config::ModelControl;
+use penstock_engine::request::InferenceRequest;
 use penstock_engine::served_model::WhenFull;
-use penstock_engine::service::{InferenceRequest, InferenceService};
-use penstock_telemetry::metrics::Source;
+use penstock_engine::service::InferenceService;
 
 /// The service.
 pub struct KServe {
@@ -59,25 +59,26 @@ impl KServe {
 fn prepare(
     service: &InferenceService,
     message: ModelInferRequest,
-    origin: Origin,
-    timeout: Option<Duration>,
+    context: RequestContext,
+    room: WhenFull,
 ) -> Result<(InferenceRequest, Asked), Rejection> {
     let mut served = None;
     let prepared = wire::request(message).and_then(|request| {
         let served = served.insert(service.repository().find(&request.model, &request.version)?);
-        v2::read(request, &served.spec, service.limits(), origin)
+        let Checked {
+            inputs,
+            context,
+            asked,
+        } = v2::read(request, &served.spec, service.limits(), context)?;
+        let call = InferenceRequest {
+            served: Arc::clone(served),
+            inputs,
+            context,
+            room,
+        };
+        Ok((call, asked))
     });
-    match prepared {
-        Ok((mut call, asked)) => {
-            call.timeout = deadline::shorter(call.timeout, timeout);
-            Ok((call, asked))
-        }
-        Err(rejection) => {
-            let took = service.clock().now().since(origin.received);
-            refused(service, served.as_deref(), took, &rejection);
-            Err(rejection)
-        }
-    }
+    prepared.inspect_err(|rejection| service.refused(served.as_deref(), &context, rejection))
 }
 
 async fn infer(
@@ -92,8 +93,8 @@ async fn infer(
 /// A stream of v2 requests, answered in their order, as Triton does for models like these.
 pub struct InferHandler {
     service: Arc<InferenceService>,
-    /// Deadline of the whole stream.
-    deadline: Option<Nanos>,
+    /// Context of the whole stream.
+    context: RequestContext,
 }
 
 impl StreamHandler for InferHandler {
@@ -106,18 +107,12 @@ impl StreamHandler for InferHandler {
         request: ModelInferRequest,
         items: &mut VecDeque<WorkItem<Self::Done>>,
     ) -> Result<(), Status> {
-        let received = self.service.clock().now();
         let id = request.id.clone();
-        let timeout = self.deadline.map(|deadline| deadline.since(received));
-        let origin = Origin {
-            source: Source::Grpc,
-            room: WhenFull::Block,
-            received,
-        };
-        match prepare(&self.service, request, origin, timeout) {
+        let context = self.context.again(self.service.clock().now());
+        match prepare(&self.service, request, context, WhenFull::Block) {
             Ok((call, asked)) => {
                 let service = Arc::clone(&self.service);
-                let (size, backlog) = (Size::of(&call.texts), self.service.backlog());
+                let (size, backlog) = (Size::of(&call.inputs), self.service.backlog());
                 items.push_back(WorkItem::new(size, backlog, async move {
                     match infer(&service, call, &asked).await {
                         Ok(response) => answered(response),
@@ -182,13 +177,8 @@ impl GrpcInferenceService for KServe {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let origin = Origin {
-            source: Source::Grpc,
-            room: WhenFull::Reject,
-            received: self.service.clock().now(),
-        };
-        let timeout = deadline::timeout(request.metadata());
-        let (call, asked) = prepare(&self.service, request.into_inner(), origin, timeout)
+        let context = deadline::context(&self.service, request.metadata());
+        let (call, asked) = prepare(&self.service, request.into_inner(), context, WhenFull::Reject)
             .map_err(|rejection| to_status(&rejection))?;
         respond(infer(&self.service, call, &asked).await)
     }
@@ -198,11 +188,9 @@ impl GrpcInferenceService for KServe {
         mut request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let requests = Requests::of(request.extensions_mut())?;
-        let timeout = deadline::timeout(request.metadata());
-        let deadline = timeout.map(|timeout| self.service.clock().now() + timeout);
         let handler = InferHandler {
             service: Arc::clone(&self.service),
-            deadline,
+            context: deadline::context(&self.service, request.metadata()),
         };
         Ok(Response::new(BidiStream::new(&self.service, requests, handler)))
     }

@@ -1,10 +1,6 @@
 //! Answers about models, and loading and unloading.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use penstock_core::Rejection;
-use penstock_models::ModelSpec;
 use penstock_proto::inference::model_config::SchedulingChoice;
 use penstock_proto::inference::model_metadata_response::TensorMetadata;
 use penstock_proto::inference::repository_index_response::ModelIndex;
@@ -16,8 +12,8 @@ use penstock_proto::inference::{
     StatisticDuration,
 };
 
-use crate::v2::response::{Output, SERVER_NAME, TEXT};
-use penstock_engine::repository::{ModelState, Repository};
+use crate::v2::description::{self, Configuration, Datatype, SERVER_NAME, TensorInfo};
+use penstock_engine::repository::Repository;
 use penstock_engine::served_model::ServedModel;
 use penstock_telemetry::metrics::{Statistics, Tally};
 
@@ -28,84 +24,72 @@ pub fn metadata(
     version: &str,
 ) -> Result<ModelMetadataResponse, Rejection> {
     let served = repository.find(name, version)?;
-    let output = |output: &Output| TensorMetadata {
-        name: output.name().to_owned(),
-        datatype: output.datatype().to_owned(),
-        shape: output.shape(&served.spec),
+    let tensors = |tensors: Vec<TensorInfo>| {
+        let tensor = |tensor: TensorInfo| TensorMetadata {
+            name: tensor.name.to_owned(),
+            datatype: tensor.datatype.name().to_owned(),
+            shape: tensor.shape,
+        };
+        tensors.into_iter().map(tensor).collect()
     };
     Ok(ModelMetadataResponse {
         name: served.name.clone(),
         versions: repository.versions(name)?,
         platform: SERVER_NAME.to_owned(),
-        inputs: vec![TensorMetadata {
-            name: TEXT.to_owned(),
-            datatype: "BYTES".to_owned(),
-            shape: vec![-1],
-        }],
-        outputs: Output::of(served.spec.task).iter().map(output).collect(),
+        inputs: tensors(description::inputs()),
+        outputs: tensors(description::outputs(&served.spec)),
     })
 }
 
-/// A model's configuration. `max_batch_size` is 0: tensors carry the number of texts, because batches are
-/// formed of tokens across requests.
+/// A model's configuration.
 pub fn config(repository: &Repository, name: &str, version: &str) -> Result<ModelConfigResponse, Rejection> {
     let served = repository.find(name, version)?;
-    let output = |output: &Output| ModelOutput {
-        name: output.name().to_owned(),
-        data_type: match output.datatype() {
-            "BYTES" => DataType::TypeString.into(),
-            _ => DataType::TypeFp32.into(),
-        },
-        dims: output.shape(&served.spec),
-    };
-    let delay = u64::try_from(served.policy.queue_delay_max().as_micros()).unwrap_or(u64::MAX);
+    let Configuration {
+        queue_delay_us,
+        parameters,
+    } = description::configuration(&served);
     let batching = ModelDynamicBatching {
-        max_queue_delay_microseconds: delay,
-        // Interactive and bulk, in the numbers of the parameter `priority`.
-        priority_levels: 2,
-        default_priority_level: 1,
+        max_queue_delay_microseconds: queue_delay_us,
+        priority_levels: description::PRIORITY_LEVELS,
+        default_priority_level: description::PRIORITY_DEFAULT,
         ..ModelDynamicBatching::default()
     };
+    let input = |tensor: TensorInfo| ModelInput {
+        name: tensor.name.to_owned(),
+        data_type: data_type(tensor.datatype),
+        dims: tensor.shape,
+        optional: false,
+    };
+    let output = |tensor: TensorInfo| ModelOutput {
+        name: tensor.name.to_owned(),
+        data_type: data_type(tensor.datatype),
+        dims: tensor.shape,
+    };
+    let parameters = parameters
+        .into_iter()
+        .map(|(name, string_value)| (name.to_owned(), ModelParameter { string_value }));
     let config = ModelConfig {
         name: served.name.clone(),
         backend: SERVER_NAME.to_owned(),
         max_batch_size: 0,
-        input: vec![ModelInput {
-            name: TEXT.to_owned(),
-            data_type: DataType::TypeString.into(),
-            dims: vec![-1],
-            optional: false,
-        }],
-        output: Output::of(served.spec.task).iter().map(output).collect(),
+        input: description::inputs().into_iter().map(input).collect(),
+        output: description::outputs(&served.spec)
+            .into_iter()
+            .map(output)
+            .collect(),
         scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching)),
-        parameters: parameters(&served),
+        parameters: parameters.collect(),
         model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
         ..ModelConfig::default()
     };
     Ok(ModelConfigResponse { config: Some(config) })
 }
 
-fn parameters(served: &ServedModel) -> HashMap<String, ModelParameter> {
-    let ModelSpec {
-        family,
-        task,
-        labels,
-        hidden,
-        max_length,
-        ..
-    } = served.spec.as_ref();
-    let facts = [
-        ("family", family.name().to_owned()),
-        ("task", task.name().to_owned()),
-        ("labels", labels.join(",")),
-        ("hidden", hidden.to_string()),
-        ("max_length", max_length.to_string()),
-        ("batch_tokens_max", served.policy.tokens_max().to_string()),
-    ];
-    let facts = facts.into_iter().filter(|(_, value)| !value.is_empty());
-    facts
-        .map(|(name, string_value)| (name.to_owned(), ModelParameter { string_value }))
-        .collect()
+fn data_type(datatype: Datatype) -> i32 {
+    match datatype {
+        Datatype::Bytes => DataType::TypeString.into(),
+        Datatype::Fp32 => DataType::TypeFp32.into(),
+    }
 }
 
 /// Statistics of one version, of a model's serving versions, or of all serving versions.
@@ -114,31 +98,10 @@ pub fn statistics(
     name: &str,
     version: &str,
 ) -> Result<ModelStatisticsResponse, Rejection> {
-    let served = match (name, version) {
-        ("", _) => serving(repository),
-        (_, "") => {
-            let versions = repository.versions(name)?;
-            versions
-                .iter()
-                .filter_map(|version| repository.find(name, version).ok())
-                .collect()
-        }
-        _ => vec![repository.find(name, version)?],
-    };
+    let served = description::versions(repository, name, version)?;
     Ok(ModelStatisticsResponse {
         model_stats: served.iter().map(|served| model_statistics(served)).collect(),
     })
-}
-
-fn serving(repository: &Repository) -> Vec<Arc<ServedModel>> {
-    let index = repository
-        .index()
-        .into_iter()
-        .filter(|entry| entry.state == ModelState::Ready);
-    // A version that leaves in between is omitted.
-    index
-        .filter_map(|entry| repository.find(&entry.name, &entry.version).ok())
-        .collect()
 }
 
 fn model_statistics(served: &ServedModel) -> ModelStatistics {
@@ -186,9 +149,7 @@ pub fn index(
     request: &RepositoryIndexRequest,
 ) -> Result<RepositoryIndexResponse, Rejection> {
     only_repository(&request.repository_name)?;
-    let entries = repository.index().into_iter();
-    let entries = entries.filter(|entry| !request.ready || entry.state == ModelState::Ready);
-    let models = entries.map(|entry| ModelIndex {
+    let models = description::index(repository, request.ready).map(|entry| ModelIndex {
         name: entry.name,
         version: entry.version,
         state: entry.state.name().to_owned(),
@@ -205,12 +166,7 @@ pub async fn load(
     request: RepositoryModelLoadRequest,
 ) -> Result<RepositoryModelLoadResponse, Rejection> {
     only_repository(&request.repository_name)?;
-    // A client must not make the server read files that the operator did not configure.
-    if let Some(name) = request.parameters.keys().next() {
-        return Err(Rejection::Invalid(format!(
-            "load parameter \"{name}\" is not supported: a model is loaded as the server's configuration says"
-        )));
-    }
+    description::check_load(request.parameters.keys())?;
     repository
         .load(&request.model_name)
         .await
@@ -223,16 +179,7 @@ pub async fn unload(
     request: RepositoryModelUnloadRequest,
 ) -> Result<RepositoryModelUnloadResponse, Rejection> {
     only_repository(&request.repository_name)?;
-    // No model depends on another one, so this flag needs no action.
-    if let Some(name) = request
-        .parameters
-        .keys()
-        .find(|name| *name != "unload_dependents")
-    {
-        return Err(Rejection::Invalid(format!(
-            "unknown unload parameter \"{name}\"; known is unload_dependents"
-        )));
-    }
+    description::check_unload(request.parameters.keys())?;
     repository
         .unload(&request.model_name)
         .await

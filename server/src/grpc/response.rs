@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use penstock_core::{Outcome, Rejection, Reply, Stages};
-use penstock_models::ModelSpec;
+use penstock_models::{Classified, ModelSpec, classified};
 use penstock_proto::inference::infer_parameter::ParameterChoice;
 use penstock_proto::inference::model_infer_response::InferOutputTensor;
 use penstock_proto::inference::{InferParameter, ModelInferResponse};
@@ -11,7 +11,7 @@ use penstock_proto::text::{self, Classification, Embedding, Error, Timings, resu
 
 use crate::status;
 use crate::v2::response::{self as v2, Asked};
-use penstock_engine::rows::{self, Shape};
+use penstock_engine::rows::Shape;
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceResponse;
 
@@ -109,7 +109,7 @@ fn typed(row: &mut Outcome, spec: &ModelSpec, wish: Wish) -> Result<result::Outc
         wish.shape.apply(&mut values);
         return Ok(result::Outcome::Embedding(Embedding { values }));
     }
-    let rows::Classified { label, score, .. } = rows::classified(spec, reply)?;
+    let Classified { label, score, .. } = classified(spec, reply)?;
     let mut classification = Classification {
         label: label.to_owned(),
         score,

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_core::{Class, Nanos, Rejection};
-use penstock_models::{ModelSpec, Task};
+use penstock_core::{Class, Rejection, RequestContext};
+use penstock_models::{Form, ModelSpec};
 use penstock_proto::text;
 use penstock_proto::text::text_service_server::TextService;
 use penstock_proto::text::{
@@ -14,14 +14,14 @@ use penstock_proto::text::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::bidi_stream::{BidiStream, Order, Size, StreamHandler, WorkItem};
+use super::deadline;
 use super::inbound::Requests;
 use super::response::{Wish, model, refused as refused_results, results};
-use super::{deadline, refused};
 use crate::status::to_status;
+use penstock_engine::request::{InferenceRequest, Input};
 use penstock_engine::rows::Shape;
 use penstock_engine::served_model::{ServedModel, WhenFull};
-use penstock_engine::service::{InferenceRequest, InferenceService};
-use penstock_telemetry::metrics::Source;
+use penstock_engine::service::{InferenceResponse, InferenceService};
 
 /// The service.
 pub struct Text {
@@ -36,10 +36,8 @@ impl Text {
 }
 
 /// Checked options.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Plan {
-    model: String,
-    version: String,
     class: Class,
     order: Order,
     timeout: Option<Duration>,
@@ -48,58 +46,61 @@ struct Plan {
 }
 
 impl Plan {
-    fn call(
-        &self,
-        texts: Vec<String>,
-        room: WhenFull,
-        received: Nanos,
-        timeout: Option<Duration>,
-    ) -> InferenceRequest {
-        InferenceRequest {
-            model: self.model.clone(),
-            version: self.version.clone(),
-            texts,
+    /// `context` with the options.
+    fn apply(&self, context: RequestContext) -> RequestContext {
+        let context = RequestContext {
             class: self.class,
-            source: Source::Grpc,
-            timeout: deadline::shorter(self.timeout, timeout),
             truncate: self.truncate,
-            room,
-            received,
-        }
+            ..context
+        };
+        context.due(self.timeout.map(|timeout| context.received + timeout))
     }
 }
 
 /// Finds the model and checks the options against it; refusals are counted.
 fn plan(
     service: &InferenceService,
-    options: Option<ScoreOptions>,
-    received: Nanos,
+    options: &ScoreOptions,
+    context: &RequestContext,
 ) -> Result<(Plan, Arc<ServedModel>), Rejection> {
-    let mut found = None;
-    let planned = options.ok_or_else(missing_options).and_then(|options| {
-        let served = found.insert(service.repository().find(&options.model, &options.version)?);
-        check(options, &served.spec)
-    });
-    match (planned, found) {
-        (Ok(plan), Some(served)) => Ok((plan, served)),
-        (Err(rejection), served) => {
-            refused(
-                service,
-                served.as_deref(),
-                service.clock().now().since(received),
-                &rejection,
-            );
-            Err(rejection)
-        }
-        (Ok(_), None) => Err(Rejection::Lost),
-    }
+    let served = service.find(&options.model, &options.version, context)?;
+    let plan = check(options, &served.spec)
+        .inspect_err(|rejection| service.refused(Some(&served), context, rejection))?;
+    Ok((plan, served))
 }
 
-fn missing_options() -> Rejection {
-    Rejection::Invalid("the first request has no options; they name the model".into())
+/// Scores texts by the version that serves now. The options are checked against this version.
+async fn score(
+    service: &InferenceService,
+    options: &ScoreOptions,
+    texts: Vec<Input>,
+    context: RequestContext,
+    room: WhenFull,
+) -> Result<(InferenceResponse, Wish), Rejection> {
+    let (plan, served) = plan(service, options, &context)?;
+    let request = InferenceRequest {
+        served,
+        inputs: texts,
+        context: plan.apply(context),
+        room,
+    };
+    Ok((service.score(request).await?, plan.wish))
 }
 
-fn check(options: ScoreOptions, spec: &ModelSpec) -> Result<Plan, Rejection> {
+/// The options of a first request; their absence is counted as a refusal.
+fn needed(
+    service: &InferenceService,
+    options: Option<ScoreOptions>,
+    context: &RequestContext,
+) -> Result<ScoreOptions, Rejection> {
+    options.ok_or_else(|| {
+        let missing = Rejection::Invalid("the first request has no options; they name the model".into());
+        service.refused(None, context, &missing);
+        missing
+    })
+}
+
+fn check(options: &ScoreOptions, spec: &ModelSpec) -> Result<Plan, Rejection> {
     let invalid = |message: String| Err(Rejection::Invalid(message));
     let class = match text::Class::try_from(options.class) {
         Ok(text::Class::Unspecified | text::Class::Interactive) => Class::Interactive,
@@ -115,7 +116,7 @@ fn check(options: ScoreOptions, spec: &ModelSpec) -> Result<Plan, Rejection> {
         Ok(timeout) => timeout,
         Err(e) => return invalid(format!("timeout is no positive duration: {e}")),
     };
-    let embeds = spec.task == Task::Embedding;
+    let embeds = spec.task.has(Form::Vector);
     if !embeds && (options.normalize.is_some() || options.dimensions.is_some()) {
         return invalid(format!(
             "normalize and dimensions are for embedding models, the task of {} is {}",
@@ -140,8 +141,6 @@ fn check(options: ScoreOptions, spec: &ModelSpec) -> Result<Plan, Rejection> {
         dimensions,
     };
     Ok(Plan {
-        model: options.model,
-        version: options.version,
         class,
         order,
         timeout,
@@ -154,17 +153,20 @@ fn check(options: ScoreOptions, spec: &ModelSpec) -> Result<Plan, Rejection> {
     })
 }
 
-fn apart(texts: impl IntoIterator<Item = text::Text>) -> (Vec<String>, Vec<String>) {
-    texts.into_iter().map(|text| (text.id, text.text)).unzip()
+fn apart(texts: impl IntoIterator<Item = text::Text>) -> (Vec<String>, Vec<Input>) {
+    texts
+        .into_iter()
+        .map(|text| (text.id, Input::Text(text.text)))
+        .unzip()
 }
 
 /// A `Score` stream.
 pub struct ScoreHandler {
     service: Arc<InferenceService>,
-    /// Plan from the first request's options.
-    plan: Option<Plan>,
-    /// Deadline of the whole stream.
-    deadline: Option<Nanos>,
+    /// Options of the first request, and the order of the answers that they ask for.
+    options: Option<(Arc<ScoreOptions>, Order)>,
+    /// Context of the whole stream.
+    context: RequestContext,
     /// Version named to the client.
     told: Option<String>,
 }
@@ -183,7 +185,7 @@ impl StreamHandler for ScoreHandler {
     type Done = Done;
 
     fn begin(&mut self, request: ScoreRequest, items: &mut VecDeque<WorkItem<Done>>) -> Result<(), Status> {
-        let received = self.service.clock().now();
+        let context = self.context.again(self.service.clock().now());
         let ScoreRequest { options, texts } = request;
         let limits = self.service.limits();
         if texts.len() > limits.max_request_texts {
@@ -195,16 +197,18 @@ impl StreamHandler for ScoreHandler {
         }
         // A message larger than the stream's bound is cut into calls within it.
         let share = limits.stream_in_flight_max.max(1);
-        let plan = match (&mut self.plan, options) {
-            (Some(plan), None) => plan,
+        let options = match (&self.options, options) {
+            (Some((options, _)), None) => Arc::clone(options),
             (Some(_), Some(_)) => {
                 return Err(Status::invalid_argument(
                     "options may stand in the first request only; open another stream for other ones",
                 ));
             }
-            (none, options) => {
+            (None, options) => {
+                let options =
+                    needed(&self.service, options, &context).map_err(|rejection| to_status(&rejection))?;
                 let (plan, served) =
-                    plan(&self.service, options, received).map_err(|rejection| to_status(&rejection))?;
+                    plan(&self.service, &options, &context).map_err(|rejection| to_status(&rejection))?;
                 // Tells the client at once that the stream is accepted, and by which model.
                 let hello = Done {
                     who: Some(model(&served)),
@@ -215,18 +219,19 @@ impl StreamHandler for ScoreHandler {
                     self.service.backlog(),
                     async move { hello },
                 ));
-                none.insert(plan)
+                let options = Arc::new(options);
+                self.options = Some((Arc::clone(&options), plan.order));
+                options
             }
         };
-        let timeout = self.deadline.map(|deadline| deadline.since(received));
         let mut texts = texts.into_iter();
         while texts.len() > 0 {
             let (ids, now) = apart(texts.by_ref().take(share));
-            let (service, wish, size) = (Arc::clone(&self.service), plan.wish, Size::of(&now));
-            let call = plan.call(now, WhenFull::Block, received, timeout);
+            let (service, options, size) = (Arc::clone(&self.service), Arc::clone(&options), Size::of(&now));
             items.push_back(WorkItem::new(size, self.service.backlog(), async move {
-                match service.score(call).await {
-                    Ok(mut scored) => {
+                // The version is chosen when the item starts: waiting items must not keep one from unloading.
+                match score(&service, &options, now, context, WhenFull::Block).await {
+                    Ok((mut scored, wish)) => {
                         let results = results(ids, &mut scored, wish);
                         Done {
                             who: Some(model(&scored.served)),
@@ -244,7 +249,9 @@ impl StreamHandler for ScoreHandler {
     }
 
     fn order(&self) -> Order {
-        self.plan.as_ref().map_or(Order::Completion, |plan| plan.order)
+        self.options
+            .as_ref()
+            .map_or(Order::Completion, |(_, order)| *order)
     }
 
     fn finish(&mut self, Done { who, results }: Done) -> ScoreResponse {
@@ -265,12 +272,10 @@ impl TextService for Text {
         mut request: Request<Streaming<ScoreRequest>>,
     ) -> Result<Response<Self::ScoreStream>, Status> {
         let requests = Requests::of(request.extensions_mut())?;
-        let timeout = deadline::timeout(request.metadata());
-        let deadline = timeout.map(|timeout| self.service.clock().now() + timeout);
         let handler = ScoreHandler {
             service: Arc::clone(&self.service),
-            plan: None,
-            deadline,
+            options: None,
+            context: deadline::context(&self.service, request.metadata()),
             told: None,
         };
         Ok(Response::new(BidiStream::new(&self.service, requests, handler)))
@@ -280,17 +285,13 @@ impl TextService for Text {
         &self,
         request: Request<ScoreBatchRequest>,
     ) -> Result<Response<ScoreBatchResponse>, Status> {
-        let received = self.service.clock().now();
-        let timeout = deadline::timeout(request.metadata());
+        let context = deadline::context(&self.service, request.metadata());
         let ScoreBatchRequest { options, texts } = request.into_inner();
         let scored = async {
-            let (plan, _) = plan(&self.service, options, received)?;
+            let options = needed(&self.service, options, &context)?;
             let (ids, texts) = apart(texts);
-            let mut scored = self
-                .service
-                .score(plan.call(texts, WhenFull::Reject, received, timeout))
-                .await?;
-            let results = results(ids, &mut scored, plan.wish);
+            let (mut scored, wish) = score(&self.service, &options, texts, context, WhenFull::Reject).await?;
+            let results = results(ids, &mut scored, wish);
             Ok(ScoreBatchResponse {
                 model: Some(model(&scored.served)),
                 results,

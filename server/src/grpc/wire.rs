@@ -6,7 +6,7 @@ use bytes::Bytes;
 use penstock_core::Rejection;
 use penstock_proto::inference::infer_parameter::ParameterChoice;
 use penstock_proto::inference::model_infer_request::InferInputTensor;
-use penstock_proto::inference::{InferParameter, ModelInferRequest};
+use penstock_proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
 
 use crate::v2::request::{Data, InferRequest, Input, Value, Wanted};
 
@@ -55,14 +55,10 @@ fn tensors(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<Input>,
             parameters,
             contents,
         } = input;
-        let elements = contents
-            .map(|contents| contents.bytes_contents)
-            .filter(|e| !e.is_empty());
-        let data = match (raw.next(), elements) {
-            (Some(raw), None) => Data::Raw(raw),
-            (None, Some(elements)) => Data::Elements(elements),
-            (None, None) => Data::Absent,
-            (Some(_), Some(_)) => {
+        let data = match (raw.next(), contents.map_or(Data::Absent, elements)) {
+            (Some(raw), Data::Absent) => Data::Raw(raw),
+            (None, data) => data,
+            (Some(_), _) => {
                 return Err(Rejection::Invalid(format!(
                     "input \"{name}\" is given twice: in contents and in raw_input_contents"
                 )));
@@ -77,6 +73,25 @@ fn tensors(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<Input>,
         })
     };
     inputs.into_iter().map(tensor).collect()
+}
+
+/// The elements of the types that inputs have.
+fn elements(contents: InferTensorContents) -> Data {
+    let InferTensorContents {
+        bytes_contents,
+        int_contents,
+        int64_contents,
+        ..
+    } = contents;
+    if !bytes_contents.is_empty() {
+        Data::Elements(bytes_contents)
+    } else if !int64_contents.is_empty() {
+        Data::Numbers(int64_contents)
+    } else if !int_contents.is_empty() {
+        Data::Numbers(int_contents.into_iter().map(i64::from).collect())
+    } else {
+        Data::Absent
+    }
 }
 
 fn values(parameters: HashMap<String, InferParameter>) -> Vec<(String, Value)> {
@@ -96,7 +111,6 @@ fn values(parameters: HashMap<String, InferParameter>) -> Vec<(String, Value)> {
 
 #[cfg(test)]
 mod tests {
-    use penstock_proto::inference::InferTensorContents;
     use proptest::prelude::*;
     use prost::Message;
 

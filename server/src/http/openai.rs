@@ -13,7 +13,7 @@ use serde_json::json;
 
 use self::response::{self as answer, VectorEncoding};
 use super::texts::{Texts, parse};
-use super::{Http, PathParts, dimensions, some};
+use super::{Http, PathParts, as_inputs, dimensions, some};
 use crate::http::response::{Dialect, Refusal, json};
 use penstock_engine::rows::Shape;
 
@@ -39,7 +39,7 @@ pub async fn embeddings(State(http): State<Arc<Http>>, headers: HeaderMap, body:
 
 async fn embed(http: &Http, headers: &HeaderMap, body: Body) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
-    let received = http.service.clock().now();
+    let context = http.context();
     let mut served = None;
     let preparing = async {
         let request: Request = parse(read?).await?;
@@ -50,11 +50,11 @@ async fn embed(http: &Http, headers: &HeaderMap, body: Body) -> Result<Response<
             dimensions: dimensions(request.dimensions, model)?,
         };
         let texts = some("input", request.input.into_vec())?;
-        let call = Http::call(model, texts, true, received);
+        let call = Http::call(model, as_inputs(texts), context);
         Ok((call, shape, request.encoding_format.unwrap_or_default()))
     };
     let prepared = preparing.await;
-    let (call, shape, encoding) = http.counted(served.as_deref(), received, prepared)?;
+    let (call, shape, encoding) = http.counted(served.as_deref(), &context, prepared)?;
     let scored = http.service.score(call).await?;
     answer::embeddings(&scored, shape, encoding).await
 }

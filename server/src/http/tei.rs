@@ -15,15 +15,17 @@ use penstock_models::Task;
 use serde::Deserialize;
 
 use self::response as answer;
+use super::inputs::Inputs;
 use super::texts::{Predicted, Texts, parse};
-use super::{Http, dimensions, some};
+use super::{Http, as_inputs, dimensions, some};
 use crate::http::response::{Dialect, Refusal, bare, json};
+use penstock_engine::request::Input;
 use penstock_engine::rows::Shape;
 
 /// The body of `/embed`. Fields that text-embeddings-inference ignores are ignored here too.
 #[derive(Debug, Deserialize)]
 struct Embed {
-    inputs: Texts,
+    inputs: Inputs,
     truncate: Option<bool>,
     truncation_direction: Option<String>,
     prompt_name: Option<String>,
@@ -59,7 +61,7 @@ async fn embedded(
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
-    let received = http.service.clock().now();
+    let context = http.context();
     let mut served = None;
     let preparing = async {
         let request: Embed = parse(read?).await?;
@@ -79,15 +81,13 @@ async fn embedded(
             normalize: request.normalize.unwrap_or(true),
             dimensions,
         };
-        let texts = some("inputs", request.inputs.into_vec())?;
-        Ok((
-            Http::call(model, texts, request.truncate.unwrap_or(true), received),
-            shape,
-        ))
+        let inputs = some("inputs", request.inputs.0)?;
+        let call = Http::call(model, inputs, context.truncated(request.truncate));
+        Ok((call, shape))
     };
     let prepared = preparing.await;
-    let (call, shape) = http.counted(served.as_deref(), received, prepared)?;
-    let characters = characters(&call.texts);
+    let (call, shape) = http.counted(served.as_deref(), &context, prepared)?;
+    let characters = characters(&call.inputs);
     let scored = http.service.score(call).await?;
     answer::embeddings(&scored, shape, characters).await
 }
@@ -111,7 +111,7 @@ async fn predicted(
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
-    let received = http.service.clock().now();
+    let context = http.context();
     let mut served = None;
     let preparing = async {
         let request: Predict = parse(read?).await?;
@@ -120,12 +120,12 @@ async fn predicted(
         let Predicted(inputs) = request.inputs;
         let single = matches!(inputs, Texts::One(_));
         let texts = some("inputs", inputs.into_vec())?;
-        let call = Http::call(model, texts, request.truncate.unwrap_or(true), received);
+        let call = Http::call(model, as_inputs(texts), context.truncated(request.truncate));
         Ok((call, single, request.raw_scores.unwrap_or(false)))
     };
     let prepared = preparing.await;
-    let (call, single, raw) = http.counted(served.as_deref(), received, prepared)?;
-    let characters = characters(&call.texts);
+    let (call, single, raw) = http.counted(served.as_deref(), &context, prepared)?;
+    let characters = characters(&call.inputs);
     let scored = http.service.score(call).await?;
     answer::predictions(&scored, single, raw, characters).await
 }
@@ -193,8 +193,13 @@ fn rightwards(direction: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
-fn characters(texts: &[String]) -> usize {
-    texts.iter().map(|text| text.chars().count()).sum()
+/// Characters of the texts; token ids have none.
+fn characters(inputs: &[Input]) -> usize {
+    let of = |input: &Input| match input {
+        Input::Text(text) => text.chars().count(),
+        Input::TokenIds(_) => 0,
+    };
+    inputs.iter().map(of).sum()
 }
 
 #[cfg(test)]

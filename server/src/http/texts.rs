@@ -75,7 +75,8 @@ impl Texts {
     }
 }
 
-const TOKENS: &str = "token ids are not taken, send the text itself";
+const TOKENS: &str = "token ids are not taken here: clients make them with another tokenizer than the model's; send the \
+                      text itself (check_embedding_ctx_length=False in langchain-openai)";
 
 /// A string; token ids get an error of their own.
 struct Text(String);

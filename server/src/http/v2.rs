@@ -17,9 +17,7 @@ use self::response as answer;
 use super::texts::parse;
 use super::{Http, PathParts};
 use crate::http::response::{Dialect, Refusal, bare, json as json_answer};
-use crate::v2::response::{EXTENSIONS, SERVER_NAME};
-use penstock_engine::repository::{ModelState, Repository};
-use penstock_engine::served_model::ServedModel;
+use crate::v2::description::{self, EXTENSIONS, SERVER_NAME};
 
 pub async fn server() -> Response<Body> {
     let version = env!("CARGO_PKG_VERSION");
@@ -70,31 +68,8 @@ pub async fn config(State(http): State<Arc<Http>>, parts: PathParts) -> Response
 }
 
 pub async fn statistics(State(http): State<Arc<Http>>, parts: PathParts) -> Response<Body> {
-    let repository = http.service.repository();
-    let PathParts { model, version } = &parts;
-    let served = if version.is_empty() {
-        repository
-            .versions(model)
-            .map(|versions| served(repository, model, &versions))
-    } else {
-        repository.find(model, version).map(|served| vec![served])
-    };
+    let served = description::versions(http.service.repository(), &parts.model, &parts.version);
     told(served.map(|served| answer::statistics(&served)))
-}
-
-pub async fn all_statistics(State(http): State<Arc<Http>>) -> Response<Body> {
-    let repository = http.service.repository();
-    let versions = |name: &String| served(repository, name, &repository.versions(name).unwrap_or_default());
-    let served: Vec<_> = http.names().iter().flat_map(versions).collect();
-    told(Ok(answer::statistics(&served)))
-}
-
-/// Served models of the serving versions; one that leaves in between is omitted.
-fn served(repository: &Repository, model: &str, versions: &[String]) -> Vec<Arc<ServedModel>> {
-    versions
-        .iter()
-        .filter_map(|version| repository.find(model, version).ok())
-        .collect()
 }
 
 fn told(value: Result<Value, Rejection>) -> Response<Body> {
@@ -121,9 +96,7 @@ pub async fn index(State(http): State<Arc<Http>>, headers: HeaderMap, body: Body
         Ok(request) => request,
         Err(refusal) => return Dialect::V2.refuse(&refusal),
     };
-    let ready = ready.unwrap_or(false);
-    let entries = http.service.repository().index().into_iter();
-    let entries = entries.filter(|entry| !ready || entry.state == ModelState::Ready);
+    let entries = description::index(http.service.repository(), ready.unwrap_or(false));
     let entries: Vec<_> = entries.map(answer::index_entry).collect();
     json_answer(StatusCode::OK, &entries)
 }
@@ -137,12 +110,7 @@ pub async fn load(
     let loaded = async {
         let Control { parameters } = optional(&http, &headers, body).await?;
         http.check_control(&headers)?;
-        // A client must not make the server read files that the operator did not configure.
-        if let Some(name) = parameters.unwrap_or_default().keys().next() {
-            return Err(Refusal::invalid(format!(
-                "load parameter {name:?} is not supported: a model is loaded as the server's configuration says"
-            )));
-        }
+        description::check_load(parameters.unwrap_or_default().keys())?;
         let repository = Arc::clone(http.service.repository());
         // A client that gives up waiting must not leave a model half replaced.
         let loading = tokio::spawn(async move { repository.load(&parts.model).await });
@@ -160,16 +128,7 @@ pub async fn unload(
     let unloaded = async {
         let Control { parameters } = optional(&http, &headers, body).await?;
         http.check_control(&headers)?;
-        // No model depends on another one, so this flag needs no action.
-        if let Some(name) = parameters
-            .unwrap_or_default()
-            .keys()
-            .find(|name| *name != "unload_dependents")
-        {
-            return Err(Refusal::invalid(format!(
-                "unknown unload parameter {name:?}; known is unload_dependents"
-            )));
-        }
+        description::check_unload(parameters.unwrap_or_default().keys())?;
         Ok(http.service.repository().unload(&parts.model).await?)
     };
     done(unloaded.await)

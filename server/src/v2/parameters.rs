@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use penstock_core::{Class, Rejection};
-use penstock_models::{ModelSpec, Task};
+use penstock_models::{Form, ModelSpec};
 
 use super::request::short;
 
@@ -126,7 +126,7 @@ fn dimensions(value: &Value, hidden: usize) -> Result<usize, Rejection> {
 }
 
 fn for_embeddings(name: &str, spec: &ModelSpec) -> Result<(), Rejection> {
-    if spec.task == Task::Embedding {
+    if spec.task.has(Form::Vector) {
         return Ok(());
     }
     Err(Rejection::Invalid(format!(

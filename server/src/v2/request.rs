@@ -1,21 +1,22 @@
-//! Wire-neutral side of a v2 request: tensors and parameters become an [`InferenceRequest`].
+//! Wire-neutral side of a v2 request: tensors and parameters become inputs and a context.
 
 use bytes::{Buf, Bytes};
-use penstock_core::{Nanos, Rejection};
-use penstock_models::ModelSpec;
+use penstock_core::{Rejection, RequestContext};
+use penstock_models::{ModelSpec, Output};
 
-use crate::v2::response::{Asked, Output, TEXT};
+use super::description::TEXT;
+use super::response::Asked;
+use super::token_ids;
+use penstock_engine::request::Input as ModelInput;
 use penstock_engine::rows::Shape;
-use penstock_engine::served_model::WhenFull;
-use penstock_engine::service::InferenceRequest;
 use penstock_engine::settings::Limits;
-use penstock_telemetry::metrics::Source;
 
 pub use super::parameters::Value;
 use super::parameters::{self, Wishes};
 
-/// Valid form of a text tensor, for errors.
-const EXPECTED: &str = "expected \"text\", BYTES, shape [n] or [n,1]";
+/// Valid form of the tensors, for errors.
+const EXPECTED: &str =
+    "expected \"text\", BYTES, shape [n] or [n,1]; or token ids as \"input_ids\", INT64, shape [n,length]";
 
 /// A request from gRPC or HTTP.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,9 +40,9 @@ pub struct InferRequest {
 pub struct Input {
     /// Its name.
     pub name: String,
-    /// Element type; `BYTES` is valid.
+    /// Element type: `BYTES`, or `INT64` and `INT32` of token ids.
     pub datatype: String,
-    /// Shape; `[n]` or `[n,1]` is valid.
+    /// Shape: `[n]` or `[n,1]`, or `[n,length]` of token ids.
     pub shape: Vec<i64>,
     /// Parameters of the tensor.
     pub parameters: Vec<(String, Value)>,
@@ -58,7 +59,9 @@ pub enum Data {
     Elements(Vec<Bytes>),
     /// Separate UTF-8 elements, from JSON.
     Texts(Vec<String>),
-    /// No elements, or elements of another type than BYTES.
+    /// Whole numbers.
+    Numbers(Vec<i64>),
+    /// No elements, or elements of a type that no input has.
     Absent,
 }
 
@@ -71,31 +74,30 @@ pub struct Wanted {
     pub parameters: Vec<(String, Value)>,
 }
 
-/// Source of the request, and the time it was read.
-#[derive(Clone, Copy, Debug)]
-pub struct Origin {
-    /// The wire.
-    pub source: Source,
-    /// Behaviour when the queue is full.
-    pub room: WhenFull,
-    /// Time on the service's clock.
-    pub received: Nanos,
+/// A request that fits its model.
+#[derive(Debug)]
+pub struct Checked {
+    /// The inputs.
+    pub inputs: Vec<ModelInput>,
+    /// Context with the parameters of the request.
+    pub context: RequestContext,
+    /// Form of the answer.
+    pub asked: Asked,
 }
 
-/// Checks a request against its model.
+/// Checks a request against the specification of its model.
 pub fn read(
     request: InferRequest,
     spec: &ModelSpec,
     limits: &Limits,
-    origin: Origin,
-) -> Result<(InferenceRequest, Asked), Rejection> {
+    context: RequestContext,
+) -> Result<Checked, Rejection> {
     let InferRequest {
-        model,
-        version,
         id,
         parameters,
         inputs,
         outputs,
+        ..
     } = request;
     let wishes = parameters::read(parameters, spec)?;
     let Wishes {
@@ -107,54 +109,42 @@ pub fn read(
         mark_final,
     } = wishes;
     let outputs = wanted(outputs, spec)?;
-    let texts = texts(inputs, limits.max_request_texts)?;
-    let Origin {
-        source,
-        room,
-        received,
-    } = origin;
-    let call = InferenceRequest {
-        model,
-        version,
-        texts,
-        class,
-        source,
-        timeout,
-        truncate,
-        room,
-        received,
-    };
+    let inputs = tensors(inputs, limits.max_request_texts)?;
     let shape = Shape {
         normalize: normalize.unwrap_or(spec.normalize),
         dimensions,
     };
-    Ok((
-        call,
-        Asked {
+    let context = RequestContext {
+        class,
+        truncate,
+        ..context
+    };
+    Ok(Checked {
+        inputs,
+        context: context.due(timeout.map(|timeout| context.received + timeout)),
+        asked: Asked {
             id,
             outputs,
             shape,
             mark_final,
         },
-    ))
+    })
 }
 
-fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, Output)>, Rejection> {
-    let known = Output::of(spec.task);
+fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, &'static Output)>, Rejection> {
+    let known = spec.task.outputs();
     if outputs.is_empty() {
-        let defaults = known.iter().filter(|output| output.is_default());
-        return Ok(defaults
-            .map(|output| (output.name().to_owned(), *output))
-            .collect());
+        let defaults = known.iter().filter(|output| output.is_default);
+        return Ok(defaults.map(|output| (output.name.to_owned(), output)).collect());
     }
-    let mut asked: Vec<(String, Output)> = Vec::with_capacity(known.len());
+    let mut asked: Vec<(String, &Output)> = Vec::with_capacity(known.len());
     for Wanted { name, parameters } in outputs {
         parameters::check_output(&name, &parameters)?;
         let Some(output) = known
             .iter()
-            .find(|output| output.name().eq_ignore_ascii_case(&name))
+            .find(|output| output.name.eq_ignore_ascii_case(&name))
         else {
-            let names: Vec<_> = known.iter().map(|output| output.name()).collect();
+            let names: Vec<_> = known.iter().map(|output| output.name).collect();
             return Err(Rejection::Invalid(format!(
                 "unknown output \"{}\"; the model has {}",
                 short(&name),
@@ -162,42 +152,56 @@ fn wanted(outputs: Vec<Wanted>, spec: &ModelSpec) -> Result<Vec<(String, Output)
             )));
         };
         // A duplicate output would be computed and sent as often as a request names it.
-        if asked.iter().any(|(_, other)| other == output) {
+        if asked.iter().any(|(_, other)| other.name == output.name) {
             return Err(Rejection::Invalid(format!(
                 "output \"{name}\" is asked for twice"
             )));
         }
-        asked.push((name, *output));
+        asked.push((name, output));
     }
     Ok(asked)
 }
 
-fn texts(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<String>, Rejection> {
-    let mut text = None;
+/// Reads the tensors: either a text tensor, or token ids with or without a mask.
+fn tensors(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<ModelInput>, Rejection> {
+    let (mut text, mut ids, mut mask) = (None, None, None);
     for input in inputs {
         parameters::check_input(&input.name, &input.parameters)?;
-        if !input.name.eq_ignore_ascii_case(TEXT) {
-            return Err(Rejection::Invalid(format!(
-                "unknown input \"{}\"; {EXPECTED}",
-                short(&input.name)
-            )));
-        }
-        if text.replace(input).is_some() {
-            return Err(Rejection::Invalid(format!("input \"{TEXT}\" is given twice")));
+        let (known, name) = [
+            (&mut text, TEXT),
+            (&mut ids, token_ids::INPUT_IDS),
+            (&mut mask, token_ids::ATTENTION_MASK),
+        ]
+        .into_iter()
+        .find(|(_, name)| input.name.eq_ignore_ascii_case(name))
+        .ok_or_else(|| Rejection::Invalid(format!("unknown input \"{}\"; {EXPECTED}", short(&input.name))))?;
+        if known.replace(input).is_some() {
+            return Err(Rejection::Invalid(format!("input \"{name}\" is given twice")));
         }
     }
-    let Some(Input {
+    match (text, ids, mask) {
+        (Some(text), None, None) => {
+            let texts = texts(text, texts_max)?;
+            Ok(texts.into_iter().map(ModelInput::Text).collect())
+        }
+        (None, Some(ids), mask) => token_ids::read(ids, mask, texts_max),
+        (None, None, None) => Err(Rejection::Invalid(format!(
+            "the request holds no input; {EXPECTED}"
+        ))),
+        _ => Err(Rejection::Invalid(format!(
+            "the request mixes inputs that exclude each other; {EXPECTED}"
+        ))),
+    }
+}
+
+fn texts(input: Input, texts_max: usize) -> Result<Vec<String>, Rejection> {
+    let Input {
         name,
         datatype,
         shape,
         data,
         ..
-    }) = text
-    else {
-        return Err(Rejection::Invalid(format!(
-            "the request holds no input; {EXPECTED}"
-        )));
-    };
+    } = input;
     if datatype != "BYTES" {
         return Err(Rejection::Invalid(format!(
             "input \"{name}\" has datatype \"{}\"; {EXPECTED}",
@@ -206,11 +210,7 @@ fn texts(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<String>, Rejection>
     }
     let n = count(&name, &shape)?;
     // Checked before the elements are split: an empty one costs four bytes on the wire and 24 here.
-    if n > texts_max {
-        return Err(Rejection::Invalid(format!(
-            "the request holds {n} texts, more than max_request_texts = {texts_max}; send several requests"
-        )));
-    }
+    check_texts(n, texts_max)?;
     match data {
         Data::Raw(raw) => raw_texts(&name, raw, n),
         Data::Elements(elements) => {
@@ -225,7 +225,7 @@ fn texts(inputs: Vec<Input>, texts_max: usize) -> Result<Vec<String>, Rejection>
             check_count(&name, texts.len(), n)?;
             Ok(texts)
         }
-        Data::Absent => Err(Rejection::Invalid(format!(
+        Data::Numbers(_) | Data::Absent => Err(Rejection::Invalid(format!(
             "input \"{name}\" holds no BYTES elements; {EXPECTED}"
         ))),
     }
@@ -246,7 +246,17 @@ fn count(name: &str, shape: &[i64]) -> Result<usize, Rejection> {
     }
 }
 
-fn check_count(name: &str, elements: usize, n: usize) -> Result<(), Rejection> {
+/// Refuses more inputs than a request may hold.
+pub(super) fn check_texts(n: usize, texts_max: usize) -> Result<(), Rejection> {
+    if n <= texts_max {
+        return Ok(());
+    }
+    Err(Rejection::Invalid(format!(
+        "the request holds {n} texts, more than max_request_texts = {texts_max}; send several requests"
+    )))
+}
+
+pub(super) fn check_count(name: &str, elements: usize, n: usize) -> Result<(), Rejection> {
     if elements == n {
         return Ok(());
     }

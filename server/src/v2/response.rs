@@ -1,97 +1,17 @@
-//! Wire-neutral side of a v2 answer: the tensors of each task, and rows as tensors.
+//! Wire-neutral side of a v2 answer: rows as tensors.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use penstock_core::{Rejection, Reply};
-use penstock_models::{ModelSpec, Task};
-
-use penstock_engine::rows::{self, Shape};
-
-/// Name of the server in its metadata.
-pub const SERVER_NAME: &str = "penstock";
-
-/// Protocol extensions that the server supports on gRPC and HTTP.
-pub const EXTENSIONS: [&str; 6] = [
-    "binary_tensor_data",
-    "model_configuration",
-    "model_repository",
-    "parameters",
-    "schedule_policy",
-    "statistics",
-];
-
-/// The input of every text model.
-pub const TEXT: &str = "text";
-
-/// An output tensor of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// The label with the highest probability.
-    Label,
-    /// Its probability.
-    Score,
-    /// Probabilities of every label.
-    Probabilities,
-    /// Logits of every label, before softmax or sigmoid.
-    Logits,
-    /// The vector.
-    Embedding,
-}
-
-impl Output {
-    /// The outputs of a task, in the order of the answer.
-    pub fn of(task: Task) -> &'static [Output] {
-        match task {
-            Task::SequenceClassification => &[
-                Output::Label,
-                Output::Score,
-                Output::Probabilities,
-                Output::Logits,
-            ],
-            Task::Embedding => &[Output::Embedding],
-        }
-    }
-
-    /// The tensor's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Output::Label => "label",
-            Output::Score => "score",
-            Output::Probabilities => "probabilities",
-            Output::Logits => "logits",
-            Output::Embedding => "embedding",
-        }
-    }
-
-    /// Whether a request without outputs gets it.
-    pub fn is_default(self) -> bool {
-        self != Output::Logits
-    }
-
-    /// The tensor's element type.
-    pub fn datatype(self) -> &'static str {
-        match self {
-            Output::Label => "BYTES",
-            Output::Score | Output::Probabilities | Output::Logits | Output::Embedding => "FP32",
-        }
-    }
-
-    /// The tensor's shape in the metadata; -1 is the number of texts.
-    pub fn shape(self, spec: &ModelSpec) -> Vec<i64> {
-        match self {
-            Output::Label | Output::Score => vec![-1],
-            Output::Probabilities | Output::Logits => vec![-1, spec.labels.len() as i64],
-            Output::Embedding => vec![-1, spec.hidden as i64],
-        }
-    }
-}
+use penstock_engine::rows::Shape;
+use penstock_models::{Form, ModelSpec, Output, Value};
 
 /// Options of a request, kept until it is answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Asked {
     /// Returned in the response.
     pub id: String,
     /// The outputs with their requested names, in that order.
-    pub outputs: Vec<(String, Output)>,
+    pub outputs: Vec<(String, &'static Output)>,
     /// Form of an embedding.
     pub shape: Shape,
     /// Whether the response is marked as the last one of its request, as Triton's decoupled models do.
@@ -159,73 +79,65 @@ pub fn tensors<'a>(
     asked
         .outputs
         .iter()
-        .map(|(name, output)| tensor(name, *output, asked.shape, spec, replies))
+        .map(|(name, output)| tensor(name, output, asked.shape, spec, replies))
         .collect()
 }
 
 fn tensor<'a>(
     name: &'a str,
-    output: Output,
+    output: &Output,
     shape: Shape,
     spec: &'a ModelSpec,
     replies: &[&'a Reply],
 ) -> Result<Tensor<'a>, Rejection> {
     let n = replies.len();
-    let mut fp32 = Vec::new();
-    let width = match output {
-        Output::Label => {
-            let labels = replies
-                .iter()
-                .map(|reply| Ok(rows::classified(spec, reply)?.label));
-            let values = Values::Text(labels.collect::<Result<_, _>>()?);
-            return Ok(Tensor {
-                name,
-                shape: vec![n],
-                values,
-            });
-        }
-        Output::Score => {
-            fp32.reserve_exact(n);
-            for reply in replies {
-                fp32.push(rows::classified(spec, reply)?.score);
-            }
-            return Ok(Tensor {
-                name,
-                shape: vec![n],
-                values: Values::Fp32(fp32),
-            });
-        }
-        Output::Probabilities | Output::Logits => spec.labels.len(),
-        Output::Embedding => shape.width(spec.hidden),
+    let dimensions = match output.form {
+        Form::Text | Form::Number => vec![n],
+        Form::PerLabel => vec![n, spec.labels.len()],
+        Form::Vector => vec![n, shape.width(spec.hidden)],
     };
-    fp32.reserve_exact(n * width);
+    let mut values = match output.form {
+        Form::Text => Values::Text(Vec::with_capacity(n)),
+        Form::Number | Form::PerLabel | Form::Vector => {
+            Values::Fp32(Vec::with_capacity(dimensions.iter().product()))
+        }
+    };
     for reply in replies {
-        match output {
-            Output::Probabilities => fp32.extend_from_slice(rows::classified(spec, reply)?.probabilities),
-            Output::Logits => fp32.extend_from_slice(rows::classified(spec, reply)?.logits),
-            Output::Embedding => shape.append(rows::embedded(spec, reply)?, &mut fp32),
-            Output::Label | Output::Score => {}
+        match ((output.read)(spec, reply)?, &mut values) {
+            (Value::Text(text), Values::Text(texts)) => texts.push(text),
+            (Value::Number(number), Values::Fp32(numbers)) => numbers.push(number),
+            (Value::PerLabel(row), Values::Fp32(numbers)) => numbers.extend_from_slice(row),
+            (Value::Vector(vector), Values::Fp32(numbers)) => shape.append(vector, numbers),
+            (Value::Text(_), Values::Fp32(_)) | (_, Values::Text(_)) => {
+                return Err(Rejection::Model(format!(
+                    "output \"{}\" has another form than its description",
+                    output.name
+                )));
+            }
         }
     }
     Ok(Tensor {
         name,
-        shape: vec![n, width],
-        values: Values::Fp32(fp32),
+        shape: dimensions,
+        values,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use penstock_models::Task;
     use penstock_models::testing::spec;
 
-    fn asked(outputs: &[(&str, Output)]) -> Asked {
+    fn asked(task: Task, names: &[&str]) -> Asked {
+        let output = |name: &&str| {
+            let of_name = |output: &&Output| output.name.eq_ignore_ascii_case(name);
+            let output = task.outputs().iter().find(of_name).unwrap();
+            ((*name).to_owned(), output)
+        };
         Asked {
             id: String::new(),
-            outputs: outputs
-                .iter()
-                .map(|&(name, output)| (name.to_owned(), output))
-                .collect(),
+            outputs: names.iter().map(output).collect(),
             shape: Shape {
                 normalize: true,
                 dimensions: Some(2),
@@ -248,11 +160,7 @@ mod tests {
             },
         ];
         let replies: Vec<&Reply> = replies.iter().collect();
-        let asked = asked(&[
-            ("LABEL", Output::Label),
-            ("score", Output::Score),
-            ("logits", Output::Logits),
-        ]);
+        let asked = asked(Task::SequenceClassification, &["LABEL", "score", "logits"]);
         let tensors = tensors(&asked, &spec, &replies).unwrap();
         let expected = [
             Tensor {
@@ -287,7 +195,7 @@ mod tests {
             Reply::Embedding(vec![0.0, 2.0, 9.0, 9.0]),
         ];
         let replies: Vec<&Reply> = replies.iter().collect();
-        let asked = asked(&[("embedding", Output::Embedding)]);
+        let asked = asked(Task::Embedding, &["embedding"]);
         let tensors = tensors(&asked, &spec, &replies).unwrap();
         assert_eq!(tensors[0].shape, [2, 2]);
         assert_eq!(tensors[0].values, Values::Fp32(vec![0.6, 0.8, 0.0, 1.0]));

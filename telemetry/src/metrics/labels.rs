@@ -3,38 +3,10 @@
 use std::sync::OnceLock;
 
 use metrics::Counter;
-use penstock_core::{Class, Rejection};
+use penstock_core::{Class, Rejection, Source};
 
 use super::names::REQUESTS;
 use super::series::Series;
-
-/// Source of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
-    /// `KServe` v2 or `penstock.v1` over gRPC.
-    Grpc,
-    /// Any of the HTTP APIs.
-    Http,
-    /// A file of `penstock score`.
-    File,
-    /// The records of a Kafka topic.
-    Kafka,
-}
-
-impl Source {
-    /// Every source.
-    pub const ALL: [Source; 4] = [Source::Grpc, Source::Http, Source::File, Source::Kafka];
-
-    /// The label value.
-    pub fn name(self) -> &'static str {
-        match self {
-            Source::Grpc => "grpc",
-            Source::Http => "http",
-            Source::File => "file",
-            Source::Kafka => "kafka",
-        }
-    }
-}
 
 /// Outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

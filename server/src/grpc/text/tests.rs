@@ -1,6 +1,9 @@
 //! Tests of the options of `penstock.v1`: accepted and refused ones.
 
+use penstock_core::{Nanos, Source};
+
 use super::*;
+use penstock_models::Task;
 use penstock_models::testing::spec;
 
 fn options() -> ScoreOptions {
@@ -10,7 +13,7 @@ fn options() -> ScoreOptions {
     }
 }
 
-fn refused_with(task: Task, options: ScoreOptions, words: &[&str]) {
+fn refused_with(task: Task, options: &ScoreOptions, words: &[&str]) {
     let message = check(options, &spec(task, &["bad", "good"]))
         .unwrap_err()
         .to_string();
@@ -21,7 +24,7 @@ fn refused_with(task: Task, options: ScoreOptions, words: &[&str]) {
 
 #[test]
 fn defaults_are_interactive_truncated_and_the_models_own() {
-    let plan = check(options(), &spec(Task::Embedding, &[])).unwrap();
+    let plan = check(&options(), &spec(Task::Embedding, &[])).unwrap();
     assert_eq!(
         (plan.class, plan.order, plan.timeout),
         (Class::Interactive, Order::Completion, None)
@@ -51,7 +54,7 @@ fn everything_said_is_heard() {
         timings: true,
         ..options()
     };
-    let plan = check(said, &spec(Task::Embedding, &[])).unwrap();
+    let plan = check(&said, &spec(Task::Embedding, &[])).unwrap();
     assert_eq!((plan.class, plan.order), (Class::Bulk, Order::Input));
     assert_eq!(plan.timeout, Some(Duration::from_millis(1500)));
     assert!(!plan.truncate && plan.wish.timings);
@@ -62,24 +65,18 @@ fn everything_said_is_heard() {
             dimensions: Some(3)
         }
     );
-    let call = plan.call(
-        vec!["a".into()],
-        WhenFull::Block,
-        Nanos(1),
-        Some(Duration::from_secs(1)),
-    );
-    assert_eq!(
-        call.timeout,
-        Some(Duration::from_secs(1)),
-        "the shorter of the two"
-    );
+    let second = Nanos(0) + Duration::from_secs(1);
+    let context = RequestContext::new(Source::Grpc, Nanos(0)).due(Some(second));
+    let context = plan.apply(context);
+    assert_eq!((context.class, context.truncate), (Class::Bulk, false));
+    assert_eq!(context.deadline, Some(second), "the earlier of the two");
 }
 
 #[test]
 fn options_that_do_not_fit_the_model_are_refused() {
     refused_with(
         Task::Embedding,
-        ScoreOptions {
+        &ScoreOptions {
             logits: true,
             ..options()
         },
@@ -87,7 +84,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
     );
     refused_with(
         Task::Embedding,
-        ScoreOptions {
+        &ScoreOptions {
             dimensions: Some(5),
             ..options()
         },
@@ -95,7 +92,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
     );
     refused_with(
         Task::Embedding,
-        ScoreOptions {
+        &ScoreOptions {
             dimensions: Some(0),
             ..options()
         },
@@ -104,7 +101,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
     let classifier = Task::SequenceClassification;
     refused_with(
         classifier,
-        ScoreOptions {
+        &ScoreOptions {
             normalize: Some(false),
             ..options()
         },
@@ -112,7 +109,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
     );
     refused_with(
         classifier,
-        ScoreOptions {
+        &ScoreOptions {
             class: 9,
             ..options()
         },
@@ -120,7 +117,7 @@ fn options_that_do_not_fit_the_model_are_refused() {
     );
     refused_with(
         classifier,
-        ScoreOptions {
+        &ScoreOptions {
             order: -1,
             ..options()
         },
@@ -130,5 +127,5 @@ fn options_that_do_not_fit_the_model_are_refused() {
         seconds: -1,
         nanos: 0,
     });
-    refused_with(classifier, ScoreOptions { timeout, ..options() }, &["timeout"]);
+    refused_with(classifier, &ScoreOptions { timeout, ..options() }, &["timeout"]);
 }

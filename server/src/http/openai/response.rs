@@ -4,10 +4,11 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use penstock_models::embedded;
 use serde::Deserialize;
 
 use crate::http::response::{Refusal, Turns, bytes_with, push_json};
-use penstock_engine::rows::{self, Shape};
+use penstock_engine::rows::Shape;
 use penstock_engine::service::InferenceResponse;
 
 /// Encoding of a vector.
@@ -32,7 +33,7 @@ pub async fn embeddings(
     let (mut turns, mut vector) = (Turns::default(), Vec::new());
     for (index, reply) in replies.into_iter().enumerate() {
         vector.clear();
-        shape.append(rows::embedded(&scored.served.spec, reply)?, &mut vector);
+        shape.append(embedded(&scored.served.spec, reply)?, &mut vector);
         if index > 0 {
             out.push(b',');
         }

@@ -2,12 +2,12 @@
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
-use penstock_models::{Device, Dtype, Format, Task};
+use penstock_models::{Device, Dtype, Form, Format, classified, embedded};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::http::response::{Refusal, Turns, bytes_with, push_json};
-use penstock_engine::rows::{self, Shape};
+use penstock_engine::rows::Shape;
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceResponse;
 use penstock_engine::settings::Limits;
@@ -26,7 +26,7 @@ pub async fn embeddings(
             out.push(b',');
         }
         vector.clear();
-        shape.append(rows::embedded(&scored.served.spec, reply)?, &mut vector);
+        shape.append(embedded(&scored.served.spec, reply)?, &mut vector);
         push_json(&mut out, &vector)?;
         turns.give(out.len()).await;
     }
@@ -54,7 +54,7 @@ pub async fn predictions(
         if !single {
             out.push(if index == 0 { b'[' } else { b',' });
         }
-        let row = rows::classified(&scored.served.spec, reply)?;
+        let row = classified(&scored.served.spec, reply)?;
         let scores = if raw { row.logits } else { row.probabilities };
         push_json(&mut out, &sorted(&scored.served.spec.labels, scores))?;
         turns.give(out.len()).await;
@@ -122,21 +122,18 @@ fn dtype(device: &Device) -> &'static str {
 pub fn info(served: &ServedModel, limits: &Limits) -> Value {
     let spec = &served.spec;
     let labels = || spec.labels.iter().enumerate();
-    let model_type = match spec.task {
-        Task::Embedding => {
-            let pooling = spec
-                .pooling
-                .map_or_else(String::new, |p| format!("{p:?}").to_lowercase());
-            json!({ "embedding": { "pooling": pooling } })
-        }
-        Task::SequenceClassification => {
-            let by_id: serde_json::Map<_, _> = labels()
-                .map(|(id, label)| (id.to_string(), json!(label)))
-                .collect();
-            let by_label: serde_json::Map<_, _> =
-                labels().map(|(id, label)| (label.clone(), json!(id))).collect();
-            json!({ "classifier": { "id2label": by_id, "label2id": by_label } })
-        }
+    let model_type = if spec.task.has(Form::Vector) {
+        let pooling = spec
+            .pooling
+            .map_or_else(String::new, |p| format!("{p:?}").to_lowercase());
+        json!({ "embedding": { "pooling": pooling } })
+    } else {
+        let by_id: serde_json::Map<_, _> = labels()
+            .map(|(id, label)| (id.to_string(), json!(label)))
+            .collect();
+        let by_label: serde_json::Map<_, _> =
+            labels().map(|(id, label)| (label.clone(), json!(id))).collect();
+        json!({ "classifier": { "id2label": by_id, "label2id": by_label } })
     };
     json!({
         "model_id": served.name,

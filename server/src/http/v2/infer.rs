@@ -15,11 +15,11 @@ use crate::http::measure;
 use crate::http::response::{Dialect, Refusal};
 use crate::http::texts::{ELEMENTS_MAX, aside, not_json, too_many};
 use crate::http::{Http, PathParts};
-use crate::v2::request::{self as v2, Data, InferRequest, Origin, Value, Wanted};
+use crate::v2::request::{self as v2, Checked, Data, InferRequest, Value, Wanted};
 use crate::v2::response::Asked;
+use crate::v2::token_ids::{INT32, INT64};
+use penstock_engine::request::InferenceRequest;
 use penstock_engine::served_model::WhenFull;
-use penstock_engine::service::InferenceRequest;
-use penstock_telemetry::metrics::Source;
 
 /// Parameter with the number of a tensor's bytes after the JSON.
 const BINARY_SIZE: &str = "binary_data_size";
@@ -67,12 +67,7 @@ async fn inferred(
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let read = http.read(headers, body).await;
-    let received = http.service.clock().now();
-    let origin = Origin {
-        source: Source::Http,
-        room: WhenFull::Reject,
-        received,
-    };
+    let context = http.context();
     let mut served = None;
     let preparing = async {
         let served = served.insert(http.service.repository().find(&model, &version)?);
@@ -82,13 +77,23 @@ async fn inferred(
         let (large, allowance, whole) = (whole.as_ref().len(), whole.allowance, Bytes::from_owner(whole));
         aside(large, move || {
             let (request, binary) = decode(whole, json_length, allowance, (model, version))?;
-            let (call, asked) = v2::read(request, &served.spec, service.limits(), origin)?;
+            let Checked {
+                inputs,
+                context,
+                asked,
+            } = v2::read(request, &served.spec, service.limits(), context)?;
+            let call = InferenceRequest {
+                served,
+                inputs,
+                context,
+                room: WhenFull::Reject,
+            };
             Ok((call, asked, binary))
         })
         .await
     };
     let prepared: Result<(InferenceRequest, Asked, Binary), Refusal> = preparing.await;
-    let (call, asked, binary) = http.counted(served.as_deref(), received, prepared)?;
+    let (call, asked, binary) = http.counted(served.as_deref(), &context, prepared)?;
     let scored = http.service.score(call).await?;
     answer::infer(&asked, &binary, &scored).await
 }
@@ -195,20 +200,8 @@ fn tensor(input: Input, binary: &mut Bytes) -> Result<v2::Input, Refusal> {
             };
             Data::Raw(binary.split_to(size))
         }
-        // A tensor with a numeric type and numeric data is refused for its type.
-        (
-            None,
-            Some(Elements {
-                other: Some((index, kind)),
-                ..
-            }),
-        ) if datatype == "BYTES" => {
-            return Err(Refusal::invalid(format!(
-                "element {index} of input {name:?} is {kind}; BYTES takes strings"
-            )));
-        }
-        (None, None | Some(Elements { other: Some(_), .. })) => Data::Absent,
-        (None, Some(Elements { texts, other: None })) => Data::Texts(texts),
+        (None, None) => Data::Absent,
+        (None, Some(elements)) => elements.of_type(&name, &datatype)?,
     };
     Ok(v2::Input {
         name,
@@ -305,8 +298,33 @@ impl<'de> Deserialize<'de> for Parameter {
 #[derive(Debug, Default, PartialEq)]
 struct Elements {
     texts: Vec<String>,
+    numbers: Vec<i64>,
     /// The first element that is no string: its index and its kind.
-    other: Option<(usize, &'static str)>,
+    no_text: Option<(usize, &'static str)>,
+    /// The index of the first element that is no whole number.
+    no_number: Option<usize>,
+}
+
+impl Elements {
+    /// The elements if they have the type of their tensor.
+    fn of_type(self, name: &str, datatype: &str) -> Result<Data, Refusal> {
+        match (datatype, self.no_text, self.no_number) {
+            ("BYTES", Some((index, kind)), _) => Err(Refusal::invalid(format!(
+                "element {index} of input {name:?} is {kind}; BYTES takes strings"
+            ))),
+            ("BYTES", None, _) => Ok(Data::Texts(self.texts)),
+            (INT64 | INT32, _, Some(index)) => Err(Refusal::invalid(format!(
+                "element {index} of input {name:?} is no whole number; {datatype} takes whole numbers"
+            ))),
+            (INT64 | INT32, _, None) => Ok(Data::Numbers(self.numbers)),
+            // The tensor is refused for its type.
+            _ => Ok(Data::Absent),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.texts.len() + self.numbers.len()
+    }
 }
 
 impl<'de> Deserialize<'de> for Elements {
@@ -321,9 +339,22 @@ impl<'de> Deserialize<'de> for Elements {
 struct Nested<'a>(&'a mut Elements);
 
 impl Nested<'_> {
+    /// Notes an element that is neither a string nor a whole number.
     fn other(self, kind: &'static str) {
-        let index = self.0.texts.len();
-        self.0.other.get_or_insert((index, kind));
+        let index = self.0.len();
+        self.0.no_text.get_or_insert((index, kind));
+        self.0.no_number.get_or_insert(index);
+    }
+
+    fn number(self, number: Option<i64>) {
+        let index = self.0.len();
+        self.0.no_text.get_or_insert((index, "a number"));
+        match number {
+            Some(number) => self.0.numbers.push(number),
+            None => {
+                self.0.no_number.get_or_insert(index);
+            }
+        }
     }
 }
 
@@ -346,6 +377,8 @@ impl<'de> Visitor<'de> for Nested<'_> {
         if self.0.texts.len() == ELEMENTS_MAX {
             return Err(too_many());
         }
+        let index = self.0.len();
+        self.0.no_number.get_or_insert(index);
         self.0.texts.push(text.to_owned());
         Ok(())
     }
@@ -360,13 +393,13 @@ impl<'de> Visitor<'de> for Nested<'_> {
         Ok(())
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        self.other("a number");
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+        self.number(Some(number));
         Ok(())
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        self.other("a number");
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        self.number(i64::try_from(number).ok());
         Ok(())
     }
 

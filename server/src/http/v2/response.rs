@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
-use penstock_models::ModelSpec;
 use serde_json::{Value, json};
 
 use crate::http::response::{Refusal, Turns, bytes_with, push_json};
-use crate::v2::response::{self as v2, Asked, Output, SERVER_NAME, TEXT, Tensor, Values};
+use crate::v2::description::{self, Configuration, Datatype, SERVER_NAME, TensorInfo};
+use crate::v2::response::{self as v2, Asked, Tensor, Values};
 use penstock_engine::repository::IndexEntry;
 use penstock_engine::served_model::ServedModel;
 use penstock_engine::service::InferenceResponse;
@@ -122,64 +122,51 @@ async fn push_tensor(
 
 /// A model's tensors.
 pub fn metadata(served: &ServedModel, versions: &[String]) -> Value {
-    let output = |output: &Output| {
-        let shape = output.shape(&served.spec);
-        json!({ "name": output.name(), "datatype": output.datatype(), "shape": shape })
+    let tensors = |tensors: Vec<TensorInfo>| {
+        let tensor = |tensor: TensorInfo| json!({ "name": tensor.name, "datatype": tensor.datatype.name(), "shape": tensor.shape });
+        tensors.into_iter().map(tensor).collect::<Value>()
     };
-    let outputs: Vec<_> = Output::of(served.spec.task).iter().map(output).collect();
     json!({
         "name": served.name,
         "versions": versions,
         "platform": SERVER_NAME,
-        "inputs": [{ "name": TEXT, "datatype": "BYTES", "shape": [-1] }],
-        "outputs": outputs,
+        "inputs": tensors(description::inputs()),
+        "outputs": tensors(description::outputs(&served.spec)),
     })
 }
 
-/// A model's configuration. `max_batch_size` is 0: tensors carry the number of texts, because batches are
-/// formed of tokens across requests.
+/// A model's configuration.
 pub fn config(served: &ServedModel) -> Value {
-    let output = |output: &Output| {
-        let data_type = if output.datatype() == "BYTES" {
-            "TYPE_STRING"
-        } else {
-            "TYPE_FP32"
-        };
-        json!({ "name": output.name(), "data_type": data_type, "dims": output.shape(&served.spec) })
+    let data_type = |datatype: Datatype| match datatype {
+        Datatype::Bytes => "TYPE_STRING",
+        Datatype::Fp32 => "TYPE_FP32",
     };
-    let outputs: Vec<_> = Output::of(served.spec.task).iter().map(output).collect();
-    let ModelSpec {
-        family,
-        task,
-        labels,
-        hidden,
-        max_length,
-        ..
-    } = served.spec.as_ref();
-    let delay = u64::try_from(served.policy.queue_delay_max().as_micros()).unwrap_or(u64::MAX);
-    let mut parameters = json!({
-        "family": { "string_value": family.name() },
-        "task": { "string_value": task.name() },
-        "hidden": { "string_value": hidden.to_string() },
-        "max_length": { "string_value": max_length.to_string() },
-        "batch_tokens_max": { "string_value": served.policy.tokens_max().to_string() },
-    });
-    if !labels.is_empty() {
-        parameters["labels"] = json!({ "string_value": labels.join(",") });
-    }
+    let tensor = |tensor: TensorInfo| json!({ "name": tensor.name, "data_type": data_type(tensor.datatype), "dims": tensor.shape });
+    let input = |input: TensorInfo| {
+        let mut input = tensor(input);
+        input["optional"] = false.into();
+        input
+    };
+    let Configuration {
+        queue_delay_us,
+        parameters,
+    } = description::configuration(served);
+    let parameters = parameters
+        .into_iter()
+        .map(|(name, value)| (name, json!({ "string_value": value })));
     json!({
         "name": served.name,
         "platform": "",
         "backend": SERVER_NAME,
         "max_batch_size": 0,
-        "input": [{ "name": TEXT, "data_type": "TYPE_STRING", "dims": [-1], "optional": false }],
-        "output": outputs,
+        "input": description::inputs().into_iter().map(input).collect::<Value>(),
+        "output": description::outputs(&served.spec).into_iter().map(tensor).collect::<Value>(),
         "dynamic_batching": {
-            "max_queue_delay_microseconds": delay,
-            "priority_levels": 2,
-            "default_priority_level": 1,
+            "max_queue_delay_microseconds": queue_delay_us,
+            "priority_levels": description::PRIORITY_LEVELS,
+            "default_priority_level": description::PRIORITY_DEFAULT,
         },
-        "parameters": parameters,
+        "parameters": parameters.collect::<Value>(),
         "model_transaction_policy": { "decoupled": false },
     })
 }

@@ -2,12 +2,27 @@
 
 use std::time::Duration;
 
-use penstock_core::Class;
+use penstock_core::{Class, Nanos, Source};
 use penstock_models::Task;
 use proptest::prelude::*;
 
 use super::*;
 use penstock_models::testing::spec;
+
+/// Time of receipt of every request.
+const RECEIVED: Nanos = Nanos(5);
+
+fn texts_of(texts: &[&str]) -> Vec<ModelInput> {
+    let text = |text: &&str| ModelInput::Text((*text).to_owned());
+    texts.iter().map(text).collect()
+}
+
+fn bytes_of(input: &ModelInput) -> Option<&[u8]> {
+    match input {
+        ModelInput::Text(text) => Some(text.as_bytes()),
+        ModelInput::TokenIds(_) => None,
+    }
+}
 
 fn limits() -> Limits {
     Limits {
@@ -55,13 +70,9 @@ fn two() -> InferRequest {
     request(vec![input(&[2], Data::Raw(raw(&[b"a", b""])))])
 }
 
-fn run(task: Task, request: InferRequest) -> Result<(InferenceRequest, Asked), String> {
-    let origin = Origin {
-        source: Source::Grpc,
-        room: WhenFull::Reject,
-        received: Nanos(5),
-    };
-    read(request, &spec(task, &["bad", "good"]), &limits(), origin).map_err(|e| {
+fn run(task: Task, request: InferRequest) -> Result<Checked, String> {
+    let context = RequestContext::new(Source::Grpc, RECEIVED);
+    read(request, &spec(task, &["bad", "good"]), &limits(), context).map_err(|e| {
         assert!(matches!(e, Rejection::Invalid(_)), "{e:?}");
         e.to_string()
     })
@@ -99,10 +110,10 @@ fn texts_are_read_from_every_form_and_both_shapes() {
     let texts = Data::Texts(vec!["a".to_owned(), String::new()]);
     for data in [Data::Raw(raw(&[b"a", b""])), elements, texts] {
         for shape in [&[2][..], &[2, 1]] {
-            let (call, asked) = run(Task::Embedding, request(vec![input(shape, data.clone())])).unwrap();
-            assert_eq!(call.texts, ["a", ""]);
-            assert_eq!((call.model.as_str(), call.received), ("m", Nanos(5)));
-            assert_eq!(asked.id, "7");
+            let checked = run(Task::Embedding, request(vec![input(shape, data.clone())])).unwrap();
+            assert_eq!(checked.inputs, texts_of(&["a", ""]));
+            assert_eq!(checked.context.received, RECEIVED);
+            assert_eq!(checked.asked.id, "7");
         }
     }
 }
@@ -184,28 +195,29 @@ fn broken_bytes_are_named_by_element() {
 
 #[test]
 fn outputs_are_answered_by_the_names_they_were_asked_for() {
-    let (_, asked) = run(Task::SequenceClassification, two()).unwrap();
+    let asked = run(Task::SequenceClassification, two()).unwrap().asked;
     let names: Vec<_> = asked.outputs.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
         names,
         ["label", "score", "probabilities"],
         "logits come only when asked for"
     );
-    let (_, asked) = run(Task::SequenceClassification, wanting(&["LOGITS", "Label"])).unwrap();
-    assert_eq!(
-        asked.outputs,
-        [
-            ("LOGITS".to_owned(), Output::Logits),
-            ("Label".to_owned(), Output::Label)
-        ]
-    );
+    let asked = run(Task::SequenceClassification, wanting(&["LOGITS", "Label"]))
+        .unwrap()
+        .asked;
+    let outputs: Vec<_> = asked
+        .outputs
+        .iter()
+        .map(|(name, output)| (name.as_str(), output.name))
+        .collect();
+    assert_eq!(outputs, [("LOGITS", "logits"), ("Label", "label")]);
     refused(wanting(&["label"]), &["\"label\"", "embedding"]);
     refused(wanting(&["embedding", "EMBEDDING"]), &["twice"]);
 }
 
 #[test]
 fn parameters_mean_what_triton_means() {
-    let call = |name, value| run(Task::Embedding, with(name, value)).unwrap().0;
+    let call = |name, value| run(Task::Embedding, with(name, value)).unwrap().context;
     let text = |value: &str| Value::Text(value.to_owned());
     for value in [text("interactive"), Value::Int(0), Value::Uint(1)] {
         assert_eq!(call("priority", value).class, Class::Interactive);
@@ -214,12 +226,12 @@ fn parameters_mean_what_triton_means() {
         assert_eq!(call("priority", value).class, Class::Bulk);
     }
     assert_eq!(
-        call("timeout", Value::Int(1500)).timeout,
-        Some(Duration::from_micros(1500))
+        call("timeout", Value::Int(1500)).deadline,
+        Some(RECEIVED + Duration::from_micros(1500))
     );
-    assert_eq!(call("timeout", Value::Int(0)).timeout, None);
+    assert_eq!(call("timeout", Value::Int(0)).deadline, None);
     assert!(!call("truncate", Value::Bool(false)).truncate);
-    let shape = |name, value| run(Task::Embedding, with(name, value)).unwrap().1.shape;
+    let shape = |name, value| run(Task::Embedding, with(name, value)).unwrap().asked.shape;
     assert_eq!(
         shape("normalize", Value::Bool(true)),
         Shape {
@@ -246,7 +258,7 @@ fn parameters_mean_what_triton_means() {
         Task::Embedding,
         with("triton_enable_empty_final_response", Value::Bool(true)),
     );
-    assert!(marked.unwrap().1.mark_final);
+    assert!(marked.unwrap().asked.mark_final);
 }
 
 #[test]
@@ -317,9 +329,9 @@ proptest! {
     #[test]
     fn any_raw_bytes_are_texts_or_an_error(bytes: Vec<u8>, n in -2_i64..6) {
         let data = Data::Raw(bytes.clone().into());
-        if let Ok((call, _)) = run(Task::Embedding, request(vec![input(&[n], data)])) {
-            prop_assert_eq!(call.texts.len() as i64, n);
-            let texts: Vec<&[u8]> = call.texts.iter().map(String::as_bytes).collect();
+        if let Ok(checked) = run(Task::Embedding, request(vec![input(&[n], data)])) {
+            prop_assert_eq!(checked.inputs.len() as i64, n);
+            let texts: Vec<&[u8]> = checked.inputs.iter().filter_map(bytes_of).collect();
             prop_assert_eq!(raw(&texts), bytes);
         }
     }
@@ -328,7 +340,8 @@ proptest! {
     fn any_texts_come_through_raw(texts in prop::collection::vec(any::<String>(), 1..=4)) {
         let bytes: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
         let data = Data::Raw(raw(&bytes));
-        let (call, _) = run(Task::Embedding, request(vec![input(&[texts.len() as i64], data)])).unwrap();
-        prop_assert_eq!(call.texts, texts);
+        let checked = run(Task::Embedding, request(vec![input(&[texts.len() as i64], data)])).unwrap();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        prop_assert_eq!(checked.inputs, texts_of(&texts));
     }
 }
