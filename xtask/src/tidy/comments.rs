@@ -3,10 +3,13 @@
 use std::path::Path;
 
 /// Crates in which the rule holds. A crate whose comments have been rewritten gets a row.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 11] = [
+    "benches",
     "config",
     "core",
     "engine",
+    "fuzz",
+    "kernels",
     "models",
     "proto",
     "server",

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// Crates in which the rule holds. A crate that has resolved its last double name gets a row.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 11] = [
+    "benches",
     "config",
     "core",
     "engine",
+    "fuzz",
+    "kernels",
     "models",
     "proto",
     "server",
