@@ -1,16 +1,8 @@
 //! Linear layers in bytes and in bfloat16: the same integers on every path, and as near to f32 as the form allows.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod support;
-
+use crate::support::{bf16_devices, check, filled, int8_devices, norm, random};
 use penstock_kernels::{Activation, Cpu, Embedding, KernelError, Ops, Tokens, reference};
 use proptest::prelude::*;
-use support::{bf16_devices, check, filled, int8_devices, norm, random};
 
 /// Operands of a linear layer.
 struct Operands {
