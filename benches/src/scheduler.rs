@@ -87,7 +87,7 @@ struct Line {
 
 /// Results of a run.
 #[derive(Clone, Debug, Serialize)]
-pub struct Measured {
+pub struct MeasuredLine {
     /// Texts answered.
     pub texts: usize,
     /// Texts answered with an error.
@@ -103,7 +103,7 @@ pub struct Measured {
 }
 
 /// Keeps the queue full until `texts` are answered.
-pub fn flood(tokens_max: usize, texts: usize) -> Result<Measured> {
+pub fn flood(tokens_max: usize, texts: usize) -> Result<MeasuredLine> {
     let line = Line::start(tokens_max)?;
     let start = Instant::now();
     for row in 0..texts {
@@ -115,7 +115,7 @@ pub fn flood(tokens_max: usize, texts: usize) -> Result<Measured> {
 }
 
 /// Poisson arrivals at `rate` a second for `seconds`.
-pub fn trickle(tokens_max: usize, rate: f64, seconds: f64) -> Result<Measured> {
+pub fn trickle(tokens_max: usize, rate: f64, seconds: f64) -> Result<MeasuredLine> {
     let line = Line::start(tokens_max)?;
     let mut rng = StdRng::seed_from_u64(11);
     let start = Instant::now();
@@ -229,7 +229,7 @@ impl Line {
         Ok(true)
     }
 
-    fn finish(self, texts: usize, start: Instant) -> Result<Measured> {
+    fn finish(self, texts: usize, start: Instant) -> Result<MeasuredLine> {
         while self.answers.answered.load(Ordering::Acquire) < texts {
             std::thread::yield_now();
         }
@@ -244,7 +244,7 @@ impl Line {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let quantile = |q| latency.value_at_quantile(q) as f64 / 1e3;
-        Ok(Measured {
+        Ok(MeasuredLine {
             texts,
             failed: self.answers.failed.load(Ordering::Relaxed),
             texts_per_second: texts as f64 / seconds,

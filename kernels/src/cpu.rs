@@ -82,7 +82,7 @@ pub struct Cpu {
     path: Path,
     precision: Precision,
     threads: Threads,
-    linear: linear::Room,
+    linear: linear::LinearBuffers,
     scratch: Vec<attention::Scratch>,
     attention_tasks: Vec<attention::Task>,
     /// Copies of this processor, one for each thread, for the parts of a batch that threads compute by themselves.
@@ -140,7 +140,7 @@ impl Cpu {
             path,
             precision,
             threads,
-            linear: linear::Room::new(count),
+            linear: linear::LinearBuffers::new(count),
             scratch,
             attention_tasks: Vec::new(),
             seats: Vec::new(),

@@ -14,7 +14,7 @@ mod support;
 
 use cases::HEAD_DIMS;
 use penstock_kernels::KernelError;
-use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, Product, Work};
+use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, MatrixProduct, Work};
 use penstock_kernels::cuda::{Cuda, Dtype, Nvidia, nvidia};
 pub(crate) use support::{check, cu_seqlens, random};
 
@@ -148,7 +148,7 @@ fn gpu_records_a_product_and_a_kernel() {
             stored(&gpu, &[0.5; 8]),
         );
         let out = stored(&gpu, &[0.0; 16 * 8]);
-        let product = Product {
+        let product = MatrixProduct {
             x: gpu.address(&x),
             weight: gpu.address(&weight),
             bias: gpu.address(&bias),

@@ -99,7 +99,7 @@ fn check(folders: &[&Path], told: &[(&str, &str)], expected: &str) {
     let done = Command::new(std::env::current_exe().expect("a program"))
         .args([
             "--exact",
-            "what_a_process_with_these_libraries_is_answered",
+            "answer_of_a_process_with_these_libraries",
             "--nocapture",
         ])
         .env(ASKS, "1")

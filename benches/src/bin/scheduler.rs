@@ -6,7 +6,7 @@ use std::io::{Write, stdout};
 use anyhow::Result;
 use clap::Parser;
 use penstock_benches::load::figures::median;
-use penstock_benches::scheduler::{Measured, MetricsCost, flood, metrics_cost, trickle};
+use penstock_benches::scheduler::{MeasuredLine, MetricsCost, flood, metrics_cost, trickle};
 use serde::Serialize;
 
 /// Queue, batcher, executor and responders around a model that answers at once.
@@ -36,8 +36,8 @@ struct Report {
     added_p99_us: f64,
     arrivals_per_second: f64,
     metrics: MetricsCost,
-    floods: Vec<Measured>,
-    trickles: Vec<Measured>,
+    floods: Vec<MeasuredLine>,
+    trickles: Vec<MeasuredLine>,
 }
 
 fn main() -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::{__m512i, _mm512_add_epi32, _mm512_loadu_si512};
 
-use super::amx::{Amx, Words};
+use super::amx::{Amx, WordFormat};
 use super::gemm::Panels;
 use super::int8::{ByteMatrix, Dot, DotKernel, Quantise};
 use super::int8_avx512::Avx512Vnni;
@@ -32,7 +32,7 @@ pub(crate) struct Columns {
 impl Tiled for AmxInt8 {
     type Weights = ByteMatrix;
     type Columns = Columns;
-    const WORDS: Words = Words::Bytes;
+    const WORDS: WordFormat = WordFormat::Bytes;
 
     #[inline(always)]
     fn amx(self) -> Amx {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::activation::{Function, Gelu, GeluTanh, Identity, Relu, Tanh};
-use super::amx::{Amx, ROWS_MAX, Sums, Tiles, Words};
+use super::amx::{Amx, ROWS_MAX, Sums, ThreadTiles, WordFormat};
 use super::gemm::{PANEL, Panels};
 use super::layer_norm::LayerNorm;
 use super::linear::Packed;
@@ -27,7 +27,7 @@ pub(crate) trait Tiled: Copy + Send + Sync {
     type Weights: Sync;
     /// Registers that hold for 16 outputs of every row.
     type Columns: Copy;
-    const WORDS: Words;
+    const WORDS: WordFormat;
 
     fn amx(self) -> Amx;
     fn vector(self) -> Avx512;
@@ -60,22 +60,22 @@ pub(crate) struct Layer<'a, T: Tiled> {
 
 /// Buffers of one thread.
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub(crate) struct BlockScratch {
     words: Lines<u32>,
     scales: Lines,
 }
 
 /// Buffers that are kept between calls.
-pub(crate) struct Room<'a> {
+pub(crate) struct TiledBuffers<'a> {
     pub threads: &'a Threads,
     pub packed: &'a mut Packed,
-    pub scratch: &'a mut [Scratch],
+    pub scratch: &'a mut [BlockScratch],
     pub counts: &'a mut Vec<AtomicUsize>,
 }
 
 /// Computes `layer` for the rows of `x`.
-pub(crate) fn linear<T: Tiled>(room: Room<'_>, x: &[f32], layer: &Layer<'_, T>) {
-    let Room {
+pub(crate) fn linear<T: Tiled>(room: TiledBuffers<'_>, x: &[f32], layer: &Layer<'_, T>) {
+    let TiledBuffers {
         threads,
         packed,
         scratch,
@@ -185,7 +185,7 @@ struct Whole<'a, T: Tiled> {
     layer: &'a Layer<'a, T>,
     x: &'a [f32],
     first: usize,
-    scratch: &'a mut Scratch,
+    scratch: &'a mut BlockScratch,
 }
 
 impl<T: Tiled> TileKernel<T> for Whole<'_, T> {
@@ -193,7 +193,7 @@ impl<T: Tiled> TileKernel<T> for Whole<'_, T> {
 
     #[inline(always)]
     fn run(self, tiled: T) {
-        let Scratch { words, scales } = self.scratch;
+        let BlockScratch { words, scales } = self.scratch;
         let rows = self.x.len() / self.layer.matrix.inp();
         words.resize(rows * T::panels(self.layer.weights).k());
         scales.resize(rows);
@@ -316,7 +316,7 @@ fn strips<T: Tiled, F: Function>(
     let weights = T::panels(weights);
     let k = weights.k();
     // SAFETY: neither products nor their finishing set the shape of tiles.
-    let tiles = unsafe { Tiles::shaped(tiled.amx(), height) };
+    let tiles = unsafe { ThreadTiles::shaped(tiled.amx(), height) };
     // The vectors finish one product while the tiles compute the next.
     let (mut one, mut two, mut pending) = (Sums::ZERO, Sums::ZERO, None);
     let (mut sums, mut last) = (&mut one, &mut two);

@@ -2,7 +2,7 @@
 
 use super::Cuda;
 use super::driver::{Driver, Dtype, Epilogue, Launch};
-use super::memory::{Args, Buffer};
+use super::memory::{Args, DeviceBuffer};
 use crate::ops::{Activation, KernelError};
 
 /// `ACTIVATION_THREADS` of cu/activation.cu.
@@ -24,7 +24,7 @@ pub(super) fn split(activation: Activation, dtype: Dtype) -> (Epilogue, Option<&
 }
 
 impl<D: Driver> Cuda<D> {
-    pub(super) fn launch_activation(&mut self, kernel: &str, x: &Buffer<D>) -> Result<(), KernelError> {
+    pub(super) fn launch_activation(&mut self, kernel: &str, x: &DeviceBuffer<D>) -> Result<(), KernelError> {
         let rows = x.rows().span;
         let count = rows * x.stride();
         let each = 16 / self.dtype.bytes();

@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::bucket::Bucket;
 use super::driver::{Driver, Dtype, Launch};
-use super::memory::{Args, Buffer, Table};
+use super::memory::{Args, DeviceBuffer, DeviceTable};
 use super::small::Listed;
 use crate::ops::KernelError;
 
@@ -133,10 +133,10 @@ impl<D: Driver> Cuda<D> {
     /// Attention over the sequences that [`Cuda::sequences`] brought.
     pub(super) fn launch_attention(
         &mut self,
-        qkv: &Buffer<D>,
+        qkv: &DeviceBuffer<D>,
         (heads, head_dim): (usize, usize),
-        bias: Option<(&Table<D>, usize)>,
-        out: &Buffer<D>,
+        bias: Option<(&DeviceTable<D>, usize)>,
+        out: &DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         for (kind, warps) in WARPS.into_iter().enumerate() {
             let (first, end) = (self.sequences.bounds[kind], self.sequences.bounds[kind + 1]);

@@ -121,7 +121,7 @@ pub enum Epilogue {
 
 /// `out = epilogue(x · wᵀ + bias)`, addresses on the device, all rows dense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Product {
+pub struct MatrixProduct {
     /// `[rows, inp]`.
     pub x: u64,
     /// `[out_cols, inp]`.
@@ -141,9 +141,9 @@ pub struct Product {
 }
 
 /// Shapes, for errors.
-impl Display for Product {
+impl Display for MatrixProduct {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Product {
+        let MatrixProduct {
             rows,
             inp,
             out_cols,
@@ -163,7 +163,7 @@ pub enum Work {
     /// A kernel of ours.
     Launch(Launch),
     /// A product of the library.
-    Product(Product),
+    Product(MatrixProduct),
 }
 
 /// Activations have room for this many rows more than the last full step, so that products may be
@@ -211,7 +211,7 @@ pub trait Driver: Send {
     fn launch(&mut self, launch: &Launch) -> Result<(), KernelError>;
 
     /// Multiplies matrices in the device's dtype.
-    fn multiply(&mut self, product: &Product) -> Result<(), KernelError>;
+    fn multiply(&mut self, product: &MatrixProduct) -> Result<(), KernelError>;
 
     /// Records `work`, every piece of which this device has run before, without running it.
     fn record(&mut self, work: &[Work]) -> Result<Self::Graph, KernelError>;
@@ -239,7 +239,7 @@ pub trait Driver: Send {
 
 #[cfg(test)]
 mod tests {
-    use super::{Dtype, Epilogue, Launch, Product};
+    use super::{Dtype, Epilogue, Launch, MatrixProduct};
 
     #[test]
     fn errors_name_the_work_and_its_shape() {
@@ -252,7 +252,7 @@ mod tests {
             shape: (7, 768),
         };
         assert_eq!(launch.to_string(), "kernel pool_f16 over 7 x 768 (3 x 7 blocks)");
-        let product = Product {
+        let product = MatrixProduct {
             x: 0,
             weight: 0,
             bias: 0,

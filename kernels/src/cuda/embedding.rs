@@ -3,20 +3,20 @@
 use super::Cuda;
 use super::driver::{Driver, Launch};
 use super::layer_norm::{ROW_THREADS, ROWS_PER_BLOCK};
-use super::memory::{Args, Buffer, Table};
+use super::memory::{Args, DeviceBuffer, DeviceTable};
 use crate::ops::{Embedding, KernelError, Tokens};
 
 impl<D: Driver> Cuda<D> {
     pub(super) fn launch_embedding(
         &mut self,
         tokens: Tokens<'_>,
-        tables: &Embedding<Table<D>, Table<D>>,
-        out: &Buffer<D>,
+        tables: &Embedding<DeviceTable<D>, DeviceTable<D>>,
+        out: &DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         let (_, cols) = out.shape();
         let rows = out.rows().span;
         let [ids, positions, kinds] = self.bring_tokens(tokens, rows)?;
-        let optional = |table: &Option<Table<D>>| table.as_ref().map_or(0, |t| t.address(&self.driver));
+        let optional = |table: &Option<DeviceTable<D>>| table.as_ref().map_or(0, |t| t.address(&self.driver));
         let (position, kind) = (optional(&tables.position), optional(&tables.kind));
         let args = Args::default()
             .address(ids)

@@ -20,14 +20,14 @@ impl From<usize> for Rows {
 }
 
 /// Activations, row-major.
-pub struct Buffer<D: Driver> {
+pub struct DeviceBuffer<D: Driver> {
     memory: Option<D::Memory>,
     capacity: usize,
     rows: Rows,
     cols: usize,
 }
 
-impl<D: Driver> Default for Buffer<D> {
+impl<D: Driver> Default for DeviceBuffer<D> {
     fn default() -> Self {
         Self {
             memory: None,
@@ -38,7 +38,7 @@ impl<D: Driver> Default for Buffer<D> {
     }
 }
 
-impl<D: Driver> Buffer<D> {
+impl<D: Driver> DeviceBuffer<D> {
     /// Rows and columns.
     pub fn shape(&self) -> (usize, usize) {
         (self.rows.count, self.cols)
@@ -85,13 +85,13 @@ impl<D: Driver> Buffer<D> {
 }
 
 /// Read-only rows, always f32: tables are small beside the matrices, and their sums stay exact.
-pub struct Table<D: Driver> {
+pub struct DeviceTable<D: Driver> {
     memory: D::Memory,
     rows: usize,
     cols: usize,
 }
 
-impl<D: Driver> Table<D> {
+impl<D: Driver> DeviceTable<D> {
     pub(super) fn new(driver: &D, values: &[f32], rows: usize, cols: usize) -> Result<Self, KernelError> {
         let mut bytes = Vec::with_capacity(values.len() * 4);
         Dtype::F32.encode(values, &mut bytes);
@@ -110,14 +110,14 @@ impl<D: Driver> Table<D> {
 }
 
 /// Weights `[out, inp]` and their bias in the device's dtype, with rows of zeros up to a whole step.
-pub struct Matrix<D: Driver> {
+pub struct DeviceMatrix<D: Driver> {
     pub(super) weight: D::Memory,
     pub(super) bias: D::Memory,
     out: usize,
     inp: usize,
 }
 
-impl<D: Driver> Matrix<D> {
+impl<D: Driver> DeviceMatrix<D> {
     pub(super) fn new(
         driver: &D,
         dtype: Dtype,

@@ -16,7 +16,7 @@ pub use card::Memory;
 pub use graph::Graph;
 pub use probe::{Unavailable, probe};
 
-use super::driver::{Driver, Dtype, Launch, Product, Work};
+use super::driver::{Driver, Dtype, Launch, MatrixProduct, Work};
 use crate::ops::KernelError;
 use card::{Card, Event, Pinned};
 use modules::Modules;
@@ -168,7 +168,7 @@ impl Driver for Nvidia {
         start(&self.card, function, launch)
     }
 
-    fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
+    fn multiply(&mut self, product: &MatrixProduct) -> Result<(), KernelError> {
         self.card.bind()?;
         self.last.set(product);
         self.products.multiply(product)

@@ -4,7 +4,7 @@
 
 use super::Cuda;
 use super::bucket::Bucket;
-use super::driver::{Driver, Launch, Product, Work};
+use super::driver::{Driver, Launch, MatrixProduct, Work};
 use super::graphs::Graphs;
 use super::memory::Rows;
 use crate::ops::{KernelError, Tokens};
@@ -68,7 +68,7 @@ impl<D: Driver> Cuda<D> {
         }
     }
 
-    pub(super) fn product(&mut self, product: Product) -> Result<(), KernelError> {
+    pub(super) fn product(&mut self, product: MatrixProduct) -> Result<(), KernelError> {
         match &mut self.listed {
             Some(listed) => {
                 listed.work.push(Work::Product(product));

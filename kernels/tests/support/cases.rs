@@ -1,7 +1,7 @@
 //! Requirements on every CUDA device: each operation against the slow reference, in every format.
 
 use penstock_kernels::cuda::driver::Driver;
-use penstock_kernels::cuda::{Buffer, Cuda, Dtype, Table};
+use penstock_kernels::cuda::{Cuda, DeviceBuffer, DeviceTable, Dtype};
 use penstock_kernels::{
     Activation, Cpu, Embedding, KernelError, Norm, Ops, Pooling, Priority, Tokens, reference,
 };
@@ -31,14 +31,14 @@ fn rounded(dtype: Dtype, values: &[f32]) -> Vec<f32> {
     out
 }
 
-fn filled<D: Driver>(cuda: &mut Cuda<D>, values: &[f32], rows: usize) -> Buffer<D> {
+fn filled<D: Driver>(cuda: &mut Cuda<D>, values: &[f32], rows: usize) -> DeviceBuffer<D> {
     let mut buffer = cuda.buffer();
     cuda.write(values, rows, values.len() / rows, &mut buffer)
         .expect("values fill the rows");
     buffer
 }
 
-fn read<D: Driver>(cuda: &mut Cuda<D>, x: &Buffer<D>) -> Vec<f32> {
+fn read<D: Driver>(cuda: &mut Cuda<D>, x: &DeviceBuffer<D>) -> Vec<f32> {
     let mut values = Vec::new();
     cuda.send(x).expect("values are sent");
     cuda.receive(&mut values).expect("values arrive");
@@ -478,7 +478,7 @@ pub fn refusals<D: Driver>(open: Open<'_, D>) {
         kind: None,
         norm: norm(&cuda, 1, cols).2,
     };
-    let (wide, narrow): (Embedding<Table<D>, Table<D>>, _) = (tables(1032), tables(8));
+    let (wide, narrow): (Embedding<DeviceTable<D>, DeviceTable<D>>, _) = (tables(1032), tables(8));
     let tokens = |ids| Tokens {
         ids,
         positions: &[],

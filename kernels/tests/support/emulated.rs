@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use penstock_kernels::cuda::Dtype;
-use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, Product, Work};
+use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, MatrixProduct, Work};
 use penstock_kernels::{Activation, KernelError, reference};
 
 /// The sanitizers end the process with the place of the fault; a fault of the kernels fails the test.
@@ -218,7 +218,7 @@ impl Emulated {
         process.hear(1);
     }
 
-    fn run_product(&self, product: &Product) {
+    fn run_product(&self, product: &MatrixProduct) {
         let dtype = self.dtype;
         let mut process = self.process();
         let mut read = |address, count: usize| {
@@ -326,7 +326,7 @@ impl Driver for Emulated {
         Ok(())
     }
 
-    fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
+    fn multiply(&mut self, product: &MatrixProduct) -> Result<(), KernelError> {
         self.tally_mut().started += 1;
         self.started.insert(kind_of(&Work::Product(*product)));
         self.run_product(product);

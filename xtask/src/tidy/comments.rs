@@ -3,11 +3,14 @@
 use std::path::Path;
 
 /// Crates in which the rule holds. A crate whose comments have been rewritten gets a row.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 12] = [
+    "benches",
     "config",
     "connectors",
     "core",
     "engine",
+    "fuzz",
+    "kernels",
     "models",
     "proto",
     "server",

@@ -10,7 +10,7 @@ use cudarc::cublaslt::sys::{
 };
 
 use super::card::{Card, Memory, undisturbed};
-use crate::cuda::driver::{Dtype, Epilogue, Product};
+use crate::cuda::driver::{Dtype, Epilogue, MatrixProduct};
 use crate::ops::KernelError;
 
 /// Size that NVIDIA recommends for Hopper; older GPUs take less and have it to spare.
@@ -70,7 +70,7 @@ impl Products {
     }
 
     /// The library counts columns first, so it is given `outᵀ = w · xᵀ`: the same bytes.
-    pub(super) fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
+    pub(super) fn multiply(&mut self, product: &MatrixProduct) -> Result<(), KernelError> {
         let exact = Shape {
             rows: product.rows,
             inp: product.inp,
@@ -94,7 +94,7 @@ impl Products {
         outcome.map_err(|error| refused(&self.card, product.to_string(), error))
     }
 
-    fn run(&mut self, product: &Product, shape: Shape) -> Result<(), CublasError> {
+    fn run(&mut self, product: &MatrixProduct, shape: Shape) -> Result<(), CublasError> {
         if !self.plans.contains_key(&shape) {
             let plan = self.plan(shape, product.bias)?;
             self.plans.insert(shape, plan);

@@ -1,18 +1,10 @@
 //! Linear layers in bytes and in bfloat16: the same integers on every path, and as near to f32 as the form allows.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod support;
-
+use crate::support::{bf16_devices, check, cu_seqlens, filled, int8_devices, norm, random};
 use penstock_kernels::{
     Activation, Cpu, Embedding, KernelError, Ops, Path, Precision, Threads, Tokens, reference,
 };
 use proptest::prelude::*;
-use support::{bf16_devices, check, cu_seqlens, filled, int8_devices, norm, random};
 
 /// Operands of a linear layer.
 struct Operands {

@@ -1,21 +1,13 @@
 //! The promises beside the formulas: independence of the batch, NaN stays, and wrong operands are refused.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod support;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use crate::support::{bf16_devices, check, cu_seqlens, devices, filled, int8_devices, norm, random};
 use penstock_kernels::cpu::{Buffer, Matrix, Table};
 use penstock_kernels::{
     Activation, Cpu, Embedding, KernelError, Norm, Ops, Path, Pooling, Precision, Priority, Threads, Tokens,
 };
-use support::{bf16_devices, check, cu_seqlens, devices, filled, int8_devices, norm, random};
 
 const HEADS: usize = 3;
 const HIDDEN: usize = 96;

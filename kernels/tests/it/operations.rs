@@ -1,16 +1,8 @@
 //! Every operation on every path against the slow truth, on random shapes.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod support;
-
+use crate::support::{check, cu_seqlens, devices, filled, norm, random};
 use penstock_kernels::{Activation, Embedding, Ops, Pooling, Tokens, reference, relative_bias};
 use proptest::prelude::*;
-use support::{check, cu_seqlens, devices, filled, norm, random};
 
 const ACTIVATIONS: [Activation; 5] = [
     Activation::None,

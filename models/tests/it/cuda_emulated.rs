@@ -1,27 +1,16 @@
 //! Whole models through the CUDA operations, with kernels that run on the processor. A C++ compiler is needed, a
 //! GPU is not.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that cannot continue has failed"
-)]
-
-#[path = "../../kernels/tests/support/emulated.rs"]
-mod emulated;
-mod support;
-
 use std::path::Path;
 
-use emulated::Emulated;
+use crate::emulated::Emulated;
+use crate::support::broken::Copy;
+use crate::support::{cosine, difference};
 use penstock_core::{PackedTokens, Reply};
 use penstock_kernels::cuda::{Cuda, Dtype};
 use penstock_models::{LoadOptions, Loaded, Model, load, load_on};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use support::broken::Copy;
-use support::{cosine, difference};
 
 /// A copy of a family folder with heads twice as wide, because the kernels support none of sixteen columns.
 fn folder(family: &str) -> Copy {

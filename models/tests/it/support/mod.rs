@@ -1,7 +1,5 @@
 //! Reference vectors, and their comparison with a loaded model.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

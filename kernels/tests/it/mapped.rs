@@ -1,11 +1,5 @@
 //! Mapped parts of a file: their bytes, their values where they lie as such, and files that got shorter.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
-
 use std::fs::File;
 use std::io::Write;
 

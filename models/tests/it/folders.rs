@@ -1,22 +1,12 @@
 //! Folders that cannot be served, each with its error, and folders that are only unusual.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's own functions are test code too"
-)]
-
-mod support;
-
 use std::path::Path;
 
+use crate::support::broken::{Copy, Tensor};
+use crate::support::{difference, load, reference, run};
 use penstock_core::{PackedTokens, Reply};
 use penstock_models::{Device, LoadOptions, Precision, Task, Threads};
 use safetensors::tensor::Dtype;
-use support::broken::{Copy, Tensor};
-use support::{difference, load, reference, run};
 
 fn options() -> LoadOptions {
     LoadOptions {

@@ -2,18 +2,10 @@
 //!
 //! Operands end where their memory ends, and shapes lie just below, at and above a register, a tile and a panel.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod support;
-
+use crate::support::{check, cu_seqlens, devices, filled, norm, random};
 use penstock_kernels::{
     Activation, Cpu, Embedding, Ops, Path, Pooling, Precision, Threads, Tokens, reference,
 };
-use support::{check, cu_seqlens, devices, filled, norm, random};
 
 /// Rows, inputs and outputs of products.
 const SHAPES: [(usize, usize, usize); 7] = [

@@ -1,26 +1,16 @@
 //! Every family and both default models, compared with the original implementations and with themselves in other
 //! batches.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's own functions are test code too"
-)]
-
-mod support;
-
 use std::io::Write;
 use std::path::Path;
 
+use crate::support::{
+    Reference, cosine, difference, family_folders, here, largest, load_in, minilm, reference, run,
+};
 use penstock_models::{Family, Format, LoadOptions, Precision, Task};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use support::{
-    Reference, cosine, difference, family_folders, here, largest, load_in, minilm, reference, run,
-};
 
 /// Compares ids, labels and outputs with the reference, within its tolerance. Returns the largest difference.
 fn check(folder: &Path, reference: &Reference) -> f32 {
