@@ -177,10 +177,8 @@ fn weights_and_code_that_the_folder_brings_along_are_refused() {
     refused(
         "bert",
         |copy| {
-            copy.json(
-                "config.json",
-                r#"{"auto_map":{"AutoModelForSequenceClassification":"own.Own"}}"#,
-            )
+            let own = r#"{"auto_map":{"AutoModelForSequenceClassification":"own.Own"}}"#;
+            copy.json("config.json", own);
         },
         &["auto_map is AutoModelForSequenceClassification"],
     );
