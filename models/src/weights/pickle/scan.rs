@@ -13,7 +13,7 @@ const DEPTH_MAX: u32 = 100;
 /// Bytes of a text that count as one object.
 const TEXT_BYTES: u64 = 64;
 
-/// What an object on the stack costs.
+/// Cost of an object on the stack.
 #[derive(Clone, Copy)]
 struct Cost {
     objects: u64,
