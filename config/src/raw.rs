@@ -42,7 +42,7 @@ pub struct Settings {
     )]
     #[serde(skip)]
     pub(super) named: Vec<NamedModel>,
-    /// Read weights in a pytorch_model.bin, of every model; trust its source [default: false]
+    /// Read pickled weights, of every model; trust their source [default: false]
     #[arg(
         long,
         env = "PENSTOCK_ALLOW_PICKLE",
@@ -234,7 +234,7 @@ pub struct JobSettings {
         hide_default_value = true
     )]
     log: Option<String>,
-    /// Read weights in a pytorch_model.bin; trust its source [default: false]
+    /// Read pickled weights; trust their source [default: false]
     #[arg(
         long,
         env = "PENSTOCK_ALLOW_PICKLE",

@@ -63,6 +63,7 @@ fuzz_target!(|data: &[u8]| {
             threads: Some(THREADS.clone()),
             precision: Precision::F32,
         },
+        allow_pickle: true,
         ..LoadOptions::default()
     };
     if let Ok(mut loaded) = load(folder, &options)

@@ -270,12 +270,13 @@ fn labels(
     id2label: Option<BTreeMap<String, Label>>,
     num_labels: Option<usize>,
 ) -> Result<Vec<String>, ModelError> {
-    let bounded = |key: &str, count: usize| match count {
-        1..=LABELS_MAX => Ok(count),
-        _ => {
-            let supported = format!("1 to {LABELS_MAX} labels");
-            Err(ModelError::unsupported(file, key, count, &supported))
-        }
+    let bounded = |key: &str, count: usize| {
+        let supported = format!("1 to {LABELS_MAX} labels");
+        let refused = || ModelError::unsupported(file, key, count, &supported);
+        (1..=LABELS_MAX)
+            .contains(&count)
+            .then_some(count)
+            .ok_or_else(refused)
     };
     let Some(map) = id2label else {
         let count = bounded("num_labels", num_labels.unwrap_or(2))?;

@@ -6,7 +6,7 @@ use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo, RepoType};
 
 use crate::ModelError;
-use crate::sentence::{encoder_folder, module_paths};
+use crate::sentence::{MODULE_FILES, encoder_folder, module_paths};
 
 /// Optional files of an encoder, read where they exist, besides those of its sentence-transformers module.
 const ENCODER: [&str; 6] = [
@@ -142,61 +142,82 @@ impl Hub {
         let listing = repo.info().map_err(|e| failed("the list of files", &e))?;
         let names: Vec<&str> = listing.siblings.iter().map(|s| s.rfilename.as_str()).collect();
 
-        let get = |file: &str| repo.get(file).map_err(|e| failed(file, &e));
-        let optional = |file: &str| -> Result<(), ModelError> {
-            if names.contains(&file) {
-                get(file)?;
-            }
-            Ok(())
+        let remote = Remote {
+            names,
+            allow_pickle: self.allow_pickle,
+            get: &|file| repo.get(file).map_err(|e| failed(file, &e)),
+            failed: &|file, reason| failed(file, &reason),
         };
-        // The modules say where the encoder lies, in a folder of its own or at the top.
-        let mut folder = String::new();
-        let mut modules = vec!["1_Pooling".to_owned()];
-        if names.contains(&"modules.json") {
-            let file = get("modules.json")?;
-            let paths = module_paths(&file)?;
-            folder = paths
-                .first()
-                .filter(|path| !path.is_empty())
-                .map_or(String::new(), |path| format!("{path}/"));
-            modules = paths;
+        remote.fetch()
+    }
+}
+
+/// Files of a model on the hub.
+struct Remote<'a> {
+    names: Vec<&'a str>,
+    allow_pickle: bool,
+    /// Downloads a file and returns its path in the cache.
+    get: &'a dyn Fn(&str) -> Result<PathBuf, ModelError>,
+    failed: &'a dyn Fn(&str, &str) -> ModelError,
+}
+
+impl Remote<'_> {
+    fn optional(&self, file: &str) -> Result<(), ModelError> {
+        if self.names.contains(&file) {
+            (self.get)(file)?;
         }
-        let weights = WEIGHTS
-            .iter()
-            .filter(|w| self.allow_pickle || !w.starts_with("pytorch_model"))
-            .find(|w| names.contains(&format!("{folder}{w}").as_str()));
-        let weights = weights.ok_or_else(|| {
+        Ok(())
+    }
+
+    /// Downloads the files that the model needs and returns their folder in the cache.
+    fn fetch(&self) -> Result<PathBuf, ModelError> {
+        // The modules say where the encoder lies, in a folder of its own or at the top.
+        let mut modules = vec![String::new(), "1_Pooling".to_owned()];
+        if self.names.contains(&"modules.json") {
+            modules = module_paths(&(self.get)("modules.json")?)?;
+        }
+        let folder = match modules.first().map(String::as_str) {
+            None | Some("") => String::new(),
+            Some(path) => format!("{path}/"),
+        };
+        let weights = format!("{folder}{}", self.weights(&folder)?);
+        let config = (self.get)(&format!("{folder}config.json"))?;
+        for file in ENCODER.iter().chain(&MODULE_FILES) {
+            self.optional(&format!("{folder}{file}"))?;
+        }
+        for path in modules.iter().skip(1).filter(|path| !path.is_empty()) {
+            self.optional(&format!("{path}/config.json"))?;
+        }
+        for file in MODEL {
+            self.optional(file)?;
+        }
+        let weights_path = (self.get)(&weights)?;
+        if weights.ends_with(".index.json") {
+            for shard in crate::weights::shards(&weights_path)? {
+                (self.get)(&format!("{folder}{shard}"))?;
+            }
+        }
+        let top = config
+            .ancestors()
+            .nth(Path::new(&folder).components().count() + 1);
+        top.map(Path::to_path_buf)
+            .ok_or_else(|| (self.failed)("config.json", "it has no folder"))
+    }
+
+    /// The weights in `folder` that are preferred.
+    fn weights(&self, folder: &str) -> Result<&'static str, ModelError> {
+        let allowed = |w: &&&str| self.allow_pickle || !w.starts_with("pytorch_model");
+        let is_there = |w: &&&str| self.names.contains(&format!("{folder}{w}").as_str());
+        let found = WEIGHTS.iter().filter(allowed).find(is_there);
+        found.copied().ok_or_else(|| {
             let reason = if self.allow_pickle {
                 "the model has no weights in a known form"
             } else {
                 "the model has no such weights; those in a pytorch_model.bin are read with --allow-pickle, \
                  or allow_pickle = true under [[model]]"
             };
-            failed(&format!("{folder}{}", WEIGHTS[0]), &reason)
-        })?;
-        let config = get(&format!("{folder}config.json"))?;
-        for file in ENCODER.iter().chain(&crate::sentence::MODULE_FILES) {
-            optional(&format!("{folder}{file}"))?;
-        }
-        for path in modules
-            .iter()
-            .filter(|path| format!("{path}/") != folder && !path.is_empty())
-        {
-            optional(&format!("{path}/config.json"))?;
-        }
-        MODEL.into_iter().try_for_each(optional)?;
-        let weights_path = get(&format!("{folder}{weights}"))?;
-        if weights.ends_with(".index.json") {
-            for shard in crate::weights::shards(&weights_path)? {
-                get(&format!("{folder}{shard}"))?;
-            }
-        }
-        let depth = folder.matches('/').count() + 1;
-        config
-            .ancestors()
-            .nth(depth)
-            .map(Path::to_path_buf)
-            .ok_or_else(|| failed("config.json", &"it has no folder"))
+            (self.failed)(&format!("{folder}{}", WEIGHTS[0]), reason)
+        })
     }
 }
 

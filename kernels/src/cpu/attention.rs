@@ -27,7 +27,7 @@ pub(crate) struct Scratch {
     values: Lines,
     scores: Lines,
     #[cfg(target_arch = "x86_64")]
-    tiled: attention_tiled::Scratch,
+    tiled: attention_tiled::TiledScratch,
 }
 
 /// Part of the work: some heads of one text, or some queries of one head.

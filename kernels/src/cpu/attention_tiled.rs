@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::amx::{ROWS_MAX, STEP, Sums, Tiles, Words};
+use super::amx::{ROWS_MAX, STEP, Sums, ThreadTiles, WordFormat};
 use super::amx_bf16::AmxBf16;
 use super::attention::{Operands, Task};
 use super::gemm::{PANEL, pack_panel};
@@ -19,7 +19,7 @@ const BLOCK_PANELS: usize = 8;
 
 /// Buffers of one thread.
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub(crate) struct TiledScratch {
     /// One row of words for each token of a panel.
     rows: Lines<u32>,
     /// `[rows][words of a head]`.
@@ -37,7 +37,7 @@ pub(crate) struct Scratch {
 pub(crate) struct Heads<'a> {
     pub operands: Operands<'a>,
     pub task: Task,
-    pub scratch: &'a mut Scratch,
+    pub scratch: &'a mut TiledScratch,
     pub out: Cells,
 }
 
@@ -95,7 +95,7 @@ impl TileKernel<AmxBf16> for Heads<'_> {
     }
 }
 
-impl Scratch {
+impl TiledScratch {
     fn resize(&mut self, sizes: Sizes, head_dim: usize) {
         let Sizes { words, pairs } = sizes;
         let block = (BLOCK_PANELS * STEP).min(pairs);
@@ -140,7 +140,7 @@ impl Head<'_> {
     }
 
     #[inline(always)]
-    fn pack_keys(&self, scratch: &mut Scratch) {
+    fn pack_keys(&self, scratch: &mut TiledScratch) {
         let words = self.sizes.words;
         let end = self.task.start + self.task.len;
         for (panel, first) in scratch
@@ -157,7 +157,7 @@ impl Head<'_> {
     }
 
     #[inline(always)]
-    fn pack_values(&self, scratch: &mut Scratch) {
+    fn pack_values(&self, scratch: &mut TiledScratch) {
         let (pairs, head_dim) = (self.sizes.pairs, self.operands.head_dim);
         let end = self.task.start + self.task.len;
         let zeros = [0.0; PANEL];
@@ -185,9 +185,9 @@ impl Head<'_> {
 
     /// Attention of `queries`, a multiple of `height`, over all tokens of the text.
     #[inline(always)]
-    fn attend(&self, queries: Range<usize>, height: usize, scratch: &mut Scratch, out: Cells) {
+    fn attend(&self, queries: Range<usize>, height: usize, scratch: &mut TiledScratch, out: Cells) {
         // SAFETY: nothing that is called before they go sets another shape.
-        let tiles = unsafe { Tiles::shaped(self.tiled.amx(), height) };
+        let tiles = unsafe { ThreadTiles::shaped(self.tiled.amx(), height) };
         for first in queries.step_by(height) {
             let start = self.task.start + first;
             self.round(start..start + height, 0, &mut scratch.queries);
@@ -209,11 +209,11 @@ impl Head<'_> {
 
     /// Raw scores of a tile of queries against a block of keys.
     #[inline(always)]
-    fn score(&self, tiles: &Tiles, (block, pairs): (usize, usize), scratch: &mut Scratch) {
+    fn score(&self, tiles: &ThreadTiles, (block, pairs): (usize, usize), scratch: &mut TiledScratch) {
         let words = self.sizes.words;
         let keys = &scratch.keys[2 * block * words..2 * (block + pairs) * words];
         for (panel, sums) in keys.chunks_exact(PANEL * words).zip(&mut scratch.scores) {
-            tiles.multiply(Words::Halves, &scratch.queries, panel, words, sums);
+            tiles.multiply(WordFormat::Halves, &scratch.queries, panel, words, sums);
         }
     }
 
@@ -225,7 +225,7 @@ impl Head<'_> {
         row: usize,
         (block, pairs): (usize, usize),
         running: &mut Running,
-        scratch: &mut Scratch,
+        scratch: &mut TiledScratch,
     ) {
         let v = self.tiled.vector();
         let keys = 2 * block..self.task.len.min(2 * (block + pairs));
@@ -288,11 +288,11 @@ impl Head<'_> {
     #[inline(always)]
     fn mix(
         &self,
-        tiles: &Tiles,
+        tiles: &ThreadTiles,
         (first, height): (usize, usize),
         (block, pairs): (usize, usize),
         running: &Running,
-        scratch: &Scratch,
+        scratch: &TiledScratch,
         out: Cells,
     ) {
         let (heads, head_dim) = (self.operands.heads, self.operands.head_dim);
@@ -305,7 +305,7 @@ impl Head<'_> {
             .zip((0..head_dim).step_by(PANEL))
         {
             let values = &panel[block * PANEL..(block + pairs) * PANEL];
-            tiles.multiply(Words::Halves, weights, values, pairs, &mut mixed);
+            tiles.multiply(WordFormat::Halves, weights, values, pairs, &mut mixed);
             let cols = PANEL.min(head_dim - column);
             for row in 0..height {
                 let token = self.task.start + first + row;

@@ -8,7 +8,6 @@
 
 mod bounds;
 mod contract;
-mod mapped;
 mod operations;
 mod precision;
 #[path = "../support/mod.rs"]

@@ -75,6 +75,9 @@ impl EncoderModule {
         let refuse = |supported: &str| Err(ModelError::unsupported(file, key, value, supported));
         match key {
             "max_seq_length" => {
+                if value.as_u64().is_none_or(|tokens| tokens == 0) {
+                    return refuse("a number of tokens");
+                }
                 // An argument of the tokenizer itself outranks it.
                 self.tokenizer
                     .entry("model_max_length")

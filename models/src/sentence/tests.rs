@@ -129,6 +129,10 @@ fn settings_of_the_module_that_change_results_are_refused_by_name() {
             "max_sequence is 256; supported: the keys of",
         ),
         (
+            r#"{"max_seq_length":0}"#,
+            "max_seq_length is 0; supported: a number of tokens",
+        ),
+        (
             r#"{"do_lower_case":1}"#,
             "do_lower_case is 1; supported: true, false",
         ),

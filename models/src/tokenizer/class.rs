@@ -152,76 +152,55 @@ impl Class {
         tokenizer: &mut Tokenizer,
         settings: &Settings,
     ) -> Result<(), ModelError> {
-        let form = Form::of(tokenizer);
-        let refuse = |part: &str, found: &str, expected: &str| {
+        let applied = match self.kind {
+            Kind::Whole => return whole(file, tokenizer, settings),
+            Kind::WordPiece => self.word_piece(tokenizer, settings),
+            Kind::ByteLevel => byte_level(tokenizer, settings),
+            Kind::Unigram => self.unigram(tokenizer, settings),
+        };
+        applied.map_err(|Other(part, found, expected)| {
             let name = self.name();
             let supported =
                 format!("{expected} with tokenizer_class {name}, or tokenizer_class PreTrainedTokenizerFast");
-            Err(ModelError::unsupported(file, part, found, &supported))
-        };
-        match self.kind {
-            Kind::Whole => return whole(file, tokenizer, settings),
-            Kind::WordPiece => {
-                if !form.is_bert_normalizer() {
-                    return refuse(
-                        "normalizer",
-                        &form.normalizer(),
-                        "BertNormalizer that cleans text",
-                    );
-                }
-                if form.pre_tokenizer["type"] != "BertPreTokenizer" {
-                    return refuse("pre_tokenizer", &form.pre_tokenizer(), "BertPreTokenizer");
-                }
-                if !is_word_piece(
-                    tokenizer.get_model(),
-                    settings.text("unk_token", self.token("unk_token")),
-                ) {
-                    return refuse(
-                        "model",
-                        "another",
-                        "WordPiece with ## and 100 characters a word, and the unk_token",
-                    );
-                }
-                set(file, tokenizer, bert_normalizer(settings))?;
-            }
-            Kind::ByteLevel => {
-                if !form.normalizer.is_null() {
-                    return refuse("normalizer", &form.normalizer(), "none");
-                }
-                let Some(PreTokenizerWrapper::ByteLevel(found)) = tokenizer.get_pre_tokenizer() else {
-                    return refuse("pre_tokenizer", &form.pre_tokenizer(), "ByteLevel");
-                };
-                if !found.use_regex {
-                    return refuse("pre_tokenizer", "ByteLevel without its pattern", "ByteLevel");
-                }
-                let spaced = settings.switches.add_prefix_space.unwrap_or(false);
-                let byte_level = ByteLevel::new(spaced, found.trim_offsets, true);
-                if !is_byte_pairs(tokenizer.get_model()) {
-                    return refuse(
-                        "model",
-                        "another",
-                        "BPE without dropout, prefix, suffix and fallback",
-                    );
-                }
-                tokenizer.with_pre_tokenizer(Some(byte_level));
-            }
-            Kind::Unigram => {
-                if settings.switches.add_prefix_space == Some(false) {
-                    return Err(ModelError::unsupported(
-                        &settings.file,
-                        "add_prefix_space",
-                        false,
-                        "true",
-                    ));
-                }
-                if !form.is_sentence_piece() {
-                    let found = format!("{}, {}", form.normalizer(), form.pre_tokenizer());
-                    return refuse("normalizer and pre_tokenizer", &found, "those of SentencePiece");
-                }
-                if !self.is_unigram(tokenizer.get_model(), settings) {
-                    return refuse("model", "another", "Unigram whose unk_token has its usual place");
-                }
-            }
+            ModelError::unsupported(file, part, found, &supported)
+        })
+    }
+
+    fn word_piece(&self, tokenizer: &mut Tokenizer, settings: &Settings) -> Result<(), Other> {
+        let form = Form::of(tokenizer);
+        if !form.is_bert_normalizer() {
+            return Err(Other(
+                "normalizer",
+                form.normalizer(),
+                "BertNormalizer that cleans text",
+            ));
+        }
+        if form.pre_tokenizer["type"] != "BertPreTokenizer" {
+            return Err(Other("pre_tokenizer", form.pre_tokenizer(), "BertPreTokenizer"));
+        }
+        let unk_token = settings.text("unk_token", self.token("unk_token"));
+        if !is_word_piece(tokenizer.get_model(), unk_token) {
+            let expected = "WordPiece with ##, 100 characters a word and the unk_token of the settings";
+            return Err(Other("model", "another".to_owned(), expected));
+        }
+        let set = tokenizer.with_normalizer(Some(bert_normalizer(settings)));
+        set.map(drop)
+            .map_err(|e| Other("added_tokens", e.to_string(), "tokens that can be normalised"))
+    }
+
+    fn unigram(&self, tokenizer: &Tokenizer, settings: &Settings) -> Result<(), Other> {
+        if settings.switches.add_prefix_space == Some(false) {
+            return Err(Other("add_prefix_space", false.to_string(), "true"));
+        }
+        let form = Form::of(tokenizer);
+        if !form.is_sentence_piece() {
+            let found = format!("{}, {}", form.normalizer(), form.pre_tokenizer());
+            let part = "normalizer and pre_tokenizer";
+            return Err(Other(part, found, "those of SentencePiece"));
+        }
+        if !self.is_unigram(tokenizer.get_model(), settings) {
+            let expected = "Unigram whose unk_token has its usual place";
+            return Err(Other("model", "another".to_owned(), expected));
         }
         Ok(())
     }
@@ -238,6 +217,35 @@ impl Class {
         };
         in_place && !unigram.byte_fallback()
     }
+}
+
+/// A part of `tokenizer.json` that is not that of the class: its name, its value, the value that would be.
+struct Other(&'static str, String, &'static str);
+
+fn byte_level(tokenizer: &mut Tokenizer, settings: &Settings) -> Result<(), Other> {
+    let form = Form::of(tokenizer);
+    if !form.normalizer.is_null() {
+        return Err(Other("normalizer", form.normalizer(), "none"));
+    }
+    let part = "pre_tokenizer";
+    let Some(PreTokenizerWrapper::ByteLevel(found)) = tokenizer.get_pre_tokenizer() else {
+        return Err(Other(part, form.pre_tokenizer(), "ByteLevel"));
+    };
+    if !found.use_regex {
+        return Err(Other(
+            part,
+            "ByteLevel without its pattern".to_owned(),
+            "ByteLevel",
+        ));
+    }
+    if !is_byte_pairs(tokenizer.get_model()) {
+        let expected = "BPE without prefix, suffix and fallback, which uses its merges";
+        return Err(Other("model", "another".to_owned(), expected));
+    }
+    let spaced = settings.switches.add_prefix_space.unwrap_or(false);
+    let byte_level = ByteLevel::new(spaced, found.trim_offsets, true);
+    tokenizer.with_pre_tokenizer(Some(byte_level));
+    Ok(())
 }
 
 /// BERT's normaliser with the settings of the files.

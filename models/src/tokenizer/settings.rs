@@ -26,6 +26,9 @@ pub(super) const NAMED: [&str; 7] = [
     "mask_token",
 ];
 
+/// Key of an object that is a token wherever it stands.
+const KIND: &str = "__type";
+
 /// Limits beyond this number mean "no limit", which transformers writes as 1e30.
 const TOKENS_MAX: f64 = 1e9;
 
@@ -228,6 +231,7 @@ fn overlay_special_tokens(
             // These tokens are special whatever the file says.
             (_, Value::Object(flags)) if key != "extra_special_tokens" => {
                 flags.insert("special".to_owned(), true.into());
+                flags.insert(KIND.to_owned(), "AddedToken".into());
             }
             _ => {}
         }
@@ -277,7 +281,7 @@ fn encoder(file: &Path, values: &Map<String, Value>) -> Result<BTreeMap<u32, Add
 }
 
 /// Special tokens by name, and the names whose value is null. As in transformers, any key that ends in `_token` and
-/// holds a text names a special token.
+/// holds a text or a token names a special token.
 fn named(
     file: &Path,
     values: &Map<String, Value>,
@@ -287,7 +291,7 @@ fn named(
         let is_known = NAMED.contains(&key.as_str());
         if value.is_null() && is_known {
             without.push(key.clone());
-        } else if is_known || (key.ends_with("_token") && value.is_string()) {
+        } else if is_known || (key.ends_with("_token") && is_token(value)) {
             let token =
                 Token::deserialize(value).map_err(|e| ModelError::malformed(file, format!("{key}: {e}")))?;
             named.insert(key.clone(), token);
@@ -301,6 +305,10 @@ fn named(
         }
     }
     Ok((named, without))
+}
+
+fn is_token(value: &Value) -> bool {
+    value.is_string() || value.get(KIND).is_some()
 }
 
 /// More special tokens, under the newer or the older key.

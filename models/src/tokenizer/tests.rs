@@ -201,7 +201,7 @@ fn lower_case_comes_before_everything_else_and_once() {
     let expected = text.chars().flat_map(char::to_lowercase).collect::<String>();
     assert_eq!(lowered.encode(&text, true), plain.encode(&expected, true));
     let twice = changed("roberta", |json| {
-        json["normalizer"] = serde_json::json!({"type": "Lowercase"})
+        json["normalizer"] = serde_json::json!({"type": "Lowercase"});
     });
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tokenizer.json"), twice).unwrap();

@@ -14,8 +14,8 @@ use crate::{ModelError, files};
 /// Bytes that are read at a time and then converted, which stay in the processor's cache.
 const CHUNK_BYTES: usize = 128 << 10;
 
-/// Largest header that the format allows. A greater length shows that the file is of another kind.
-const HEADER_BYTES_MAX: u64 = 100_000_000;
+/// Largest header that is read, with room for 200,000 tensors. A greater length shows that the file is of another kind.
+const HEADER_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) struct SafetensorsFile {
     path: PathBuf,
@@ -129,5 +129,32 @@ impl SafetensorsFile {
             at += part.len();
         }
         Ok(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_cut_after_it_was_opened_gives_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let bytes: Vec<u8> = (0..100_000_u32)
+            .flat_map(|value| (value as f32).to_le_bytes())
+            .collect();
+        let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![100_000], &bytes).unwrap();
+        safetensors::serialize_to_file([("values", view)], None, &path).unwrap();
+        let opened = SafetensorsFile::open(&path).unwrap();
+        let values = opened.read("values").unwrap();
+        let expected: Vec<f32> = (0..100_000_u32).map(|value| value as f32).collect();
+        assert_eq!(values, expected);
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(200_000).unwrap();
+        let message = opened.read("values").unwrap_err().to_string();
+        assert!(
+            message.contains("model.safetensors: truncated since it was opened: a tensor ends at byte"),
+            "{message}"
+        );
     }
 }

@@ -14,3 +14,4 @@ mod emulated;
 mod fidelity;
 mod folders;
 mod support;
+mod variants;

@@ -13,7 +13,7 @@ const DEPTH_MAX: u32 = 100;
 /// Bytes of a text that count as one object.
 const TEXT_BYTES: u64 = 64;
 
-/// What an object on the stack costs.
+/// Cost of an object on the stack.
 #[derive(Clone, Copy)]
 struct Cost {
     objects: u64,
@@ -82,7 +82,7 @@ impl Scan<'_> {
             b'(' => return self.push(Cost { is_mark: true, ..ONE }).map(Some),
             b't' => {
                 return self
-                    .to_mark()
+                    .take_to_mark()
                     .map_or(Ok(None), |inner| self.push(around(inner)).map(Some));
             }
             0x85 | b'Q' => return self.join(1),
@@ -90,7 +90,7 @@ impl Scan<'_> {
             0x87 => return self.join(3),
             b'a' => return Ok(self.pop(1).and_then(|inner| self.add(inner))),
             b's' => return Ok(self.pop(2).and_then(|inner| self.add(inner))),
-            b'e' | b'u' => return Ok(self.to_mark().and_then(|inner| self.add(inner))),
+            b'e' | b'u' => return Ok(self.take_to_mark().and_then(|inner| self.add(inner))),
             b'q' | b'r' => return self.put(if code as u8 == b'q' { 1 } else { 4 }),
             b'h' | b'j' => return self.get(if code as u8 == b'h' { 1 } else { 4 }),
             // The end, or an operation that the reader does not know.
@@ -156,7 +156,7 @@ impl Scan<'_> {
     }
 
     /// Takes the objects behind the last mark, and the mark, off the stack.
-    fn to_mark(&mut self) -> Option<Cost> {
+    fn take_to_mark(&mut self) -> Option<Cost> {
         let mark = self.stack.iter().rposition(|cost| cost.is_mark)?;
         let inner = sum(self.stack.drain(mark + 1..));
         self.stack.pop();

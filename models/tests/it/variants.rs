@@ -3,23 +3,13 @@
 //! The variants and their outputs are made by `models/reference/variants.py`. Folders that are refused instead stand
 //! in `folders.rs` and beside the code that refuses them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's own functions are test code too"
-)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::support::broken::Copy;
+use crate::support::{Case, difference, here, run};
 use penstock_models::{Device, LoadOptions, Precision, Prompt, Threads};
 use serde::Deserialize;
-use support::broken::Copy;
-use support::{Case, difference, here, run};
 
 /// The largest difference of a value that is accepted, as for every model in f32.
 const TOLERANCE: f32 = 1e-4;
@@ -177,10 +167,8 @@ fn weights_and_code_that_the_folder_brings_along_are_refused() {
     refused(
         "bert",
         |copy| {
-            copy.json(
-                "config.json",
-                r#"{"auto_map":{"AutoModelForSequenceClassification":"own.Own"}}"#,
-            )
+            let own = r#"{"auto_map":{"AutoModelForSequenceClassification":"own.Own"}}"#;
+            copy.json("config.json", own);
         },
         &["auto_map is AutoModelForSequenceClassification"],
     );
