@@ -26,6 +26,6 @@ pub fn protobuf(bytes: Bytes) {
 /// JSON, and binary data after its first `json_length` bytes, to a v2 request.
 pub fn json(body: Bytes, json_length: Option<usize>) {
     let allowance = 1 << 20;
-    let _ = measure::check(&body, allowance);
+    let _ = measure::check(&body, allowance, "data");
     let _ = infer::decode(body, json_length, allowance, (String::new(), String::new()));
 }

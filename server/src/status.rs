@@ -51,9 +51,26 @@ pub fn grpc_code(rejection: &Rejection) -> Code {
     row(rejection).grpc
 }
 
+/// Longest message of an answer. Clients take some kilobytes of trailers, in which a byte may become three.
+const MESSAGE_BYTES_MAX: usize = 2 << 10;
+
+/// The message of a rejection, cut to a length that every client takes.
+pub fn message(rejection: &Rejection) -> String {
+    cut(rejection.to_string())
+}
+
+/// `message`, cut to a length that every client takes.
+pub fn cut(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message.push('…');
+    }
+    message
+}
+
 /// The gRPC status: code, message, and `retry-after` in seconds where a retry makes sense.
 pub fn to_status(rejection: &Rejection) -> Status {
-    let mut status = Status::new(grpc_code(rejection), rejection.to_string());
+    let mut status = Status::new(grpc_code(rejection), message(rejection));
     if let Some(seconds) = retry_after(rejection) {
         status
             .metadata_mut()
@@ -97,6 +114,14 @@ mod tests {
         let status = to_status(&full);
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let long = Rejection::Invalid("ü".repeat(MESSAGE_BYTES_MAX));
+        let message = message(&long);
+        assert!(message.len() <= MESSAGE_BYTES_MAX + 3 && message.ends_with("ü…"));
+        assert_eq!(cut("short".into()), "short");
     }
 
     #[test]

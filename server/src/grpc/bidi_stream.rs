@@ -43,16 +43,17 @@ pub struct WorkItem<T> {
 pub struct Size {
     /// Texts.
     pub texts: usize,
-    /// Bytes of text.
+    /// Bytes of text, and of the ids that its answers repeat.
     pub bytes: usize,
 }
 
 impl Size {
-    /// Size of `inputs`.
-    pub fn of(inputs: &[Input]) -> Size {
+    /// Size of `inputs` with `ids`.
+    pub fn of<'a>(inputs: &[Input], ids: impl IntoIterator<Item = &'a String>) -> Size {
+        let ids: usize = ids.into_iter().map(String::len).sum();
         Size {
             texts: inputs.len(),
-            bytes: inputs.iter().map(Input::bytes).sum(),
+            bytes: inputs.iter().map(Input::bytes).sum::<usize>() + ids,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
@@ -12,6 +13,7 @@ use hyper::http::Request;
 use parking_lot::Mutex;
 use penstock_proto::codec::decode;
 use penstock_proto::schema::Schema;
+use tokio::time::Sleep;
 use tonic::Status;
 use tonic::codegen::http::{Extensions, HeaderMap};
 
@@ -25,6 +27,9 @@ const ENCODING: &str = "grpc-encoding";
 
 /// Bytes of a message of health and reflection, which hold names only.
 const OTHERS_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest time from a call's only message to the call's end.
+const END_MAX: Duration = Duration::from_secs(10);
 
 type Shared = Arc<Mutex<Option<Messages<RequestBody>>>>;
 
@@ -66,7 +71,7 @@ impl Receiver {
         let messages = Messages::new(body, encoding, bounds, Arc::clone(&self.arriving));
         let messages: Shared = Arc::new(Mutex::new(Some(messages)));
         parts.extensions.insert(Arc::clone(&messages));
-        Request::from_parts(parts, Inbound::new(messages))
+        Request::from_parts(parts, Inbound::new(messages, schema.is_some()))
     }
 }
 
@@ -86,16 +91,34 @@ pub struct Inbound {
     messages: Shared,
     /// A message whose header has been read.
     begun: Option<Message>,
-    /// Counts the contents from reading to decoding.
+    /// Counts a message until the next one is handed over, or until this body goes: a call's handler starts only
+    /// after that.
     decoding: Option<Share>,
+    /// Set for the methods of our services, whose calls with several messages are read by [`Requests`].
+    single: bool,
+    /// Time at which a call must have ended, once its only message is complete.
+    ending: Option<Pin<Box<Sleep>>>,
 }
 
 impl Inbound {
-    fn new(messages: Shared) -> Inbound {
+    fn new(messages: Shared, single: bool) -> Inbound {
         Inbound {
             messages,
             begun: None,
             decoding: None,
+            single,
+            ending: None,
+        }
+    }
+
+    /// Refuses a call that does not end although its only message is complete.
+    fn check_ending(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
+        let ending = self.ending.as_mut().map(|ending| ending.as_mut().poll(cx));
+        match ending {
+            Some(Poll::Ready(())) => Err(Status::deadline_exceeded(format!(
+                "the call has not ended within {END_MAX:?} of its message; end the request's stream with it"
+            ))),
+            _ => Ok(()),
         }
     }
 }
@@ -109,18 +132,27 @@ impl Body for Inbound {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        this.decoding = None;
         if let Some(Message { bytes, share }) = this.begun.take() {
             this.decoding = share;
+            this.ending = this.single.then(|| Box::pin(tokio::time::sleep(END_MAX)));
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
-        let mut messages = this.messages.lock();
-        let Some(messages) = &mut *messages else {
+        let next = match &mut *this.messages.lock() {
+            Some(messages) => messages.poll_next(cx),
+            None => return Poll::Ready(None),
+        };
+        let Poll::Ready(next) = next else {
+            this.check_ending(cx)?;
+            return Poll::Pending;
+        };
+        let Some(message) = next.transpose()? else {
             return Poll::Ready(None);
         };
-        let Some(message) = ready!(messages.poll_next(cx)).transpose()? else {
-            return Poll::Ready(None);
-        };
+        if this.ending.is_some() {
+            return Poll::Ready(Some(Err(Status::invalid_argument(
+                "the call has several messages; this method takes one",
+            ))));
+        }
         let mut header = BytesMut::with_capacity(5);
         header.put_u8(0);
         // `MessageBounds::bytes_max` may exceed a frame's largest length, but this message came in a frame.

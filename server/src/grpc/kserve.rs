@@ -112,7 +112,7 @@ impl StreamHandler for InferHandler {
         match prepare(&self.service, request, context, WhenFull::Block) {
             Ok((call, asked)) => {
                 let service = Arc::clone(&self.service);
-                let (size, backlog) = (Size::of(&call.inputs), self.service.backlog());
+                let (size, backlog) = (Size::of(&call.inputs, [&id]), self.service.backlog());
                 items.push_back(WorkItem::new(size, backlog, async move {
                     match infer(&service, call, &asked).await {
                         Ok(response) => answered(response),
@@ -121,7 +121,10 @@ impl StreamHandler for InferHandler {
                 }));
             }
             Err(rejection) => {
-                let size = Size { texts: 1, bytes: 0 };
+                let size = Size {
+                    texts: 1,
+                    bytes: id.len(),
+                };
                 let refused = async move { failed(id, &rejection) };
                 items.push_back(WorkItem::new(size, self.service.backlog(), refused));
             }

@@ -227,7 +227,11 @@ impl StreamHandler for ScoreHandler {
         let mut texts = texts.into_iter();
         while texts.len() > 0 {
             let (ids, now) = apart(texts.by_ref().take(share));
-            let (service, options, size) = (Arc::clone(&self.service), Arc::clone(&options), Size::of(&now));
+            let (service, options, size) = (
+                Arc::clone(&self.service),
+                Arc::clone(&options),
+                Size::of(&now, &ids),
+            );
             items.push_back(WorkItem::new(size, self.service.backlog(), async move {
                 // The version is chosen when the item starts: waiting items must not keep one from unloading.
                 match score(&service, &options, now, context, WhenFull::Block).await {

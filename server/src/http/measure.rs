@@ -4,6 +4,10 @@
 //! bytes to hundreds. The values are therefore counted first, by kind, and decoded only if their sum is
 //! within the bound. The walk allocates nothing. It is exact up to the first byte that is no JSON (RFC 8259),
 //! where the decoder stops.
+//!
+//! A decoder's errors quote the value that they refuse, escaped, and answers repeat ids. So only texts may be long.
+
+use penstock_proto::schema::STRING_BYTES_MAX;
 
 use crate::http::response::Refusal;
 
@@ -19,10 +23,11 @@ const MEMBER: usize = 160;
 /// Deepest nesting: the limit of `serde_json`, applied here to skipped values as well.
 const DEPTH_MAX: u32 = 127;
 
-/// Checks that `json` decodes to at most its own length and `allowance` bytes more.
-pub fn check(json: &[u8], allowance: usize) -> Result<(), Refusal> {
+/// Checks that `json` decodes to at most its own length and `allowance` bytes more. Only strings under a member called
+/// `texts` may be longer than [`STRING_BYTES_MAX`].
+pub fn check(json: &[u8], allowance: usize, texts: &'static str) -> Result<(), Refusal> {
     let bytes_max = json.len().saturating_add(allowance);
-    let mut walk = Walk::default();
+    let mut walk = Walk::new(texts);
     while let Some(&byte) = json.get(walk.at) {
         walk.step(byte, json)?;
         if walk.taken > bytes_max {
@@ -36,16 +41,45 @@ pub fn check(json: &[u8], allowance: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-#[derive(Default)]
 struct Walk {
     at: usize,
     taken: usize,
     depth: u32,
     /// One bit for each level, the innermost lowest: set for an array.
     arrays: u128,
+    /// Name of the members that hold texts.
+    texts: &'static str,
+    /// One bit for each level, the innermost lowest: set where elements are texts.
+    long: u128,
+    /// Place of the last string, between its quotes: a member's name, if a colon follows.
+    last: (usize, usize),
+    /// Whether the value behind the last colon is a text, or holds texts.
+    member: bool,
 }
 
 impl Walk {
+    fn new(texts: &'static str) -> Walk {
+        Walk {
+            at: 0,
+            taken: 0,
+            depth: 0,
+            arrays: 0,
+            texts,
+            long: 0,
+            last: (0, 0),
+            member: false,
+        }
+    }
+
+    /// Whether a value that stands here may be a text.
+    fn may_be_long(&self) -> bool {
+        if self.in_array() {
+            self.long & 1 == 1
+        } else {
+            self.member
+        }
+    }
+
     fn in_array(&self) -> bool {
         self.arrays & 1 == 1
     }
@@ -62,6 +96,7 @@ impl Walk {
         match byte {
             b'[' | b'{' => {
                 let array = byte == b'[';
+                let long = array && self.may_be_long();
                 self.element(if array { ARRAY } else { OBJECT });
                 self.depth += 1;
                 if self.depth > DEPTH_MAX {
@@ -72,17 +107,36 @@ impl Walk {
                     )));
                 }
                 self.arrays = self.arrays << 1 | u128::from(array);
+                self.long = self.long << 1 | u128::from(long);
+                self.member = false;
             }
             b']' | b'}' => {
                 self.depth = self.depth.saturating_sub(1);
                 self.arrays >>= 1;
+                self.long >>= 1;
+                self.member = false;
             }
-            b':' => self.taken += MEMBER,
+            b':' => {
+                self.taken += MEMBER;
+                self.member = json[self.last.0..self.last.1] == *self.texts.as_bytes();
+            }
             b'"' => {
                 self.element(STRING);
+                let long = self.may_be_long();
+                let begin = self.at;
                 self.string(json);
+                self.last = (begin, self.at.saturating_sub(1).max(begin));
+                let bytes = self.last.1 - begin;
+                self.member = false;
+                if bytes > STRING_BYTES_MAX && !long {
+                    return Err(Refusal::invalid(format!(
+                        "the string at byte {begin} of the body has {bytes} bytes; only texts may have more than \
+                         {STRING_BYTES_MAX}"
+                    )));
+                }
             }
-            b',' | b' ' | b'\t' | b'\n' | b'\r' => {}
+            b',' => self.member = false,
+            b' ' | b'\t' | b'\n' | b'\r' => {}
             _ => {
                 self.element(SCALAR);
                 self.scalar(json);
@@ -123,7 +177,7 @@ mod tests {
     use super::*;
 
     fn taken(json: &str) -> usize {
-        let mut walk = Walk::default();
+        let mut walk = Walk::new("");
         while let Some(&byte) = json.as_bytes().get(walk.at) {
             walk.step(byte, json.as_bytes()).unwrap();
         }
@@ -145,7 +199,40 @@ mod tests {
     }
 
     fn refused(json: &[u8], allowance: usize) -> String {
-        format!("{:?}", check(json, allowance).expect_err("it is refused"))
+        format!(
+            "{:?}",
+            check(json, allowance, "inputs").expect_err("it is refused")
+        )
+    }
+
+    #[test]
+    fn only_texts_may_be_long() {
+        let long = "\u{7f}".repeat(STRING_BYTES_MAX + 1);
+        for body in [
+            "{\"inputs\":\"L\"}",
+            "{\"inputs\":[\"L\",[\"L\"]],\"a\":1}",
+            "{\"a\":[{\"inputs\":[\"L\"]}]}",
+        ] {
+            check(body.replace('L', &long).as_bytes(), 1 << 20, "inputs").unwrap();
+        }
+        for body in [
+            "\"L\"",
+            "{\"id\":\"L\"}",
+            "{\"L\":1}",
+            "{\"inputs\":{\"a\":\"L\"}}",
+            "{\"inputs\":[{\"L\":1}]}",
+            "{\"inputs\":[1],\"a\":[\"L\"]}",
+            "{\"inputs\":1,\"a\":\"L\"}",
+            "{\"inputs\":\"a\",\"L\":2}",
+            "{\"inputs\":1,\"L\":2}",
+            "[\"inputs\",\"L\"]",
+        ] {
+            let message = refused(body.replace('L', &long).as_bytes(), 1 << 20);
+            assert!(
+                message.contains("only texts") && message.len() < 300,
+                "{body}: {message}"
+            );
+        }
     }
 
     #[test]
@@ -170,14 +257,14 @@ mod tests {
             ),
             format!("{{\"inputs\":[{}]}}", vec!["[\"a\"]"; 8192].join(",")),
         ] {
-            check(body.as_bytes(), 160 * 8192).unwrap();
+            check(body.as_bytes(), 160 * 8192, "inputs").unwrap();
         }
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_measured_without_a_panic(bytes: Vec<u8>) {
-            let _ = check(&bytes, 100);
+            let _ = check(&bytes, 100, "inputs");
         }
 
         #[test]

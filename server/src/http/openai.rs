@@ -42,7 +42,7 @@ async fn embed(http: &Http, headers: &HeaderMap, body: Body) -> Result<Response<
     let context = http.context();
     let mut served = None;
     let preparing = async {
-        let request: Request = parse(read?).await?;
+        let request: Request = parse(read?, "input").await?;
         let model = served.insert(http.fitting(request.model.as_deref(), Task::Embedding)?);
         // OpenAI's embeddings always have length one, and its users' code relies on it.
         let shape = Shape {

@@ -87,7 +87,7 @@ impl Dialect {
     /// The answer to a refused request.
     pub fn refuse(self, refusal: &Refusal) -> Response<Body> {
         let status = self.status(refusal);
-        let message = refusal.message();
+        let message = status::cut(refusal.message());
         let body = match self {
             Dialect::V2 => json!({ "error": message }),
             Dialect::OpenAi => open_ai(refusal, status, &message),

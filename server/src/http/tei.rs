@@ -64,7 +64,7 @@ async fn embedded(
     let context = http.context();
     let mut served = None;
     let preparing = async {
-        let request: Embed = parse(read?).await?;
+        let request: Embed = parse(read?, "inputs").await?;
         rightwards(request.truncation_direction.as_deref())?;
         if let Some(name) = &request.prompt_name {
             let message = format!(
@@ -114,7 +114,7 @@ async fn predicted(
     let context = http.context();
     let mut served = None;
     let preparing = async {
-        let request: Predict = parse(read?).await?;
+        let request: Predict = parse(read?, "inputs").await?;
         rightwards(request.truncation_direction.as_deref())?;
         let model = served.insert(http.fitting(named(uri)?.as_deref(), Task::SequenceClassification)?);
         let Predicted(inputs) = request.inputs;

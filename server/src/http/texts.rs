@@ -22,11 +22,14 @@ pub fn too_many<E: Error>() -> E {
     E::custom(format_args!("more than {ELEMENTS_MAX} texts in one body"))
 }
 
-/// Parses a JSON body. The error names the place.
-pub async fn parse<T: DeserializeOwned + Send + 'static>(body: Whole) -> Result<T, Refusal> {
+/// Parses a JSON body, whose member `texts` holds texts. The error names the place.
+pub async fn parse<T: DeserializeOwned + Send + 'static>(
+    body: Whole,
+    texts: &'static str,
+) -> Result<T, Refusal> {
     let bytes = body.as_ref().len();
     aside(bytes, move || {
-        measure::check(body.as_ref(), body.allowance)?;
+        measure::check(body.as_ref(), body.allowance, texts)?;
         serde_json::from_slice(body.as_ref()).map_err(|e| not_json(&e))
     })
     .await

@@ -151,6 +151,7 @@ async fn optional<T: DeserializeOwned + Default + Send + 'static>(
     if whole.as_ref().is_empty() {
         Ok(T::default())
     } else {
-        parse(whole).await
+        // Bodies of the repository hold no texts.
+        parse(whole, "").await
     }
 }

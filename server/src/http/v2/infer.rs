@@ -128,7 +128,7 @@ pub fn decode(
     }
     let mut rest = body;
     let json = rest.split_to(length);
-    measure::check(&json, allowance)?;
+    measure::check(&json, allowance, "data")?;
     let request: Request = serde_json::from_slice(&json).map_err(|e| not_json(&e))?;
     let Request {
         id,
