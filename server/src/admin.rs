@@ -15,6 +15,8 @@ use crate::listen::http1::{self, ConnectionBounds};
 use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
 use penstock_engine::service::InferenceService;
 
+use crate::status::http_status;
+use penstock_core::Rejection;
 /// The Prometheus text format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -38,7 +40,8 @@ pub async fn serve(
         .route("/v2/health/live", get(live))
         .route("/v2/health/ready", get(health))
         .with_state(service);
-    http1::accept(listener, router, bounds, closed).await;
+    let refuse = |refused: &Rejection| (http_status(refused), refused.to_string()).into_response();
+    http1::accept(listener, router, bounds, refuse, closed).await;
     Ok(())
 }
 

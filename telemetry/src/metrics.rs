@@ -31,7 +31,7 @@ use topics::Topics;
 pub use device::BusyMeter;
 pub use kafka::{Counted, KafkaMetrics, Left};
 pub use labels::{DeadReason, OutcomeLabel, ResetReason, Source};
-pub use listener::ListenerMetrics;
+pub use listener::{ListenerMetrics, UnreadBytes};
 pub use model::{ModelMetrics, Statistics, Tally};
 pub use topics::{Drain, Lag, TopicMetrics};
 
@@ -90,6 +90,11 @@ impl Metrics {
     }
 
     /// The handles of one consumer of a Kafka route.
+    /// The handle of the unread answers of all ports.
+    pub fn unread_bytes(&self) -> UnreadBytes {
+        UnreadBytes::new(&self.series)
+    }
+
     pub fn kafka(&self, route: &str) -> KafkaMetrics {
         KafkaMetrics::new(&self.series, route)
     }

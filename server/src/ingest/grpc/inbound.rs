@@ -16,9 +16,8 @@ use tonic::Status;
 use tonic::codegen::http::{Extensions, HeaderMap};
 
 use super::messages::{Message, MessageBounds, Messages};
-use super::receive::{Arriving, Share};
 use crate::ingest::inflate::Encoding;
-use crate::listen::RequestBody;
+use crate::listen::{ConnectionBytes, Pace, ReceiveMemory, ReceiveShare, RequestBody};
 use penstock_engine::settings::Limits;
 
 const ENCODING: &str = "grpc-encoding";
@@ -31,7 +30,7 @@ type Shared = Arc<Mutex<Option<Messages<RequestBody>>>>;
 /// Bounds the requests of every call.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    arriving: Arc<Arriving>,
+    memory: Arc<ReceiveMemory>,
     request_bytes_max: usize,
     allowance: usize,
 }
@@ -44,7 +43,7 @@ impl Receiver {
             .max_request_bytes
             .saturating_add(limits.max_request_bytes / 4);
         Receiver {
-            arriving: Arriving::new(limits.queue_bytes_max.max(bytes_max)),
+            memory: ReceiveMemory::new(limits.queue_bytes_max, bytes_max),
             request_bytes_max: limits.max_request_bytes,
             allowance: limits.decoded_allowance(),
         }
@@ -61,9 +60,12 @@ impl Receiver {
             },
             schema,
             allowance: self.allowance,
+            pace: Pace::REQUEST,
         };
         let encoding = take_encoding(&mut parts.headers);
-        let messages = Messages::new(body, encoding, bounds, Arc::clone(&self.arriving));
+        let held = parts.extensions.get::<Arc<ConnectionBytes>>().cloned();
+        let memory = self.memory.connection(held.unwrap_or_default());
+        let messages = Messages::new(body, encoding, bounds, memory);
         let messages: Shared = Arc::new(Mutex::new(Some(messages)));
         parts.extensions.insert(Arc::clone(&messages));
         Request::from_parts(parts, Inbound::new(messages))
@@ -87,7 +89,7 @@ pub struct Inbound {
     /// A message whose header has been read.
     begun: Option<Message>,
     /// Counts the contents from reading to decoding.
-    decoding: Option<Share>,
+    decoding: Option<ReceiveShare>,
 }
 
 impl Inbound {
