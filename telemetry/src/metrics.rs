@@ -8,6 +8,7 @@ mod labels;
 mod level;
 mod listener;
 mod model;
+mod process;
 mod series;
 mod topics;
 
@@ -89,12 +90,12 @@ impl Metrics {
         ListenerMetrics::new(&self.series, port)
     }
 
-    /// The handles of one consumer of a Kafka route.
     /// The handle of the unread answers of all ports.
     pub fn unread_bytes(&self) -> UnreadBytes {
         UnreadBytes::new(&self.series)
     }
 
+    /// The handles of one consumer of a Kafka route.
     pub fn kafka(&self, route: &str) -> KafkaMetrics {
         KafkaMetrics::new(&self.series, route)
     }
@@ -126,6 +127,7 @@ impl Metrics {
         self.log_lines_lost.absolute(logging::lines_lost());
         let mut page = self.series.render();
         self.topics.render(&mut page);
+        process::render(&mut page);
         page
     }
 }
