@@ -321,7 +321,13 @@ async fn heads_that_other_parsers_read_otherwise_are_refused() {
         let client = TcpStream::connect(running.addr).await.unwrap();
         send(&client, request.as_bytes()).await;
         let answer = drain(&client).await;
-        let found: Vec<&str> = answer.split("HTTP/1.").skip(1).map(|rest| &rest[2..5]).collect();
+        // The text of a refusal names HTTP/1.1 too; a status is a number.
+        let found: Vec<&str> = answer
+            .split("HTTP/1.")
+            .skip(1)
+            .filter(|rest| rest.as_bytes()[2].is_ascii_digit())
+            .map(|rest| &rest[2..5])
+            .collect();
         // The refusal of these tests is always 503.
         assert_eq!(found, statuses, "{request:.100}: {answer}");
     }
