@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::listen::{self, BoundedListener, TooFewDescriptors};
+use crate::listen::{self, AnswerMemory, BoundedListener, TooFewDescriptors};
 use crate::{admin, grpc, http};
 use penstock_config::Config;
 use penstock_connectors::kafka;
@@ -83,6 +83,9 @@ pub enum AppError {
 /// Share of a drain in which records that were read may still be scored.
 const SCORING_SHARE: f64 = 0.7;
 
+/// Bytes of unread pages of the metrics port, which other ports' clients cannot take.
+const METRICS_UNREAD_MAX: usize = 32 << 20;
+
 /// Runs the server until SIGTERM or SIGINT, then drains it.
 pub fn serve(config: Config, placement: &Placement) -> Result<(), AppError> {
     serve_with(config, placement, None)
@@ -119,17 +122,19 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
     let engine = Engine::prepare(&config.engine(), placement, wrap)?;
     let service = engine.service();
     // Held until the routes hold reasons of their own, so that readiness does not flicker.
-    let unread = service.unready();
+    let unready = service.unready();
 
-    let bounded = |name, listener, connections_max, each_max| {
+    let answers = |bytes_max| AnswerMemory::new(bytes_max, service.metrics().unread_bytes());
+    let unread = answers(config.limits.queue_bytes_max);
+    let bounded = |name, listener, connections_max, answers: &Arc<AnswerMemory>| {
         let metrics = service.metrics().listener(name);
-        BoundedListener::new(listener, connections_max, metrics).limit_addresses(each_max)
+        BoundedListener::new(listener, connections_max, Arc::clone(answers), metrics)
     };
     let each_max = config.limits.connections_per_address_max;
-    let grpc = bounded("grpc", grpc, limits.protocol, each_max);
-    let http = bounded("http", http, limits.protocol, each_max);
+    let grpc = bounded("grpc", grpc, limits.protocol, &unread).limit_addresses(each_max);
+    let http = bounded("http", http, limits.protocol, &unread).limit_addresses(each_max);
     // Scrapers and probes of one node share its address.
-    let scrape = bounded("metrics", scrape, limits.metrics, None);
+    let scrape = bounded("metrics", scrape, limits.metrics, &answers(METRICS_UNREAD_MAX));
 
     let closing = watch::Sender::new(false);
     let mut listeners = JoinSet::new();
@@ -157,7 +162,7 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
     let (mut routes, outcome) = match outcome {
         Ok(true) => {
             let mut routes = streams(service, &config)?;
-            drop(unread);
+            drop(unready);
             announce(grpc_addr, http_addr, metrics_addr);
             let outcome = tokio::select! {
                 failed = first_failure(&mut listeners) => Err(failed),

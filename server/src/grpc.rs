@@ -7,7 +7,6 @@ pub(crate) mod inbound;
 mod kserve;
 mod messages;
 mod models;
-mod receive;
 mod response;
 mod text;
 pub(crate) mod wire;
@@ -27,6 +26,7 @@ use tower::ServiceExt;
 use self::inbound::Receiver;
 use crate::listen::http2::{self, Http2Bounds};
 use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
+use crate::status::to_status;
 use penstock_config::ModelControl;
 use penstock_engine::service::InferenceService;
 
@@ -50,7 +50,14 @@ pub async fn serve(
         handshake_timeout: HANDSHAKE_TIMEOUT,
         drain_silence_max: DRAIN_SILENCE_MAX,
     };
-    http2::accept(listener, routes, bounds, shutdown).await;
+    http2::accept(
+        listener,
+        routes,
+        bounds,
+        |full| to_status(full).into_http(),
+        shutdown,
+    )
+    .await;
     Ok(())
 }
 

@@ -22,21 +22,15 @@ use axum::routing::{get, post};
 use penstock_core::{Rejection, RequestContext, Source};
 use penstock_models::Task;
 
-use self::body::{Bodies, Pace, Whole};
+use self::body::{Bodies, Whole};
 use self::response::{Dialect, Refusal};
 use crate::control;
 use crate::listen::http1::{self, ConnectionBounds};
-use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX};
+use crate::listen::{BoundedListener, DRAIN_SILENCE_MAX, Pace};
 use penstock_config::ModelControl;
 use penstock_engine::request::{InferenceRequest, Input};
 use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::InferenceService;
-
-/// Minimum pace of a body: a grace of 30 seconds, then the rate of a bad telephone line.
-const PACE: Pace = Pace {
-    grace: Duration::from_secs(30),
-    bytes_per_second: 16 * 1024,
-};
 
 /// Longest time for a request's head and between requests; a load balancer's default is a minute.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -65,7 +59,9 @@ pub async fn serve(
         stall_timeout: STALL_TIMEOUT,
         drain_silence_max: DRAIN_SILENCE_MAX,
     };
-    http1::accept(listener, router(service, control, PACE), bounds, shutdown).await;
+    let app = router(service, control, Pace::REQUEST);
+    let refuse = |full: &Rejection| Dialect::V2.refuse(&full.clone().into());
+    http1::accept(listener, app, bounds, refuse, shutdown).await;
     Ok(())
 }
 

@@ -2,9 +2,13 @@
 
 mod activity;
 mod addresses;
+mod answers;
 mod connection;
 mod descriptors;
+mod heads;
 mod listener;
+mod memory;
+mod progress;
 mod serve;
 mod stall;
 
@@ -12,9 +16,12 @@ pub mod http1;
 pub mod http2;
 
 pub use activity::RequestBody;
+pub use answers::AnswerMemory;
 pub use connection::Peer;
 pub use descriptors::{PortLimits, TooFewDescriptors, share_out};
 pub use listener::BoundedListener;
+pub use memory::{ConnectionBytes, ConnectionMemory, ReceiveMemory, ReceiveShare};
+pub use progress::{Pace, RequestProgress};
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ mod labels;
 mod level;
 mod listener;
 mod model;
+mod process;
 mod series;
 mod topics;
 
@@ -31,7 +32,7 @@ use topics::Topics;
 pub use device::BusyMeter;
 pub use kafka::{Counted, KafkaMetrics, Left};
 pub use labels::{DeadReason, OutcomeLabel, ResetReason};
-pub use listener::ListenerMetrics;
+pub use listener::{ListenerMetrics, UnreadBytes};
 pub use model::{ModelMetrics, Statistics, Tally};
 pub use topics::{Drain, Lag, TopicMetrics};
 
@@ -89,6 +90,11 @@ impl Metrics {
         ListenerMetrics::new(&self.series, port)
     }
 
+    /// The handle of the unread answers of all ports.
+    pub fn unread_bytes(&self) -> UnreadBytes {
+        UnreadBytes::new(&self.series)
+    }
+
     /// The handles of one consumer of a Kafka route.
     pub fn kafka(&self, route: &str) -> KafkaMetrics {
         KafkaMetrics::new(&self.series, route)
@@ -121,6 +127,7 @@ impl Metrics {
         self.log_lines_lost.absolute(logging::lines_lost());
         let mut page = self.series.render();
         self.topics.render(&mut page);
+        process::render(&mut page);
         page
     }
 }

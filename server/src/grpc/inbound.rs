@@ -18,9 +18,8 @@ use tonic::Status;
 use tonic::codegen::http::{Extensions, HeaderMap};
 
 use super::messages::{Message, MessageBounds, Messages};
-use super::receive::{Arriving, Share};
 use crate::inflate::Encoding;
-use crate::listen::RequestBody;
+use crate::listen::{ConnectionBytes, Pace, ReceiveMemory, ReceiveShare, RequestBody};
 use penstock_engine::settings::Limits;
 
 const ENCODING: &str = "grpc-encoding";
@@ -36,7 +35,7 @@ type Shared = Arc<Mutex<Option<Messages<RequestBody>>>>;
 /// Bounds the requests of every call.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    arriving: Arc<Arriving>,
+    memory: Arc<ReceiveMemory>,
     request_bytes_max: usize,
     allowance: usize,
 }
@@ -49,7 +48,7 @@ impl Receiver {
             .max_request_bytes
             .saturating_add(limits.max_request_bytes / 4);
         Receiver {
-            arriving: Arriving::new(limits.queue_bytes_max.max(bytes_max)),
+            memory: ReceiveMemory::new(limits.queue_bytes_max, bytes_max),
             request_bytes_max: limits.max_request_bytes,
             allowance: limits.decoded_allowance(),
         }
@@ -66,9 +65,12 @@ impl Receiver {
             },
             schema,
             allowance: self.allowance,
+            pace: Pace::REQUEST,
         };
         let encoding = take_encoding(&mut parts.headers);
-        let messages = Messages::new(body, encoding, bounds, Arc::clone(&self.arriving));
+        let held = parts.extensions.get::<Arc<ConnectionBytes>>().cloned();
+        let memory = self.memory.connection(held.unwrap_or_default());
+        let messages = Messages::new(body, encoding, bounds, memory);
         let messages: Shared = Arc::new(Mutex::new(Some(messages)));
         parts.extensions.insert(Arc::clone(&messages));
         Request::from_parts(parts, Inbound::new(messages, schema.is_some()))
@@ -93,7 +95,7 @@ pub struct Inbound {
     begun: Option<Message>,
     /// Counts a message until the next one is handed over, or until this body goes: a call's handler starts only
     /// after that.
-    decoding: Option<Share>,
+    decoding: Option<ReceiveShare>,
     /// Set for the methods of our services, whose calls with several messages are read by [`Requests`].
     single: bool,
     /// Time at which a call must have ended, once its only message is complete.

@@ -1,7 +1,7 @@
 //! The messages of one call: framed as gRPC frames them, inflated, and measured before they are decoded.
 //!
 //! tonic would keep its buffers for the whole call, reserve the length that a frame claims, and decode
-//! without a bound. Here a buffer grows with the arriving bytes, is counted in [`Arriving`], and is freed
+//! without a bound. Here a buffer grows with the arriving bytes, is counted in [`ConnectionMemory`], and is freed
 //! with its message.
 //!
 //! The frame is that of <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>. It has one byte of
@@ -9,7 +9,6 @@
 
 use std::io::{self, Write};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -18,8 +17,8 @@ use penstock_proto::schema::Schema;
 use tonic::codegen::StdError;
 use tonic::{Code, Status};
 
-use super::receive::{Arriving, Share};
 use crate::inflate::{Encoding, Inflate};
+use crate::listen::{ConnectionMemory, Pace, ReceiveShare, RequestProgress};
 use crate::status::to_status;
 
 /// Bytes of a frame's header.
@@ -43,6 +42,8 @@ pub struct MessageBounds {
     pub schema: Option<&'static Schema>,
     /// Bytes of memory that a decoded message may take beyond its wire length.
     pub allowance: usize,
+    /// Pace of a message that has begun.
+    pub pace: Pace,
 }
 
 /// A whole message, inflated.
@@ -51,13 +52,15 @@ pub struct Message {
     /// The message, as protobuf.
     pub bytes: Bytes,
     /// Counts it until it is decoded; `None` for a view of the connection's own buffer.
-    pub share: Option<Share>,
+    pub share: Option<ReceiveShare>,
 }
 
 /// The messages in a call's body.
 pub struct Messages<B> {
     body: B,
-    arriving: Arc<Arriving>,
+    memory: ConnectionMemory,
+    /// Runs from a message's first byte to its last; a stream may be silent between two.
+    progress: RequestProgress,
     encoding: Encoding,
     bounds: MessageBounds,
     /// Arrived bytes that are not parsed yet.
@@ -90,10 +93,11 @@ where
     B::Error: Into<StdError>,
 {
     /// The messages in `body`; compressed ones use `encoding`.
-    pub fn new(body: B, encoding: Encoding, bounds: MessageBounds, arriving: Arc<Arriving>) -> Messages<B> {
+    pub fn new(body: B, encoding: Encoding, bounds: MessageBounds, memory: ConnectionMemory) -> Messages<B> {
         Messages {
             body,
-            arriving,
+            memory,
+            progress: RequestProgress::new(bounds.pace),
             encoding,
             bounds,
             data: Bytes::new(),
@@ -120,25 +124,22 @@ where
         let mut turn = 0;
         loop {
             match self.advance() {
-                Ok(Step::Message(message)) => return Poll::Ready(Some(Ok(message))),
+                Ok(Step::Message(message)) => {
+                    self.progress.done();
+                    return Poll::Ready(Some(Ok(message)));
+                }
                 Ok(Step::Grown(bytes)) => turn += bytes,
-                Ok(Step::NeedsData) => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            self.data = data;
-                        }
-                    }
-                    Some(Err(error)) => {
-                        let status = Status::from_error(error.into());
-                        // A cancelled call gets no status.
-                        return Poll::Ready((status.code() != Code::Cancelled).then_some(Err(status)));
-                    }
-                    None if self.header_filled > 0 => {
+                Ok(Step::NeedsData) => match ready!(self.poll_data(cx)) {
+                    Ok(Some(data)) => self.data = data,
+                    Ok(None) if self.header_filled > 0 => {
                         return Poll::Ready(Some(Err(Status::internal(
                             "the call's data ends inside of a message",
                         ))));
                     }
-                    None => return Poll::Ready(None),
+                    Ok(None) => return Poll::Ready(None),
+                    // A cancelled call gets no status.
+                    Err(status) if status.code() == Code::Cancelled => return Poll::Ready(None),
+                    Err(status) => return Poll::Ready(Some(Err(status))),
                 },
                 Err(status) => return Poll::Ready(Some(Err(status))),
             }
@@ -147,6 +148,24 @@ where
                 return Poll::Pending;
             }
         }
+    }
+
+    /// The next data of the body; `None` at its end. It is an error if the rest of a message arrives too slowly.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            let frame = frame
+                .transpose()
+                .map_err(|error| Status::from_error(error.into()))?;
+            // Trailers hold no data.
+            let data = frame.map(|frame| frame.into_data().unwrap_or_default());
+            self.progress.received(data.as_ref().map_or(0, Bytes::len));
+            return Poll::Ready(Ok(data));
+        }
+        if self.header_filled == 0 {
+            return Poll::Pending;
+        }
+        let slow = ready!(self.progress.poll_too_slow(cx));
+        Poll::Ready(Err(Status::deadline_exceeded(slow.to_string())))
     }
 
     /// Parses the next piece of the available data.
@@ -199,7 +218,7 @@ where
             Encoding::Identity => length,
             Encoding::Gzip | Encoding::Deflate => self.bounds.bytes_max,
         };
-        let contents = Contents::new(bytes_max, Share::new(&self.arriving));
+        let contents = Contents::new(bytes_max, ReceiveShare::new(&self.memory));
         self.partial = Some(Partial {
             left: length,
             encoding,
@@ -257,12 +276,12 @@ fn too_large(bytes: usize, bytes_max: usize) -> Status {
 struct Contents {
     bytes: Vec<u8>,
     bytes_max: usize,
-    share: Share,
+    share: ReceiveShare,
     refusal: Option<Status>,
 }
 
 impl Contents {
-    fn new(bytes_max: usize, share: Share) -> Contents {
+    fn new(bytes_max: usize, share: ReceiveShare) -> Contents {
         Contents {
             bytes: Vec::new(),
             bytes_max,
@@ -291,7 +310,7 @@ impl Contents {
     }
 
     fn take(&mut self) -> Message {
-        let share = Share::new(self.share.arriving());
+        let share = ReceiveShare::new(self.share.memory());
         Message {
             bytes: std::mem::take(&mut self.bytes).into(),
             share: Some(std::mem::replace(&mut self.share, share)),

@@ -2,9 +2,11 @@
 //! shared by all bodies.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,34 +15,24 @@ use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use penstock_core::Rejection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::response::Refusal;
 use crate::inflate::{Encoding, Inflate};
-
-/// Unit of the shared memory.
-const UNIT_BYTES: usize = 1024;
+use crate::listen::{Pace, ReceiveMemory, ReceiveShare, RequestProgress};
 
 /// Compressed bytes inflated before other connections get their turn.
 const INFLATE_STEP: usize = 16 * 1024;
 
-/// Minimum pace of a body: a grace, then an average rate.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Time that any body may take.
-    pub grace: Duration,
-    /// Bytes a second that the client must send after the grace.
-    pub bytes_per_second: u32,
-}
+/// Longest time that a refused body is read on.
+const DISCARD_MAX: Duration = Duration::from_secs(5);
 
 /// Reads bodies and counts their memory.
 #[derive(Clone, Debug)]
 pub struct Bodies {
     bytes_max: usize,
     allowance: usize,
-    memory: Arc<Semaphore>,
-    units: usize,
+    memory: Arc<ReceiveMemory>,
     pace: Pace,
 }
 
@@ -50,8 +42,7 @@ pub struct Whole {
     bytes: Vec<u8>,
     /// Bytes of memory that the decoded body may take beyond its wire length.
     pub allowance: usize,
-    /// `None` for an empty body.
-    _share: Option<OwnedSemaphorePermit>,
+    _share: ReceiveShare,
 }
 
 impl AsRef<[u8]> for Whole {
@@ -64,16 +55,10 @@ impl Bodies {
     /// Bodies of at most `bytes_max` each and `memory_max` bytes together. Each decoded body may take
     /// `allowance` bytes beyond its wire length.
     pub fn new(bytes_max: usize, memory_max: usize, allowance: usize, pace: Pace) -> Bodies {
-        // A body within the limit must fit when it is alone.
-        let units = memory_max
-            .max(bytes_max)
-            .div_ceil(UNIT_BYTES)
-            .min(Semaphore::MAX_PERMITS);
         Bodies {
             bytes_max,
             allowance,
-            memory: Arc::new(Semaphore::new(units)),
-            units,
+            memory: ReceiveMemory::new(memory_max, bytes_max),
             pace,
         }
     }
@@ -105,22 +90,22 @@ impl Bodies {
         {
             return Err(too_large(self.bytes_max));
         }
-        let start = Instant::now();
         let mut received = 0_usize;
+        let mut progress = RequestProgress::new(self.pace);
         loop {
-            let paid = Duration::from_secs_f64(received as f64 / f64::from(self.pace.bytes_per_second));
-            let Ok(chunk) = timeout_at(start + self.pace.grace + paid, stream.next()).await else {
-                let message = format!(
-                    "the body arrives too slowly: {received} bytes in {:?}",
-                    start.elapsed()
-                );
-                return Err(Refusal::Http(StatusCode::REQUEST_TIMEOUT, message));
-            };
+            let next = poll_fn(|cx| match stream.poll_next_unpin(cx) {
+                Poll::Ready(chunk) => Poll::Ready(Ok(chunk)),
+                Poll::Pending => progress.poll_too_slow(cx).map(Err),
+            });
+            let chunk = next
+                .await
+                .map_err(|slow| Refusal::Http(StatusCode::REQUEST_TIMEOUT, slow.to_string()))?;
             match chunk {
                 None => return reading.finish(),
                 Some(Err(error)) => return Err(broken(&error)),
                 Some(Ok(chunk)) => {
                     received += chunk.len();
+                    progress.received(chunk.len());
                     if received > self.bytes_max {
                         return Err(too_large(self.bytes_max));
                     }
@@ -137,7 +122,7 @@ impl Bodies {
         S: Stream<Item = Result<Bytes, E>> + Unpin,
     {
         let mut left = self.bytes_max;
-        let patience = Instant::now() + self.pace.grace.min(Duration::from_secs(5));
+        let patience = Instant::now() + self.pace.grace.min(DISCARD_MAX);
         while let Ok(Some(Ok(chunk))) = timeout_at(patience, stream.next()).await {
             left = left.saturating_sub(chunk.len());
             if left == 0 {
@@ -176,54 +161,30 @@ fn too_large(bytes_max: usize) -> Refusal {
 /// The bytes of one body. Writing beyond a bound fails and stores the reason.
 struct Sink {
     bytes: Vec<u8>,
-    bodies: Bodies,
-    share: Option<OwnedSemaphorePermit>,
+    bytes_max: usize,
+    allowance: usize,
+    share: ReceiveShare,
     refusal: Option<Refusal>,
 }
 
 impl Sink {
     fn new(bodies: &Bodies) -> Sink {
+        // HTTP/1.1 reads one body of a connection at a time, so each has a connection's share.
+        let memory = bodies.memory.connection(Arc::default());
         Sink {
             bytes: Vec::new(),
-            bodies: bodies.clone(),
-            share: None,
+            bytes_max: bodies.bytes_max,
+            allowance: bodies.allowance,
+            share: ReceiveShare::new(&memory),
             refusal: None,
         }
     }
 
     fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let Bodies {
-            bytes_max,
-            memory,
-            units,
-            ..
-        } = &self.bodies;
-        if bytes > *bytes_max {
-            return Err(too_large(*bytes_max));
+        if bytes > self.bytes_max {
+            return Err(too_large(self.bytes_max));
         }
-        let held = self.share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let wanted = bytes.div_ceil(UNIT_BYTES).saturating_sub(held);
-        if wanted == 0 {
-            return Ok(());
-        }
-        let more = u32::try_from(wanted)
-            .ok()
-            .and_then(|n| Arc::clone(memory).try_acquire_many_owned(n).ok());
-        let Some(more) = more else {
-            let used = units.saturating_sub(memory.available_permits());
-            let (what, unit) = ("the memory for request bodies", "KiB");
-            return Err(Refusal::Rejected(Rejection::Overloaded {
-                what,
-                used,
-                bound: *units,
-                unit,
-            }));
-        };
-        match &mut self.share {
-            Some(share) => share.merge(more),
-            None => self.share = Some(more),
-        }
-        Ok(())
+        Ok(self.share.grow(bytes)?)
     }
 }
 
@@ -290,11 +251,14 @@ impl Reading {
         let sink = self.inflate.finish();
         let sink = sink.map_err(|error| not_encoded(self.encoding, &error))?;
         let Sink {
-            bytes, share, bodies, ..
+            bytes,
+            share,
+            allowance,
+            ..
         } = sink;
         Ok(Whole {
             bytes,
-            allowance: bodies.allowance,
+            allowance,
             _share: share,
         })
     }

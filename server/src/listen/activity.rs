@@ -11,15 +11,18 @@ use hyper::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, sleep};
 
+use super::answers::{AnswerCounts, AnswerMemory};
 use super::connection::Peer;
+use super::memory::ConnectionBytes;
 
+/// Interval of the checks while answers are unread.
+const UNREAD_TICK: Duration = Duration::from_secs(1);
 /// Interval of the checks while a connection drains.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
 /// Time after which a draining connection's requests need no longer be read: they are refused in any case.
 const DRAIN_READ_MAX: Duration = Duration::from_secs(5);
 
 /// Counters of one connection.
-#[derive(Debug, Default)]
 pub struct Activity {
     read: AtomicU64,
     written: AtomicU64,
@@ -27,9 +30,52 @@ pub struct Activity {
     handlers: AtomicUsize,
     /// Request bodies that wait for the client.
     waiting: AtomicUsize,
+    receiving: Arc<ConnectionBytes>,
+    answers: AnswerCounts,
 }
 
 impl Activity {
+    pub(super) fn new(answers: Arc<AnswerMemory>) -> Activity {
+        Activity {
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            handlers: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            receiving: Arc::default(),
+            answers: AnswerCounts {
+                all: answers,
+                own: Arc::default(),
+            },
+        }
+    }
+
+    /// The counts of its answers.
+    pub(super) fn answers(&self) -> &AnswerCounts {
+        &self.answers
+    }
+
+    /// Resolves when the client reads its answers too slowly.
+    pub(super) async fn unread_too_long(&self) {
+        let AnswerCounts { all, own } = &self.answers;
+        loop {
+            own.any().await;
+            let (since, written) = (Instant::now(), self.written.load(Ordering::Relaxed));
+            loop {
+                sleep(UNREAD_TICK).await;
+                let Some((window, demanded)) = all.demand(own.bytes()) else {
+                    break;
+                };
+                if since.elapsed() < window {
+                    continue;
+                }
+                if self.written.load(Ordering::Relaxed) - written < demanded {
+                    return;
+                }
+                break;
+            }
+        }
+    }
+
     pub(super) fn has_read(&self, bytes: usize) {
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -74,7 +120,6 @@ impl Activity {
 }
 
 /// A handler at work.
-#[derive(Debug)]
 pub(super) struct Handling(Arc<Activity>);
 
 impl Drop for Handling {
@@ -84,7 +129,6 @@ impl Drop for Handling {
 }
 
 /// The body of a request, as its client sends it.
-#[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
     activity: Arc<Activity>,
@@ -93,13 +137,15 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    /// The request with its peer and with a body that `activity` knows of.
+    /// The request with its connection's peer and counts, and with a body that `activity` knows of.
     pub(super) fn of(
         mut request: Request<Incoming>,
         peer: &Peer,
         activity: &Arc<Activity>,
     ) -> Request<RequestBody> {
-        request.extensions_mut().insert(peer.clone());
+        let extensions = request.extensions_mut();
+        extensions.insert(peer.clone());
+        extensions.insert(Arc::clone(&activity.receiving));
         request.map(|incoming| RequestBody {
             incoming,
             activity: Arc::clone(activity),

@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::activity::Activity;
 use super::addresses::AddressPlace;
+use super::heads::{BodyLength, HeadScanner};
 use penstock_telemetry::metrics::Counted;
 
 /// The client of a connection, as requests carry it in their extensions.
@@ -45,16 +46,18 @@ pub struct Connection {
     activity: Arc<Activity>,
     /// Bytes that were read to look at them; the protocol reads them first.
     ahead: Vec<u8>,
+    heads: Option<(HeadScanner, Arc<BodyLength>)>,
     _place: Place,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, addr: SocketAddr, place: Place) -> Connection {
+    pub(super) fn new(stream: TcpStream, addr: SocketAddr, place: Place, activity: Activity) -> Connection {
         Connection {
             stream,
             peer: Peer { addr },
-            activity: Arc::default(),
+            activity: Arc::new(activity),
             ahead: Vec::new(),
+            heads: None,
             _place: place,
         }
     }
@@ -67,6 +70,13 @@ impl Connection {
     /// Its counters.
     pub fn activity(&self) -> &Arc<Activity> {
         &self.activity
+    }
+
+    /// From now on the connection looks at the heads of HTTP/1.1 requests. The protocol tells it of each body.
+    pub(super) fn scan_heads(&mut self) -> Arc<BodyLength> {
+        let body = Arc::new(BodyLength::default());
+        self.heads = Some((HeadScanner::default(), Arc::clone(&body)));
+        body
     }
 
     /// Reads ahead until `enough` holds for the bytes so far, or the client sends no more. The protocol reads the
@@ -82,15 +92,22 @@ impl Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
-        if !this.ahead.is_empty() {
+        let before = buf.filled().len();
+        if this.ahead.is_empty() {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            this.activity.has_read(buf.filled().len() - before);
+        } else {
             let step = this.ahead.len().min(buf.remaining());
             buf.put_slice(&this.ahead[..step]);
             this.ahead.drain(..step);
-            return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.activity.has_read(buf.filled().len() - before);
+        if let Some((scanner, body)) = &mut this.heads {
+            let read = &mut buf.filled_mut()[before..];
+            let seen = scanner.scan(read, body);
+            // The rest belongs to a body or to the next head, and is looked at when the parser comes to it.
+            this.ahead.splice(..0, read[seen..].iter().copied());
+            buf.set_filled(before + seen);
+        }
         Poll::Ready(Ok(()))
     }
 }

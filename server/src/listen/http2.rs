@@ -22,7 +22,8 @@ use tracing::debug;
 use super::activity::RequestBody;
 use super::connection::Connection;
 use super::listener::BoundedListener;
-use super::serve::{Closing, counted, drive, serve};
+use super::serve::{Closing, Watch, counted, drive, serve};
+use penstock_core::Rejection;
 
 /// Bytes that a client may send ahead on one call: a megabyte keeps a fast network busy over a millisecond's round trip.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -71,12 +72,13 @@ pub async fn accept<S, B>(
     listener: BoundedListener,
     service: S,
     bounds: Http2Bounds,
+    refuse: fn(&Rejection) -> Response<B>,
     shutdown: impl Future<Output = ()>,
 ) where
     S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>> + Unpin + Send,
 {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -88,8 +90,12 @@ pub async fn accept<S, B>(
         .max_header_list_size(HEADERS_MAX)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
+    let watch = Watch {
+        drain_silence_max: bounds.drain_silence_max,
+        metrics: listener.metrics().clone(),
+    };
     let handle = |mut connection: Connection, mut closing: Closing| {
-        let (builder, service) = (builder.clone(), service.clone());
+        let (builder, service, watch) = (builder.clone(), service.clone(), watch.clone());
         async move {
             tokio::select! {
                 begun = timeout(bounds.handshake_timeout, connection.look_ahead(has_begun)) => match begun {
@@ -101,9 +107,10 @@ pub async fn accept<S, B>(
                 () = closing.begun() => return,
             }
             let activity = Arc::clone(connection.activity());
-            let service = TowerToHyperService::new(counted(service, &connection));
+            let of = (connection.peer().clone(), Arc::clone(&activity));
+            let service = TowerToHyperService::new(counted(service, of, |_| None, refuse));
             let connection = builder.serve_connection(TokioIo::new(connection), service);
-            drive(connection, activity, bounds.drain_silence_max, closing).await;
+            drive(connection, activity, watch, closing).await;
         }
     };
     serve(listener, handle, shutdown).await;

@@ -8,7 +8,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
+use super::activity::Activity;
 use super::addresses::AddressLimit;
+use super::answers::AnswerMemory;
 use super::connection::{Connection, Place};
 use penstock_telemetry::metrics::ListenerMetrics;
 
@@ -21,20 +23,36 @@ pub struct BoundedListener {
     listener: TcpListener,
     open: Arc<Semaphore>,
     addresses: AddressLimit,
+    answers: Arc<AnswerMemory>,
     metrics: ListenerMetrics,
 }
 
 impl BoundedListener {
-    /// At most `connections_max` connections at once.
-    pub fn new(listener: TcpListener, connections_max: usize, metrics: ListenerMetrics) -> BoundedListener {
+    /// At most `connections_max` connections at once, whose unread answers share `answers`.
+    pub fn new(
+        listener: TcpListener,
+        connections_max: usize,
+        answers: Arc<AnswerMemory>,
+        metrics: ListenerMetrics,
+    ) -> BoundedListener {
         let connections_max = connections_max.min(Semaphore::MAX_PERMITS);
         metrics.connections_max(connections_max);
         BoundedListener {
             listener,
             open: Arc::new(Semaphore::new(connections_max)),
             addresses: AddressLimit::new(usize::MAX),
+            answers,
             metrics,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn local_addr(&self) -> std::net::SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    pub(super) fn metrics(&self) -> &ListenerMetrics {
+        &self.metrics
     }
 
     /// At most `each_max` connections of one client address; further ones are closed.
@@ -65,7 +83,7 @@ impl BoundedListener {
                         continue;
                     };
                     let place = Place::new(permit, address, self.metrics.opened());
-                    return Connection::new(stream, addr, place);
+                    return Connection::new(stream, addr, place, Activity::new(Arc::clone(&self.answers)));
                 }
                 Err(error) if gone(error.kind()) => debug!(%error, "a client left before it was accepted"),
                 Err(error) => {
@@ -95,10 +113,17 @@ pub(super) mod testing {
 
     /// A listener with metrics of its own.
     pub fn bounded(listener: TcpListener, connections_max: usize) -> BoundedListener {
-        BoundedListener::new(
-            listener,
-            connections_max,
-            Metrics::new(Clock::start()).listener("test"),
-        )
+        bounded_by(listener, connections_max, 64 << 20)
+    }
+
+    /// The same with memory for `answer_bytes_max` of unread answers.
+    pub fn bounded_by(
+        listener: TcpListener,
+        connections_max: usize,
+        answer_bytes_max: usize,
+    ) -> BoundedListener {
+        let metrics = Metrics::new(Clock::start());
+        let answers = AnswerMemory::new(answer_bytes_max, metrics.unread_bytes());
+        BoundedListener::new(listener, connections_max, answers, metrics.listener("test"))
     }
 }

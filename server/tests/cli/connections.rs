@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::serving::{ONE_TEXT, Serving, connect, serve};
+use super::serving::{ONE_TEXT, Serving, connect, get, serve};
 use super::wait_for;
 
 /// A client that begins HTTP/2 with an empty SETTINGS frame.
@@ -54,7 +54,7 @@ fn the_metrics_port_is_reachable_while_clients_hold_all_other_connections() {
     // 256 files less 32 for others and 32 for the metrics port, on two ports; the rest waits in the backlog.
     wait_for(|| (server.metric("penstock_connections{port=\"http\"}") - 96.0).abs() < 0.5);
     for path in ["/v2/health/live", "/v2/health/ready", "/health", "/metrics"] {
-        assert_eq!(server.get(&server.metrics, path).0, 200, "{path}");
+        assert_eq!(get(&server.metrics, path).0, 200, "{path}");
     }
     drop(held);
     assert_eq!(server.infer(ONE_TEXT).0, 200);
@@ -105,5 +105,29 @@ fn an_address_has_no_more_connections_than_its_setting_allows() {
     wait_for(|| server.metric("penstock_connections{port=\"http\"}") < 1.5);
     assert_eq!(server.infer(ONE_TEXT).0, 200);
     drop(second);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn half_sent_bodies_hold_no_memory_that_others_need() {
+    let limits = ["--queue-bytes-max", "4MiB", "--max-request-bytes", "1MiB"];
+    let server = Serving::start(&mut serve(&limits));
+    let head = b"POST /v2/models/sentiment/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1048576\r\n\r\n";
+    let half = [&head[..], &vec![b' '; (1 << 20) - 1]].concat();
+    let mut held: Vec<TcpStream> = (0..3).map(|_| hold(&server.http, &half)).collect();
+    // Three of them take what is not reserved for small requests; a fourth is refused.
+    let mut refused = String::new();
+    while !refused.contains("the receive memory is full") {
+        refused.clear();
+        hold(&server.http, &half).read_to_string(&mut refused).unwrap();
+    }
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert_eq!(server.infer(ONE_TEXT).0, 200, "small requests have a reserve");
+    for stream in &mut held {
+        let mut answer = [0; 4096];
+        let read = stream.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]);
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
     assert_eq!(server.stop(), Some(0));
 }

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{PipeReader, Read, pipe};
 use std::process::{Command, Stdio};
 
-use super::serving::{INFER, ONE_TEXT, Serving, exchange, post, serve};
+use super::serving::{INFER, ONE_TEXT, Serving, exchange, get, post, serve};
 use super::wait_for;
 
 /// Health and requests are answered. A request that is inside when SIGTERM comes is answered, and the exit
@@ -13,8 +13,8 @@ fn check(mut command: Command, loses_lines: bool) {
     let mut server = Serving::start(&mut command);
     for _ in 0..20 {
         assert_eq!(server.infer(ONE_TEXT).0, 200);
-        assert_eq!(server.get(&server.http, "/v2/health/live").0, 200);
-        assert_eq!(server.get(&server.metrics, "/health").0, 200);
+        assert_eq!(get(&server.http, "/v2/health/live").0, 200);
+        assert_eq!(get(&server.metrics, "/health").0, 200);
     }
     if loses_lines {
         wait_for(|| server.metric("penstock_log_lines_lost_total") > 0.0);
@@ -26,7 +26,7 @@ fn check(mut command: Command, loses_lines: bool) {
     let addr = server.http.clone();
     let waiting = std::thread::spawn(move || exchange(&addr, &request).0);
     wait_for(|| {
-        let (_, page) = server.get(&server.metrics, "/metrics");
+        let (_, page) = get(&server.metrics, "/metrics");
         let inside = |line: &str| line.starts_with("penstock_queue_depth{") && !line.ends_with(" 0");
         page.lines().any(inside)
     });

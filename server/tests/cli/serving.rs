@@ -52,14 +52,6 @@ impl Serving {
         }
     }
 
-    /// Status and body of a GET on a connection of its own.
-    pub fn get(&self, addr: &str, path: &str) -> (u16, String) {
-        exchange(
-            addr,
-            &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
-        )
-    }
-
     /// Status and body of an inference.
     pub fn infer(&self, body: &str) -> (u16, String) {
         exchange(&self.http, &post(INFER, body))
@@ -67,7 +59,7 @@ impl Serving {
 
     /// The value of a series, named as on the page.
     pub fn metric(&self, name: &str) -> f64 {
-        let (_, page) = self.get(&self.metrics, "/metrics");
+        let (_, page) = get(&self.metrics, "/metrics");
         let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
         page.lines()
             .find_map(value)
@@ -92,6 +84,14 @@ impl Drop for Serving {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Status and body of a GET on a connection of its own.
+pub fn get(addr: &str, path: &str) -> (u16, String) {
+    exchange(
+        addr,
+        &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+    )
 }
 
 /// A whole POST request, after which the connection closes.

@@ -59,6 +59,10 @@ families! {
         "Connections that a port may have open; further ones wait.";
     CONNECTIONS_REFUSED = Counter Count "penstock_connections_refused_total" ["port"]
         "Connections closed at once, since their address has connections_per_address_max.";
+    CONNECTIONS_CUT = Counter Count "penstock_connections_cut_total" ["port"]
+        "Connections closed, since their client did not read its answers.";
+    UNREAD_ANSWERS = Gauge Bytes "penstock_unread_answer_bytes" []
+        "Bytes of answers that clients have not read.";
     REQUESTS = Counter Count "penstock_requests_total" ["model", "source", "class", "outcome"]
         "Requests that ended, by how they ended.";
     REQUEST_DURATION = Histogram(latency_bounds) Seconds "penstock_request_duration_seconds" ["model", "source", "class"]

@@ -1,7 +1,10 @@
 //! Tests of messages: frames cut anywhere, bounds on the wire and inflated, and memory that is returned.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
@@ -9,6 +12,7 @@ use hyper::body::Frame;
 use proptest::prelude::*;
 
 use super::*;
+use crate::listen::ReceiveMemory;
 
 /// A body of these chunks.
 struct Chunks(VecDeque<Bytes>);
@@ -32,6 +36,10 @@ fn bounds(bytes_max: usize) -> MessageBounds {
         bytes_max,
         schema: None,
         allowance: 0,
+        pace: Pace {
+            window: Duration::from_millis(20),
+            ..Pace::REQUEST
+        },
     }
 }
 
@@ -56,15 +64,20 @@ fn zlib(bytes: &[u8]) -> Vec<u8> {
 
 struct Bench {
     messages: Messages<Chunks>,
-    arriving: Arc<Arriving>,
+    arriving: Arc<ReceiveMemory>,
 }
 
 impl Bench {
     /// `bytes` in chunks that end at multiples of `cut`.
     fn new(bytes: &[u8], cut: usize, encoding: Encoding, bounds: MessageBounds) -> Bench {
         let chunks = bytes.chunks(cut).map(Bytes::copy_from_slice).collect();
-        let arriving = Arriving::new(MEMORY);
-        let messages = Messages::new(Chunks(chunks), encoding, bounds, Arc::clone(&arriving));
+        let arriving = ReceiveMemory::new(MEMORY, MEMORY);
+        let messages = Messages::new(
+            Chunks(chunks),
+            encoding,
+            bounds,
+            arriving.connection(Arc::default()),
+        );
         Bench { messages, arriving }
     }
 
@@ -186,6 +199,7 @@ fn a_message_of_too_many_elements_is_refused() {
         bytes_max: 1 << 20,
         schema,
         allowance: 10_000,
+        pace: Pace::REQUEST,
     };
     let hostile = frame(1, &gzip(&[0x2a, 0].repeat(100_000)));
     let status = Bench::new(&hostile, 100, Encoding::Gzip, bounds)
@@ -198,9 +212,14 @@ fn a_message_of_too_many_elements_is_refused() {
 #[test]
 fn a_long_inflation_gives_others_their_turn() {
     let large = frame(1, &gzip(&vec![0; 4 * TURN_BYTES]));
-    let arriving = Arriving::new(8 * TURN_BYTES);
+    let arriving = ReceiveMemory::new(8 * TURN_BYTES, 8 * TURN_BYTES);
     let chunks = Chunks([Bytes::from(large)].into());
-    let mut messages = Messages::new(chunks, Encoding::Gzip, bounds(4 * TURN_BYTES), arriving);
+    let mut messages = Messages::new(
+        chunks,
+        Encoding::Gzip,
+        bounds(4 * TURN_BYTES),
+        arriving.connection(Arc::default()),
+    );
     let mut cx = Context::from_waker(Waker::noop());
     let mut turns = 0;
     while messages.poll_next(&mut cx).is_pending() {
@@ -225,5 +244,53 @@ proptest! {
     #[test]
     fn any_bytes_are_messages_or_an_error(bytes: Vec<u8>, cut in 1_usize..20) {
         let _ = Bench::new(&bytes, cut, Encoding::Gzip, bounds(1000)).all();
+    }
+}
+
+/// Chunks, and then a client that is silent.
+struct Silent(Chunks);
+
+impl Body for Silent {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match ready!(Pin::new(&mut self.0).poll_frame(cx)) {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+#[tokio::test]
+async fn half_a_message_must_go_on_and_a_stream_may_be_silent() {
+    let memory = ReceiveMemory::new(MEMORY, MEMORY);
+    let whole = frame(0, b"whole");
+    let half = [&whole[..], &frame(0, &[b'x'; 1000])[..900]].concat();
+    for (bytes, late) in [(&half[..], true), (&whole[..], false)] {
+        let body = Silent(Chunks([Bytes::copy_from_slice(bytes)].into()));
+        let connection = memory.connection(Arc::default());
+        let mut messages = Messages::new(body, Encoding::Identity, bounds(1024), connection);
+        let first = poll_fn(|cx| messages.poll_next(cx)).await;
+        assert_eq!(first.unwrap().unwrap().bytes, &b"whole"[..]);
+        let patience = if late {
+            Duration::from_mins(1)
+        } else {
+            Duration::from_millis(100)
+        };
+        let next = tokio::time::timeout(patience, poll_fn(|cx| messages.poll_next(cx)));
+        match next.await {
+            Ok(Some(Err(status))) => {
+                assert!(late, "{status}");
+                assert_eq!(status.code(), Code::DeadlineExceeded);
+                assert!(status.message().contains("too slowly: "), "{status}");
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => assert!(!late, "half a message is waited for"),
+        }
+        assert_eq!(memory.held(), 0);
     }
 }

@@ -7,10 +7,7 @@ use futures_util::stream;
 
 use super::*;
 
-const PACE: Pace = Pace {
-    grace: Duration::from_secs(20),
-    bytes_per_second: 1 << 20,
-};
+const PACE: Pace = Pace::REQUEST;
 
 fn headers(encoding: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -48,11 +45,7 @@ async fn check(encoding: &str, bytes: Vec<u8>, expected: Result<&[u8], (u16, &st
         }
         (read, expected) => panic!("{encoding}: {read:?}, expected {expected:?}"),
     }
-    assert_eq!(
-        bodies.memory.available_permits(),
-        bodies.units,
-        "every share went back"
-    );
+    assert_eq!(bodies.memory.held(), 0, "every share went back");
 }
 
 #[tokio::test]
@@ -117,61 +110,51 @@ async fn a_promise_beyond_the_limit_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn all_bodies_share_one_memory() {
-    let bodies = Bodies::new(4096, 8192, 1 << 20, PACE);
-    let first = bodies
-        .read(&headers(""), Body::from(vec![1; 4096]))
-        .await
-        .unwrap();
-    let second = bodies
-        .read(&headers(""), Body::from(vec![2; 4096]))
-        .await
-        .unwrap();
-    let refusal = bodies
-        .read(&headers(""), Body::from(vec![3; 10]))
-        .await
-        .unwrap_err();
+async fn all_bodies_share_one_memory_and_small_ones_have_a_reserve() {
+    const LARGE: usize = 100_000;
+    let bodies = Bodies::new(LARGE, 4 * LARGE, 1 << 20, PACE);
+    let read = |bytes: usize| {
+        let bodies = &bodies;
+        async move { bodies.read(&headers(""), Body::from(vec![1; bytes])).await }
+    };
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(read(LARGE).await.unwrap());
+    }
+    let refusal = read(LARGE).await.unwrap_err();
     assert!(
         matches!(
             refusal,
-            Refusal::Rejected(Rejection::Overloaded {
-                used: 8,
-                bound: 8,
-                ..
-            })
+            Refusal::Rejected(Rejection::Overloaded { bound: 300_000, .. })
         ),
         "{refusal:?}"
     );
-    drop(first);
-    bodies.read(&headers(""), Body::from(vec![3; 10])).await.unwrap();
-    drop(second);
-    assert_eq!(bodies.memory.available_permits(), 8);
+    held.push(read(1000).await.unwrap());
+    held.clear();
+    read(LARGE).await.unwrap();
+    assert_eq!(bodies.memory.held(), 0);
 }
 
 #[tokio::test]
-async fn a_body_must_keep_its_pace() {
+async fn a_body_that_stops_is_408_and_its_memory_returns() {
     let pace = Pace {
-        grace: Duration::from_millis(20),
-        bytes_per_second: 10_000,
+        window: Duration::from_millis(20),
+        ..PACE
     };
-    let bodies = Bodies::new(4096, 4096, 1 << 20, pace);
-    // 500 bytes pay for 50 ms beyond the grace; the rest never comes.
-    let start = Instant::now();
-    let chunks = stream::iter([Ok::<_, io::Error>(Bytes::from(vec![0; 500]))]).chain(stream::pending());
+    let bodies = Bodies::new(1 << 20, 1 << 20, 1 << 20, pace);
+    let chunks = stream::iter([Ok::<_, io::Error>(Bytes::from(vec![0; 500_000]))]).chain(stream::pending());
+    // The client sends its body without waiting for leave, and nothing is read on.
+    let mut headers = headers("");
+    headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
     let refusal = bodies
-        .read(&headers(""), Body::from_stream(chunks))
+        .read(&headers, Body::from_stream(chunks))
         .await
         .unwrap_err();
-    assert!(
-        matches!(refusal, Refusal::Http(StatusCode::REQUEST_TIMEOUT, _)),
-        "{refusal:?}"
-    );
-    assert!(
-        start.elapsed() >= Duration::from_millis(70),
-        "{:?}",
-        start.elapsed()
-    );
-    assert_eq!(bodies.memory.available_permits(), bodies.units);
+    let Refusal::Http(StatusCode::REQUEST_TIMEOUT, message) = &refusal else {
+        panic!("{refusal:?}")
+    };
+    assert!(message.contains("500000 bytes in "), "{message}");
+    assert_eq!(bodies.memory.held(), 0);
 }
 
 #[tokio::test]

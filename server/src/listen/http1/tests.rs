@@ -12,8 +12,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::super::listener::testing::bounded;
+use super::super::listener::testing::{bounded, bounded_by};
 use super::*;
+
+fn refuse(full: &Rejection) -> Response<axum::body::Body> {
+    let mut refused = Response::new(full.to_string().into());
+    *refused.status_mut() = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+    refused
+}
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -36,9 +42,13 @@ async fn start(app: Router, bounds: ConnectionBounds) -> Running {
 
 async fn start_with(app: Router, bounds: ConnectionBounds, connections_max: usize) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
+    run(app, bounds, bounded(listener, connections_max))
+}
+
+fn run(app: Router, bounds: ConnectionBounds, listener: BoundedListener) -> Running {
+    let addr = listener.local_addr();
     let (stop, stopped) = oneshot::channel();
-    let served = tokio::spawn(accept(bounded(listener, connections_max), app, bounds, async {
+    let served = tokio::spawn(accept(listener, app, bounds, refuse, async {
         let _ = stopped.await;
     }));
     Running { addr, stop, served }
@@ -243,4 +253,91 @@ async fn a_shutdown_does_not_wait_for_half_a_head_or_half_a_body() {
     timeout(LONG, running.served).await.expect("it ends").unwrap();
     drain(&head).await;
     drain(&body).await;
+}
+
+#[tokio::test]
+async fn while_unread_answers_fill_the_memory_requests_are_refused_until_their_client_is_cut() {
+    const LARGE: usize = 64 << 20;
+    let app = hello().route("/large", get(|| async { vec![b'x'; LARGE] }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let running = run(app, BOUNDS, bounded_by(listener, 8, LARGE / 2));
+    let idle = TcpStream::connect(running.addr).await.unwrap();
+    send(&idle, b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    idle.ready(Interest::READABLE).await.unwrap();
+    let mut answers = vec![503, 200];
+    let asked = async {
+        while let Some(&wanted) = answers.first() {
+            let client = TcpStream::connect(running.addr).await.unwrap();
+            send(&client, LAST).await;
+            let answer = drain(&client).await;
+            if answer.starts_with(&format!("HTTP/1.1 {wanted} ")) {
+                assert_eq!(
+                    answer.contains("have not read is full"),
+                    wanted == 503,
+                    "{answer}"
+                );
+                answers.remove(0);
+            }
+        }
+    };
+    timeout(LONG, asked).await.expect("refused, and then answered");
+    // The rest of the answer lies in the buffers of the system.
+    assert!(drain(&idle).await.len() < LARGE);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_read_is_whole() {
+    const LARGE: usize = 64 << 20;
+    let app = Router::new().route("/", get(|| async { vec![b'x'; LARGE] }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let running = run(app, BOUNDS, bounded_by(listener, 8, LARGE / 2));
+    let client = TcpStream::connect(running.addr).await.unwrap();
+    send(&client, LAST).await;
+    let answer = drain(&client).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"));
+    assert!(answer.contains("content-length: 67108864"));
+    assert!(answer.len() > LARGE);
+}
+
+#[tokio::test]
+async fn heads_that_other_parsers_read_otherwise_are_refused() {
+    let large = format!(
+        "GET / HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n",
+        "x".repeat(70_000)
+    );
+    let chunked = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    let second = "GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\nhost: x\n\n";
+    let running = start(hello(), BOUNDS).await;
+    for (request, statuses) in [
+        (std::str::from_utf8(LAST).unwrap(), &["200"][..]),
+        ("GET / HTTP/1.0\r\n\r\n", &["200"]),
+        ("GET / HTTP/1.1\r\n\r\n", &["503"]),
+        (chunked, &["503"]),
+        ("GET / HTTP/1.1\nhost: x\r\n\r\n", &["400"]),
+        ("GET / HTTP/1.1\r\nhost: x\n\r\n", &["400"]),
+        (second, &["200", "400"]),
+        (&large, &["431"]),
+    ] {
+        let client = TcpStream::connect(running.addr).await.unwrap();
+        send(&client, request.as_bytes()).await;
+        let answer = drain(&client).await;
+        // The text of a refusal names HTTP/1.1 too; a status is a number.
+        let found: Vec<&str> = answer
+            .split("HTTP/1.")
+            .skip(1)
+            .filter(|rest| rest.as_bytes()[2].is_ascii_digit())
+            .map(|rest| &rest[2..5])
+            .collect();
+        // The refusal of these tests is always 503.
+        assert_eq!(found, statuses, "{request:.100}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_has_the_id_of_its_request() {
+    let running = start(hello(), BOUNDS).await;
+    let client = TcpStream::connect(running.addr).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\nx-request-id: abc-123\r\nconnection: close\r\n\r\n";
+    send(&client, request).await;
+    assert!(drain(&client).await.contains("\r\nx-request-id: abc-123\r\n"));
 }

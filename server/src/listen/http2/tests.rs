@@ -8,8 +8,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
-use super::super::listener::testing::bounded;
+use super::super::listener::testing::{bounded, bounded_by};
 use super::*;
+
+fn refuse(full: &Rejection) -> Response<axum::body::Body> {
+    let mut refused = Response::new(full.to_string().into());
+    *refused.status_mut() = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+    refused
+}
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -29,10 +35,13 @@ struct Running {
 
 async fn start(app: Router, bounds: Http2Bounds) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let listener = bounded(listener, 16);
+    run(app, bounds, bounded(listener, 16))
+}
+
+fn run(app: Router, bounds: Http2Bounds, listener: BoundedListener) -> Running {
+    let addr = listener.local_addr();
     let (stop, stopped) = oneshot::channel();
-    let served = tokio::spawn(accept(listener, app, bounds, async {
+    let served = tokio::spawn(accept(listener, app, bounds, refuse, async {
         let _ = stopped.await;
     }));
     Running { addr, stop, served }
@@ -152,4 +161,14 @@ async fn a_shutdown_waits_for_a_handler_and_not_for_a_body() {
     go.send_replace(true);
     timeout(LONG, running.served).await.expect("it ends").unwrap();
     ends(working).await;
+}
+
+#[tokio::test]
+async fn a_client_that_grants_no_window_is_cut() {
+    let app = Router::new().route("/", post(|| async { vec![b'x'; 1 << 20] }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let running = run(app, BOUNDS, bounded_by(listener, 16, 1 << 20));
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0
+    let no_window = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+    ends(client(&running, &[preface(&no_window), post_headers(1)].concat()).await).await;
 }
