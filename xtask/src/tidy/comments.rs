@@ -3,13 +3,14 @@
 use std::path::Path;
 
 /// Crates in which the rule holds. A crate whose comments have been rewritten gets a row.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "config",
     "connectors",
     "core",
     "engine",
     "models",
     "proto",
+    "runtime",
     "server",
     "telemetry",
     "xtask",

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// Crates in which the rule holds. A crate that has resolved its last double name gets a row.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "config",
     "connectors",
     "core",
     "engine",
     "models",
     "proto",
+    "runtime",
     "server",
     "telemetry",
     "xtask",
