@@ -1,48 +1,22 @@
-//! Kafka: the routes, each with its pumps. A record passes these files in order: `pump` polls it,
-//! `in_flight_records` counts it, and `record_codec` decodes it. `scoring` has it scored by the service,
-//! `partition` keeps its order, `produce` writes it, and `transaction` commits it.
+//! Kafka: the routes, each with its pumps. `source` reads records and `transaction` writes them with their
+//! positions; `penstock_runtime` drives both.
 
 mod client;
 mod events;
 mod statistics;
 
-mod pump;
+mod source;
 
-mod in_flight_records;
-mod partition;
-mod partition_ids;
-mod rebalance;
-mod rejected_records;
-
+mod headers;
 mod identity;
 mod native;
-mod resets;
-
-mod field;
-mod header_options;
-mod headers;
-mod record;
-mod record_codec;
-
-mod retry_queue;
-mod scoring;
-mod work;
-
-mod backoff;
-mod commit_interval;
-mod consumer_lag;
-mod ready;
-mod report;
-mod stall_watchdog;
-mod stop;
+mod remembered;
 
 mod call_with_timeout;
 mod client_shutdown;
 mod deliveries;
 mod produce;
-mod progress;
 mod transaction;
-mod trouble;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -50,7 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
-use penstock_core::{InFlightBounds, ReadAhead};
+use penstock_core::InFlightBounds;
 use rdkafka::consumer::Consumer;
 use tokio::runtime::Handle;
 use tokio::sync::watch as latest;
@@ -58,40 +32,27 @@ use tracing::{error, warn};
 
 pub use client::check;
 
-use backoff::Backoff;
 use client::Clients;
 use client_shutdown::clients_alive;
-use commit_interval::CommitInterval;
-use consumer_lag::ConsumerLag;
-use identity::Identities;
-use in_flight_records::InFlightRecords;
-use partition_ids::PartitionIds;
-use progress::Progress;
-use pump::Pump;
-use ready::{Down, Ready};
-use record_codec::RecordCodec;
-use rejected_records::RejectedRecords;
-use resets::Remembered;
-use retry_queue::RetryQueue;
-use scoring::Scorer;
-use stall_watchdog::Watched;
-use stop::Stop;
+use remembered::Remembered;
+use source::KafkaSource;
 use transaction::Writer;
-use trouble::Trouble;
-use work::Chunks;
 
 use penstock_config::{Delivery, KafkaInput, KafkaRoute};
 use penstock_engine::service::InferenceService;
-use penstock_telemetry::clock::Clock;
+use penstock_runtime::backoff::Backoff;
+use penstock_runtime::progress::Progress;
+use penstock_runtime::pump::{Pump, Surroundings};
+use penstock_runtime::ready::Down;
+use penstock_runtime::record_codec::RecordCodec;
+use penstock_runtime::route::{Honour, Route};
+use penstock_runtime::scoring::ServiceScorer;
+use penstock_runtime::stall_watchdog::{self, Watched};
+use penstock_runtime::stop::Stop;
+use penstock_runtime::trouble::Trouble;
 
 /// Time for which a partition, or all, may be full before they are paused.
 const STALL_MAX: Duration = Duration::from_secs(1);
-
-/// Share of a revoked partition's time within which records in flight should finish.
-const AHEAD_SHARE: f64 = 0.5;
-
-/// Smallest read-ahead: even a slow model should have one call running and one waiting.
-const AHEAD_RECORDS_MIN: usize = 2 * work::TEXTS_MIN;
 
 /// Shortest timeout of a transaction's step; it covers a broker's restart.
 const PATIENCE_MIN: Duration = Duration::from_secs(30);
@@ -250,10 +211,7 @@ impl Seat {
                     let since = Instant::now();
                     let ran = catch_unwind(AssertUnwindSafe(|| pump.run()));
                     ran_for = since.elapsed();
-                    if let Some(lasted) = pump.writer.open_for() {
-                        pump.metrics.aborted(lasted);
-                    }
-                    pump.remember();
+                    pump.close();
                     unready.get_or_insert_with(down);
                     self.progress.press("letting the clients go");
                     let why = match ran {
@@ -272,7 +230,7 @@ impl Seat {
             let wait = again.failed(ran_for, self.progress.commits() > committed);
             error!(route = self.route.name, reason = why, retry_in = ?wait, "not reading");
             self.progress.rest("waiting to begin anew");
-            self.stop.wait(Instant::now() + wait);
+            self.stop.wait(Instant::now() + wait, &self.service.clock());
         }
         drop(unready);
         Ok(())
@@ -293,7 +251,7 @@ impl Seat {
         named && self.progress.frozen(Instant::now()) >= self.route.transaction_timeout
     }
 
-    fn open(&self, at_work: bool) -> Result<Pump, String> {
+    fn open(&self, at_work: bool) -> Result<Pump<KafkaSource, Writer, ServiceScorer>, String> {
         let route = &self.route;
         self.progress.press("connecting");
         let Clients {
@@ -309,7 +267,7 @@ impl Seat {
         let patience = route.transaction_timeout.max(PATIENCE_MIN);
         let writer = Writer::open(
             producer,
-            partitions,
+            partitions.clone(),
             route.delivery,
             (patience, route.transaction_timeout),
             Arc::clone(&self.progress),
@@ -322,69 +280,28 @@ impl Seat {
         consumer
             .subscribe(&names)
             .map_err(|e| format!("group {} cannot subscribe to {names:?}: {e}", route.group))?;
-        let bounds = InFlightBounds {
-            records_max: route.in_flight_records_max,
-            bytes_max: route.in_flight_bytes_max,
-            partition_records_max: route.partition_in_flight_records_max,
-            partition_bytes_max: route.partition_in_flight_bytes_max,
-            stall_max: STALL_MAX,
-        };
-        let clock = self.service.clock();
-        let places = PartitionIds::new(self.series());
-        let answers = Arc::new(RecordCodec::new(Arc::clone(route)));
-        let chunks_max = 2 * route.in_flight_records_max + CHUNKS_BESIDE;
-        Ok(Pump {
-            inside: InFlightRecords::new(bounds, self.pace(clock), route.record_bytes_max, places, clock)
-                .map_err(|e| e.to_string())?,
-            chunks: Chunks::new(self.service.limits()),
-            scorer: Scorer::new(
-                Arc::clone(&self.service),
-                Arc::clone(&answers),
-                self.runtime.clone(),
-                chunks_max,
-            ),
-            held: RetryQueue::default(),
-            identities: Identities::default(),
-            remembered: Arc::clone(&self.remembered),
-            asked_last: String::new(),
-            vouch_at: Instant::now(),
-            // Records of one transaction: as many as make a commit due, and those that finish at once.
-            refusals: RejectedRecords::new(route.commit_records_max + route.in_flight_records_max),
-            ready: Ready::new(Arc::clone(&self.service), &route.name),
-            metrics: self.service.metrics().kafka(&route.name),
-            behind: ConsumerLag::default(),
-            cadence: CommitInterval::new(route.commit_interval, route.commit_interval_max),
-            lag: 0,
+        let settings = Arc::new(settings(route));
+        let codec = Arc::new(RecordCodec::new(Arc::clone(&settings)));
+        let source = KafkaSource::new(
+            consumer,
+            writer.share(),
+            Arc::clone(&self.remembered),
+            partitions,
+            Arc::clone(route),
+        );
+        let scorer = ServiceScorer::new(
+            Arc::clone(&self.service),
+            Arc::clone(&codec),
+            self.runtime.clone(),
+            2 * route.in_flight_records_max + CHUNKS_BESIDE,
+        );
+        let surroundings = Surroundings {
+            service: Arc::clone(&self.service),
             progress: Arc::clone(&self.progress),
             stop: Arc::clone(&self.stop),
-            route: Arc::clone(route),
-            consumer,
-            writer,
-            answers,
-            clock,
-            aborts: 0,
-            times: Vec::new(),
-        })
-    }
-
-    /// Configured topics have series of their own; of the pattern's topics, `topics_max` have.
-    fn series(&self) -> partition_ids::Series {
-        let found_max = match self.route.input {
-            KafkaInput::Topics(_) => None,
-            KafkaInput::Pattern(_) => Some(self.route.topics_max),
+            time: Arc::new(self.service.clock()),
         };
-        let service = Arc::clone(&self.service);
-        Box::new(move |name| service.metrics().topic(name, found_max))
-    }
-
-    fn pace(&self, clock: Clock) -> ReadAhead {
-        let ahead = self.route.revoke_timeout.mul_f64(AHEAD_SHARE);
-        ReadAhead::new(
-            ahead,
-            AHEAD_RECORDS_MIN,
-            self.route.in_flight_records_max,
-            clock.now(),
-        )
+        Pump::new(settings, (source, writer), (codec, scorer), surroundings).map_err(|e| e.to_string())
     }
 
     fn ended(&self, reason: String) -> Ended {
@@ -392,5 +309,42 @@ impl Seat {
             route: self.route.name.clone(),
             reason,
         }
+    }
+}
+
+/// Settings of a route that its pumps need, whatever the source.
+fn settings(route: &KafkaRoute) -> Route {
+    Route {
+        name: route.name.clone(),
+        model: route.model.clone(),
+        version: route.version.clone(),
+        class: route.class,
+        truncate: route.truncate,
+        field: route.field.clone(),
+        honour: Honour {
+            model: route.honour.model,
+            priority: route.honour.priority,
+            deadline: route.honour.deadline,
+        },
+        output: route.output.as_str().into(),
+        dead_letter: route.dead_letter.as_str().into(),
+        record_bytes_max: route.record_bytes_max,
+        written_bytes_max: route.written_bytes_max(),
+        bounds: InFlightBounds {
+            records_max: route.in_flight_records_max,
+            bytes_max: route.in_flight_bytes_max,
+            partition_records_max: route.partition_in_flight_records_max,
+            partition_bytes_max: route.partition_in_flight_bytes_max,
+            stall_max: STALL_MAX,
+        },
+        commit_interval: route.commit_interval,
+        commit_interval_max: route.commit_interval_max,
+        commit_records_max: route.commit_records_max,
+        revoke_timeout: route.revoke_timeout,
+        // Configured topics have series of their own; of the pattern's topics, `topics_max` have.
+        topics_max: match route.input {
+            KafkaInput::Topics(_) => None,
+            KafkaInput::Pattern(_) => Some(route.topics_max),
+        },
     }
 }

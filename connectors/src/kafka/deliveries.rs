@@ -99,15 +99,6 @@ pub struct Undelivered {
     pub code: RDKafkaErrorCode,
 }
 
-/// A record that the broker refused for its content, so that a retry would be refused too.
-#[derive(Clone, Debug)]
-pub struct Refused {
-    /// The number it was sent with.
-    pub number: usize,
-    /// The error.
-    pub code: RDKafkaErrorCode,
-}
-
 /// Whether the size of a record or of its batch is the error.
 pub fn is_too_large(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
@@ -125,8 +116,8 @@ pub struct Deliveries {
     /// Events of any client.
     pub told: Told,
     undelivered: Mutex<Option<Undelivered>>,
-    /// Refused records, at most those of one transaction.
-    refused: Mutex<Vec<Refused>>,
+    /// Refused records by number, at most those of one transaction.
+    refused: Mutex<Vec<(usize, RDKafkaErrorCode)>>,
 }
 
 impl Deliveries {
@@ -147,12 +138,13 @@ impl Deliveries {
     /// Notes a record that the client itself refuses.
     pub fn refuse(&self, number: usize, code: RDKafkaErrorCode) {
         if is_of_a_record(code) {
-            self.refused.lock().push(Refused { number, code });
+            self.refused.lock().push((number, code));
         }
     }
 
-    /// Records refused since the last call, for their content or that of others in their batch.
-    pub fn take_refused(&self) -> Vec<Refused> {
+    /// Records refused since the last call, for their content or that of others in their batch, by the number
+    /// they were sent with. A retry would be refused too.
+    pub fn take_refused(&self) -> Vec<(usize, RDKafkaErrorCode)> {
         std::mem::take(&mut self.refused.lock())
     }
 }

@@ -31,9 +31,6 @@ const HOLD_FIRST: Duration = Duration::from_millis(250);
 /// Timeout of an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// Topics of one question, in addition to those with records to commit.
-pub const TOPICS_MAX: usize = 100;
-
 /// Remembered topics, in addition to those that are read.
 const KNOWN_MAX: usize = 1000;
 

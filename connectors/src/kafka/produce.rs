@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 
 use super::deliveries::Undelivered;
-use super::record::Outgoing;
 use super::transaction::{LOOK, Writer, refused};
-use super::trouble::Trouble;
 use penstock_config::Delivery;
+use penstock_runtime::record::{self, Headers, Outgoing};
+use penstock_runtime::trouble::Trouble;
 
 /// Number of partitions of each output topic.
 pub type Partitions = HashMap<String, i32>;
@@ -20,18 +21,19 @@ fn written_time(timestamp: i64) -> i64 {
     if timestamp == 0 { 1 } else { timestamp }
 }
 
-impl Writer {
-    /// Sends a record in a batch of its own, so that the broker's error concerns no other record.
-    pub fn send_apart(&mut self, outgoing: Outgoing, from: i32, number: usize) -> Result<(), Trouble> {
-        self.acknowledged()?;
-        self.send(outgoing, from, number)?;
-        self.acknowledged()
-    }
+fn owned(headers: &Headers) -> OwnedHeaders {
+    let insert = |made: OwnedHeaders, header: &record::Header| {
+        let (key, value) = (header.name.as_str(), header.value.as_deref());
+        made.insert(Header { key, value })
+    };
+    headers.iter().fold(OwnedHeaders::new(), insert)
+}
 
+impl Writer {
     /// Sends a record that was read from partition `from`. It goes to the partition of the same number,
     /// whatever its key, so that the order is kept. If the topic has fewer partitions, the remainder is used.
     /// A refusal is reported with `number`.
-    pub fn send(&mut self, outgoing: Outgoing, from: i32, number: usize) -> Result<(), Trouble> {
+    pub(super) fn send(&mut self, outgoing: Outgoing, from: i32, number: usize) -> Result<(), Trouble> {
         self.begin()?;
         let Outgoing {
             topic,
@@ -46,7 +48,7 @@ impl Writer {
         record.key = key.as_deref();
         record.payload = payload.as_deref();
         record.timestamp = timestamp.map(written_time);
-        record.headers = Some(headers);
+        record.headers = Some(owned(&headers));
         let since = Instant::now();
         loop {
             let Err((error, back)) = self.producer.send(record) else {

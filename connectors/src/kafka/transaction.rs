@@ -9,15 +9,19 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::call_with_timeout::{Stuck, TimedCalls};
 use super::client_shutdown::ClientShutdown;
-use super::deliveries::{Deliveries, Refused, Undelivered};
+use super::deliveries::{Deliveries, Undelivered, is_too_large};
+use super::events::Events;
+use super::native::set_leader_epoch;
 use super::produce::Partitions;
-use super::progress::Progress;
-use super::trouble::Trouble;
 use penstock_config::Delivery;
+use penstock_runtime::progress::Progress;
+use penstock_runtime::record::Outgoing;
+use penstock_runtime::sink::{Aborted, Open, Positions, Refusal, Refused, Sink};
+use penstock_runtime::trouble::Trouble;
 
 /// Timeout of one client call, which continues when it is called again.
 const CALL_MAX: Duration = Duration::from_secs(5);
@@ -42,12 +46,12 @@ pub struct Writer {
     pub(super) patience: Duration,
     /// Time after which the broker aborts a transaction and fences its producer.
     timeout: Duration,
-    open: Option<Open>,
+    open: Option<Transaction>,
 }
 
 /// Records sent since the last commit.
 #[derive(Clone, Copy)]
-struct Open {
+struct Transaction {
     since: Instant,
     records: usize,
 }
@@ -82,30 +86,9 @@ impl Writer {
         Ok(writer)
     }
 
-    /// True when a commit is due, by the age or the number of sent records.
-    pub fn due(&self, interval: Duration, records_max: usize) -> bool {
-        self.open
-            .is_some_and(|open| open.records >= records_max || open.since.elapsed() >= interval)
-    }
-
-    /// Partitions of the output topics, as of the start.
-    pub fn partitions(&self) -> &Partitions {
-        &self.partitions
-    }
-
     /// The producer, for a question that may outlast a turn.
     pub fn share(&self) -> Arc<ClientShutdown<BaseProducer<Deliveries>>> {
         Arc::clone(&self.producer)
-    }
-
-    /// True when sent records are uncommitted.
-    pub fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
-    /// Time since the oldest uncommitted record was sent.
-    pub fn open_for(&self) -> Option<Duration> {
-        self.open.map(|open| open.since.elapsed())
     }
 
     /// Begins a transaction before its first record.
@@ -114,19 +97,17 @@ impl Writer {
         Ok(())
     }
 
-    fn opened(&mut self) -> Result<&mut Open, Trouble> {
+    fn opened(&mut self) -> Result<&mut Transaction, Trouble> {
         if self.open.is_none() && self.delivery == Delivery::ExactlyOnce {
             self.again("begin_transaction", Producer::begin_transaction)?;
         }
-        Ok(self.open.get_or_insert_with(|| Open {
+        Ok(self.open.get_or_insert_with(|| Transaction {
             since: Instant::now(),
             records: 0,
         }))
     }
 
-    /// Commits all sent records, possibly none, and the input's positions. Returns the time since the first
-    /// of them was sent.
-    pub fn commit<C: ConsumerContext + 'static>(
+    fn commit_all<C: ConsumerContext + 'static>(
         &mut self,
         consumer: Arc<ClientShutdown<BaseConsumer<C>>>,
         positions: TopicPartitionList,
@@ -163,9 +144,7 @@ impl Writer {
         Ok(began.elapsed())
     }
 
-    /// Aborts all records since the last commit, if possible. Returns the time since the first of them was
-    /// sent.
-    pub fn abort(&mut self) -> Result<Duration, Trouble> {
+    fn abort_all(&mut self) -> Result<Duration, Trouble> {
         let began = self.began();
         if self.delivery == Delivery::AtLeastOnce {
             // Without transactions sent records cannot be undone. Records under way are waited for, so that a
@@ -189,11 +168,6 @@ impl Writer {
         })?;
         self.open = None;
         Ok(began.elapsed())
-    }
-
-    /// Records that the broker refused for their content since the last call.
-    pub fn take_refused(&self) -> Vec<Refused> {
-        self.producer.context().take_refused()
     }
 
     fn began(&self) -> Instant {
@@ -276,6 +250,62 @@ impl Writer {
     }
 }
 
+impl Sink for Writer {
+    type Group = Arc<ClientShutdown<BaseConsumer<Events>>>;
+
+    fn write(&mut self, record: Outgoing, from: i32, number: usize) -> Result<(), Trouble> {
+        self.send(record, from, number)
+    }
+
+    fn write_apart(&mut self, record: Outgoing, from: i32, number: usize) -> Result<(), Trouble> {
+        self.acknowledged()?;
+        self.send(record, from, number)?;
+        self.acknowledged()
+    }
+
+    fn open(&self) -> Option<Open> {
+        let open = self.open?;
+        Some(Open {
+            lasted: open.since.elapsed(),
+            records: open.records,
+        })
+    }
+
+    fn is_atomic(&self) -> bool {
+        self.delivery == Delivery::ExactlyOnce
+    }
+
+    fn commit(&mut self, positions: Positions<Self::Group>) -> Result<Duration, Trouble> {
+        let mut list = TopicPartitionList::with_capacity(positions.partitions.len());
+        for next in positions.partitions {
+            let mut element = list.add_partition(&next.topic, next.partition);
+            // It fails for negative offsets only, which a position never has.
+            let _ = element.set_offset(Offset::Offset(next.offset));
+            if let Some(identity) = next.identity {
+                element.set_metadata(identity);
+            }
+            set_leader_epoch(&mut list, next.leader_epoch);
+        }
+        self.commit_all(positions.group, list)
+    }
+
+    fn abort(&mut self) -> Result<Aborted, Trouble> {
+        let lasted = self.abort_all()?;
+        let refused = self.producer.context().take_refused().into_iter();
+        let refused = refused.map(|(number, code)| Refused {
+            number,
+            refusal: Refusal {
+                reason: format!("{code}{}", remedy(code)),
+                too_large: is_too_large(code),
+            },
+        });
+        Ok(Aborted {
+            lasted,
+            refused: refused.collect(),
+        })
+    }
+}
+
 /// Reports a client that hangs. The next client's start aborts its transaction.
 fn stuck(call: &str) -> Trouble {
     Trouble::Restart(format!("{call} has not returned within {SILENCE_MAX:?}"))
@@ -302,7 +332,7 @@ pub(super) fn refused(undelivered: &Undelivered) -> Trouble {
 }
 
 /// Remedy for a refusal.
-pub fn remedy(code: RDKafkaErrorCode) -> &'static str {
+fn remedy(code: RDKafkaErrorCode) -> &'static str {
     use RDKafkaErrorCode as Code;
     match code {
         Code::TopicAuthorizationFailed => "; allow this user to write it",

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// Each crate's folder and the crates of ours it may name.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("proto", &[]),
     ("core", &[]),
     ("kernels", &[]),
@@ -26,13 +26,22 @@ const LAYERS: [(&str, &[&str]); 11] = [
         ],
     ),
     (
+        "runtime",
+        &[
+            "penstock-core",
+            "penstock-engine",
+            "penstock-models",
+            "penstock-telemetry",
+        ],
+    ),
+    (
         "connectors",
         &[
             "penstock-config",
             "penstock-core",
             "penstock-engine",
             "penstock-models",
-            "penstock-telemetry",
+            "penstock-runtime",
         ],
     ),
     (
@@ -65,7 +74,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
 
 /// Crates from outside that only some of ours may name: the wall between decisions and actions.
 const WALLS: [(&str, &[&str]); 7] = [
-    ("tokio", &["engine", "connectors", "server", "benches"]),
+    ("tokio", &["engine", "runtime", "connectors", "server", "benches"]),
     ("tonic", &["proto", "server", "benches"]),
     ("axum", &["server"]),
     ("rdkafka", &["connectors"]),

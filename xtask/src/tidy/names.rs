@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// Crates in which the rule holds. A crate that has resolved its last double name gets a row.
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 13] = [
     "benches",
     "config",
     "connectors",
@@ -16,6 +16,7 @@ const CRATES: [&str; 12] = [
     "kernels",
     "models",
     "proto",
+    "runtime",
     "server",
     "telemetry",
     "xtask",

@@ -1,34 +1,31 @@
 //! The pump: one thread that reads records, has them scored and releases them in order. It makes every call
-//! to Kafka.
+//! to its source and its sink.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use penstock_core::{Flow, Rejection};
-use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
+use penstock_core::{BoundsError, Flow, ReadAhead, Rejection};
 use tracing::{info, warn};
 
-use super::client::{Reader, changed};
-use super::commit_interval::CommitInterval;
-use super::consumer_lag::ConsumerLag;
-use super::identity::Identities;
-use super::in_flight_records::InFlightRecords;
-use super::partition_ids::PartitionId;
-use super::progress::{Hand, Progress};
-use super::ready::Ready;
-use super::record_codec::{Read, RecordCodec};
-use super::rejected_records::{AbortAnalysis, RejectedRecords};
-use super::resets::Remembered;
-use super::retry_queue::RetryQueue;
-use super::scoring::{Finished, Scorer};
-use super::stop::Stop;
-use super::transaction::{Writer, remedy};
-use super::trouble::Trouble;
-use super::work::{Chunk, Chunks, Fate};
-use penstock_config::{KafkaInput, KafkaRoute};
-use penstock_telemetry::clock::Clock;
+use crate::chunk::{self, Chunk, Chunks, Fate};
+use crate::commit_interval::CommitInterval;
+use crate::consumer_lag::ConsumerLag;
+use crate::in_flight_records::InFlightRecords;
+use crate::partition_ids::{PartitionId, PartitionIds};
+use crate::progress::{Hand, Progress};
+use crate::ready::Ready;
+use crate::record::Record;
+use crate::record_codec::{Read, RecordCodec};
+use crate::rejected_records::{AbortAnalysis, RejectedRecords};
+use crate::retry_queue::RetryQueue;
+use crate::route::Route;
+use crate::scoring::{Finished, Scorer};
+use crate::sink::{Open, Positions, Refusal, Sink};
+use crate::source::{LogIdentity, Source};
+use crate::stop::Stop;
+use crate::time::Time;
+use crate::trouble::Trouble;
+use penstock_engine::service::InferenceService;
 use penstock_telemetry::metrics::KafkaMetrics;
 
 /// Records polled before finished work is collected.
@@ -42,50 +39,127 @@ const LOOK_IDLE: Duration = Duration::from_millis(100);
 const AGAIN_FIRST: Duration = Duration::from_millis(50);
 const AGAIN_LAST: Duration = Duration::from_secs(5);
 
-/// A running consumer and producer.
-pub struct Pump {
-    pub(super) route: Arc<KafkaRoute>,
-    /// A question belongs to the producer, so it is dropped first.
-    pub(super) identities: Identities,
-    pub(super) remembered: Arc<Remembered>,
+/// Share of a revoked partition's time within which records in flight should finish.
+const AHEAD_SHARE: f64 = 0.5;
+
+/// Smallest read-ahead: even a slow model should have one call running and one waiting.
+const AHEAD_RECORDS_MIN: usize = 2 * chunk::TEXTS_MIN;
+
+/// A running source and sink. The source is dropped first.
+pub struct Pump<S, K, C> {
+    pub(crate) route: Arc<Route>,
     /// Last topic of the last question.
-    pub(super) asked_last: String,
+    pub(crate) asked_last: String,
     /// Time of the next check of partitions that have begun.
-    pub(super) vouch_at: Instant,
-    pub(super) consumer: Reader,
-    pub(super) writer: Writer,
-    pub(super) inside: InFlightRecords,
-    pub(super) answers: Arc<RecordCodec>,
-    pub(super) chunks: Chunks,
-    pub(super) scorer: Scorer,
-    pub(super) held: RetryQueue,
-    pub(super) refusals: RejectedRecords,
-    pub(super) ready: Ready,
-    pub(super) metrics: KafkaMetrics,
-    pub(super) behind: ConsumerLag,
+    pub(crate) vouch_at: Instant,
+    pub(crate) source: S,
+    pub(crate) sink: K,
+    pub(crate) inside: InFlightRecords,
+    answers: Arc<RecordCodec>,
+    pub(crate) chunks: Chunks,
+    pub(crate) scorer: C,
+    pub(crate) held: RetryQueue,
+    pub(crate) refusals: RejectedRecords,
+    pub(crate) ready: Ready,
+    pub(crate) metrics: KafkaMetrics,
+    pub(crate) behind: ConsumerLag,
     /// Lag in the last statistics.
-    pub(super) lag: u64,
-    pub(super) cadence: CommitInterval,
-    pub(super) progress: Arc<Progress>,
-    pub(super) clock: Clock,
-    pub(super) stop: Arc<Stop>,
+    pub(crate) lag: u64,
+    pub(crate) cadence: CommitInterval,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) time: Arc<dyn Time>,
+    stop: Arc<Stop>,
     /// Aborts since the last commit.
-    pub(super) aborts: u32,
+    pub(crate) aborts: u32,
     /// Timestamps of records written since the last commit.
-    pub(super) times: Vec<i64>,
+    times: Vec<i64>,
 }
 
-impl Pump {
+/// The server around a pump.
+pub struct Surroundings {
+    /// Readiness, limits and metrics.
+    pub service: Arc<InferenceService>,
+    /// Progress, for the watchdog.
+    pub progress: Arc<Progress>,
+    /// The stop of all pumps.
+    pub stop: Arc<Stop>,
+    /// The time.
+    pub time: Arc<dyn Time>,
+}
+
+impl<S, K, C> Pump<S, K, C>
+where
+    S: Source + LogIdentity,
+    K: Sink<Group = S::Group>,
+    C: Scorer,
+{
+    /// A pump without records.
+    pub fn new(
+        route: Arc<Route>,
+        (source, sink): (S, K),
+        (answers, scorer): (Arc<RecordCodec>, C),
+        surroundings: Surroundings,
+    ) -> Result<Pump<S, K, C>, BoundsError> {
+        let Surroundings {
+            service,
+            progress,
+            stop,
+            time,
+        } = surroundings;
+        let records_max = route.bounds.records_max;
+        let ahead = route.revoke_timeout.mul_f64(AHEAD_SHARE);
+        let ahead = ReadAhead::new(ahead, AHEAD_RECORDS_MIN, records_max, time.nanos());
+        let (metrics, topics_max) = (Arc::clone(&service), route.topics_max);
+        let places = PartitionIds::new(Box::new(move |name| metrics.metrics().topic(name, topics_max)));
+        Ok(Pump {
+            inside: InFlightRecords::new(route.bounds, ahead, places, Arc::clone(&time))?,
+            chunks: Chunks::new(service.limits()),
+            held: RetryQueue::default(),
+            asked_last: String::new(),
+            vouch_at: time.now(),
+            // Records of one transaction: as many as make a commit due, and those that finish at once.
+            refusals: RejectedRecords::new(route.commit_records_max + records_max),
+            metrics: service.metrics().kafka(&route.name),
+            behind: ConsumerLag::default(),
+            cadence: CommitInterval::new(route.commit_interval, route.commit_interval_max),
+            lag: 0,
+            ready: Ready::new(service, &route.name),
+            route,
+            source,
+            sink,
+            answers,
+            scorer,
+            progress,
+            time,
+            stop,
+            aborts: 0,
+            times: Vec::new(),
+        })
+    }
+
+    /// Ends the pump after an error: the open transaction counts as aborted, and positions are remembered.
+    pub fn close(&mut self) {
+        if let Some(open) = self.sink.open() {
+            self.metrics.aborted(open.lasted);
+        }
+        self.remember();
+    }
+
     /// Runs until the stop, and then releases records in flight. It recovers from aborts itself and returns
     /// other errors.
     pub fn run(&mut self) -> Result<(), Trouble> {
         while self.stop.by().is_none() {
-            match self.turn() {
-                Err(Trouble::Abort(why)) => self.begin_anew(&why)?,
-                turned => turned?,
-            }
+            self.step()?;
         }
         self.finish()
+    }
+
+    /// One round, and the recovery from an abort in it.
+    pub fn step(&mut self) -> Result<(), Trouble> {
+        match self.turn() {
+            Err(Trouble::Abort(why)) => self.begin_anew(&why),
+            turned => turned,
+        }
     }
 
     /// One round from poll to commit.
@@ -110,7 +184,7 @@ impl Pump {
             calls: self.scorer.out(),
             held: self.held.len(),
             paused: self.inside.paused(),
-            open: self.writer.is_open(),
+            open: self.sink.open().is_some(),
             behind: self.lag,
         }
     }
@@ -121,27 +195,13 @@ impl Pump {
         if !self.inside.may_poll() || !self.scorer.has_room(2 * ROUND_MAX) {
             return self.collect(LOOK_BUSY);
         }
-        let busy = self.inside.records() > 0 || self.writer.is_open();
+        let busy = self.inside.records() > 0 || self.sink.open().is_some();
         let mut patience = if busy { LOOK_BUSY } else { LOOK_IDLE };
         for _ in 0..ROUND_MAX {
-            match self.consumer.poll(patience) {
-                None => break,
-                Some(Err(e)) => {
-                    self.identities.hurry();
-                    consumer_error(&e, &self.route, || self.consumer.client().fatal_error())?;
-                }
-                Some(Ok(message)) => {
-                    let read = Reading {
-                        inside: &mut self.inside,
-                        answers: &self.answers,
-                        refusals: &self.refusals,
-                        chunks: &mut self.chunks,
-                        scorer: &mut self.scorer,
-                        clock: self.clock,
-                    };
-                    read.take(&message)?;
-                }
-            }
+            let Some(record) = self.source.poll(patience)? else {
+                break;
+            };
+            self.take(record)?;
             if !self.inside.may_poll() {
                 break;
             }
@@ -154,16 +214,32 @@ impl Pump {
     fn steer(&mut self) -> Result<(), Trouble> {
         let Flow { pause, resume } = self.inside.flow();
         self.chunks.size(self.inside.limit());
-        let failed = |e: KafkaError| Trouble::Restart(format!("partitions could not be paused: {e}"));
         if !pause.is_empty() {
-            self.consumer
-                .pause(&self.inside.places.list(pause))
-                .map_err(failed)?;
+            self.source.pause(&self.inside.places.list(pause))?;
         }
         if !resume.is_empty() {
-            self.consumer
-                .resume(&self.inside.places.list(resume))
-                .map_err(failed)?;
+            self.source.resume(&self.inside.places.list(resume))?;
+        }
+        Ok(())
+    }
+
+    /// Takes one record.
+    fn take(&mut self, record: Record) -> Result<(), Trouble> {
+        let Some(mut record) = self.inside.take(record).map_err(Trouble::Restart)? else {
+            return Ok(());
+        };
+        record.kept = self.refusals.kept(record.mark.place, record.mark.offset);
+        if let Some(refusal) = self.refusals.of(record.mark.place, record.mark.offset) {
+            self.inside.answer(self.answers.refused(record, refusal));
+            return Ok(());
+        }
+        match self.answers.read(record) {
+            Read::Text(wish, text, record) => {
+                if let Some(full) = self.chunks.add(&wish, record, text, self.time.nanos()) {
+                    self.scorer.submit(full);
+                }
+            }
+            Read::Judged(judged) => self.inside.answer(judged),
         }
         Ok(())
     }
@@ -173,8 +249,8 @@ impl Pump {
         for chunk in self.chunks.take() {
             self.scorer.submit(chunk);
         }
-        let (mut gone, now) = (false, Instant::now());
-        for mut chunk in self.held.due(|| self.scorer.has_room(ROUND_MAX)) {
+        let (mut gone, now) = (false, self.time.now());
+        for mut chunk in self.held.due(now, || self.scorer.has_room(ROUND_MAX)) {
             chunk.records.retain(|record| self.inside.is_current(record.mark));
             chunk.texts = chunk
                 .records
@@ -217,7 +293,7 @@ impl Pump {
             // Records dropped meanwhile are read again.
             let is_current = |chunk: &Chunk| chunk.records.iter().any(|one| self.inside.is_current(one.mark));
             let held = held.filter(|(chunk, _)| is_current(chunk));
-            let now = Instant::now();
+            let now = self.time.now();
             let done = tried.filter(|_| held.is_none());
             gone |= self.held.back(done, scored, now, &self.route.name);
             if let Some((chunk, why)) = held
@@ -238,25 +314,24 @@ impl Pump {
 
     /// Releases records, in order within each partition.
     pub(super) fn write(&mut self) -> Result<(), Trouble> {
-        let (writer, times) = (&mut self.writer, &mut self.times);
+        let (sink, times) = (&mut self.sink, &mut self.times);
         let (inside, refusals) = (&mut self.inside, &mut self.refusals);
-        inside.leave(|source, (place, offset), answer| {
+        inside.leave(|origin, (place, offset), answer| {
             times.extend(answer.record.timestamp);
             let number = refusals.sending(place, offset, answer.fate);
             if refusals.suspects(place, offset) {
-                writer.send_apart(answer.record, source.partition, number)
+                sink.write_apart(answer.record, origin.partition, number)
             } else {
-                writer.send(answer.record, source.partition, number)
+                sink.write(answer.record, origin.partition, number)
             }
         })
     }
 
     /// Commits when it is due.
     fn commit_due(&mut self) -> Result<(), Trouble> {
-        let due = self
-            .writer
-            .due(self.cadence.interval(), self.route.commit_records_max);
-        if due && self.may_commit() {
+        let (interval, records_max) = (self.cadence.interval(), self.route.commit_records_max);
+        let is_due = |open: Open| open.records >= records_max || open.lasted >= interval;
+        if self.sink.open().is_some_and(is_due) && self.may_commit() {
             self.commit()?;
         }
         Ok(())
@@ -267,11 +342,13 @@ impl Pump {
         // A position never passes a record that has its answer and is not written.
         self.write()?;
         let positions = self.inside.uncommitted();
-        if positions.is_empty() && !self.writer.is_open() {
+        if positions.is_empty() && self.sink.open().is_none() {
             return Ok(());
         }
-        let list = self.inside.list(&positions, |topic| self.identities.id(topic));
-        let took = self.writer.commit(self.consumer.share(), list)?;
+        let took = self.sink.commit(Positions {
+            group: self.source.group(),
+            partitions: self.inside.list(&positions, |topic| self.source.identity(topic)),
+        })?;
         self.inside.committed(&positions);
         self.refusals.committed(&positions);
         self.progress.moved();
@@ -298,27 +375,26 @@ impl Pump {
         // A rebalance is normal; a second abort in a row is trouble.
         if self.aborts > 1 {
             self.ready.writes(false);
-            // Records sent to a removed partition only time out.
-            if let Some(changed) = changed(&self.consumer, self.writer.partitions()) {
-                return Err(Trouble::Restart(changed));
+            if let Some(why) = self.source.outlived() {
+                return Err(Trouble::Restart(why));
             }
         }
         let wait = AGAIN_FIRST
             .saturating_mul(1 << self.aborts.min(16))
             .min(AGAIN_LAST);
         self.progress.doing("waiting after an abort");
-        self.stop.wait(Instant::now() + wait);
+        self.stop.wait(self.time.now() + wait, &*self.time);
         Ok(())
     }
 
     /// Aborts the open transaction.
     pub(super) fn abort(&mut self) -> Result<(), Trouble> {
         self.times.clear();
-        let took = self.writer.abort()?;
-        self.metrics.aborted(took);
-        let lesson = self.refusals.undone(&self.writer.take_refused());
-        if let Some((place, offset, code)) = lesson.buried {
-            return Err(self.no_way_out(place, offset, code));
+        let aborted = self.sink.abort()?;
+        self.metrics.aborted(aborted.lasted);
+        let lesson = self.refusals.undone(&aborted.refused);
+        if let Some((place, offset, refusal)) = &lesson.buried {
+            return Err(self.no_way_out(*place, *offset, refusal));
         }
         self.aborts += 1;
         if lesson.is_news() {
@@ -338,24 +414,21 @@ impl Pump {
         Ok(())
     }
 
-    fn no_way_out(&self, place: PartitionId, offset: i64, code: RDKafkaErrorCode) -> Trouble {
-        let source = self.inside.places.source(place);
+    fn no_way_out(&self, place: PartitionId, offset: i64, refusal: &Refusal) -> Trouble {
+        let origin = self.inside.places.origin(place);
         Trouble::Fatal(format!(
-            "dead_letter topic {} does not take the dead letter of {}[{}] at offset {offset}: {code}{}",
-            self.route.dead_letter,
-            source.topic,
-            source.partition,
-            remedy(code)
+            "dead_letter topic {} does not take the dead letter of {}[{}] at offset {offset}: {}",
+            self.route.dead_letter, origin.topic, origin.partition, refusal.reason
         ))
     }
 
     /// Releases records in flight within the time of the stop, and leaves the group.
     fn finish(&mut self) -> Result<(), Trouble> {
-        let by = self.stop.by().unwrap_or_else(Instant::now);
+        let by = self.stop.by().unwrap_or_else(|| self.time.now());
         let mut left = Ok(());
         self.progress.doing("finishing what is inside");
         self.score();
-        while left.is_ok() && self.scorer.out() > 0 && Instant::now() < by {
+        while left.is_ok() && self.scorer.out() > 0 && self.time.now() < by {
             left = self.collect(LOOK_BUSY).and_then(|()| self.write());
             left = left.and_then(|()| self.identify());
             // A drain may take longer than a transaction.
@@ -376,69 +449,5 @@ impl Pump {
         let unfinished = self.inside.records();
         info!(route = self.route.name, unfinished, "leaving the group");
         Ok(())
-    }
-}
-
-/// State that taking a record changes; the record itself borrows the consumer.
-struct Reading<'a> {
-    inside: &'a mut InFlightRecords,
-    answers: &'a RecordCodec,
-    refusals: &'a RejectedRecords,
-    chunks: &'a mut Chunks,
-    scorer: &'a mut Scorer,
-    clock: Clock,
-}
-
-impl Reading<'_> {
-    fn take(self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
-        let Some(mut record) = self.inside.take(message).map_err(Trouble::Restart)? else {
-            return Ok(());
-        };
-        record.kept = self.refusals.kept(record.mark.place, record.mark.offset);
-        if let Some(code) = self.refusals.of(record.mark.place, record.mark.offset) {
-            self.inside.answer(self.answers.refused(record, code));
-            return Ok(());
-        }
-        match self.answers.read(message, record) {
-            Read::Text(wish, text, record) => {
-                if let Some(full) = self.chunks.add(&wish, record, text, self.clock.now()) {
-                    self.scorer.submit(full);
-                }
-            }
-            Read::Judged(judged) => self.inside.answer(judged),
-        }
-        Ok(())
-    }
-}
-
-/// Classifies a consumer error. The client recovers from most by itself, and its own log has them. The code of a
-/// fatal error says only that it is fatal; `cause` is the client's own account.
-fn consumer_error(
-    error: &KafkaError,
-    route: &KafkaRoute,
-    cause: impl FnOnce() -> Option<(RDKafkaErrorCode, String)>,
-) -> Result<(), Trouble> {
-    use RDKafkaErrorCode as Code;
-    match error {
-        // A topic of a pattern may be deleted; the group will then revoke it.
-        KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic)
-            if matches!(route.input, KafkaInput::Pattern(_)) =>
-        {
-            Ok(())
-        }
-        KafkaError::MessageConsumptionFatal(code) => {
-            let cause = cause().map_or_else(|| code.to_string(), |(code, why)| format!("{code}: {why}"));
-            Err(Trouble::Fatal(format!("the consumer cannot go on: {cause}")))
-        }
-        KafkaError::MessageConsumption(
-            code @ (Code::UnknownTopicOrPartition
-            | Code::UnknownTopic
-            | Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed),
-        ) => Err(Trouble::Restart(format!(
-            "group {} cannot read its topics: {code}",
-            route.group
-        ))),
-        _ => Ok(()),
     }
 }

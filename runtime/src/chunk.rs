@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use penstock_core::{Class, Epoch, Nanos};
-use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Message};
 
-use super::headers;
-use super::partition_ids::{PartitionId, Source};
-use super::record::{Carried, Outgoing};
-use super::retry_queue::RetryId;
+use crate::partition_ids::{Origin, PartitionId};
+use crate::record::{Carried, Outgoing, Record, RecordValue};
+use crate::retry_queue::RetryId;
 use penstock_engine::settings::Limits;
 use penstock_telemetry::metrics::DeadReason;
 
@@ -40,7 +38,7 @@ pub struct Taken {
     /// Its bytes in flight.
     pub bytes: usize,
     /// Its topic and partition.
-    pub source: Arc<Source>,
+    pub origin: Arc<Origin>,
     /// Parts that every output keeps.
     pub carried: Carried,
     /// Whether its headers can be read; unreadable ones are not carried.
@@ -78,55 +76,30 @@ impl Kept {
     }
 }
 
-/// The value of a record.
-pub enum RecordValue {
-    /// No value: a tombstone.
-    Null,
-    /// The bytes of the value.
-    Bytes(Vec<u8>),
-    /// Size of a value above the bound.
-    TooLarge(usize),
-}
-
 /// Overhead of a record in the queues, without key, headers and value.
 const OVERHEAD_BYTES: usize = 256;
 
 impl Taken {
-    /// Copies a record, with its value up to the bound.
-    pub fn copy(message: &BorrowedMessage<'_>, mark: Mark, source: &Arc<Source>, value_max: usize) -> Taken {
-        let value = match message.payload() {
-            None => RecordValue::Null,
-            Some(payload) if payload.len() > value_max => RecordValue::TooLarge(payload.len()),
-            Some(payload) => RecordValue::Bytes(payload.to_vec()),
-        };
-        let copied = if let RecordValue::Bytes(value) = &value {
+    /// A record that was read.
+    pub fn new(record: Record, mark: Mark, origin: &Arc<Origin>) -> Taken {
+        let copied = if let RecordValue::Bytes(value) = &record.value {
             value.len()
         } else {
             0
         };
-        let headers = message.headers();
-        let header_bytes = headers.map_or(Some(0), headers::bytes);
-        let headers = headers.filter(|_| header_bytes.is_some());
-        let carried_bytes = header_bytes.unwrap_or(0) + message.key_len();
         Taken {
             mark,
-            bytes: OVERHEAD_BYTES + carried_bytes + copied,
-            source: Arc::clone(source),
-            carried: Carried {
-                key: message.key().map(<[u8]>::to_vec),
-                headers: headers.map(BorrowedHeaders::detach),
-                timestamp: message.timestamp().to_millis(),
-            },
-            headers_valid: header_bytes.is_some(),
-            carried_bytes,
-            value,
+            bytes: OVERHEAD_BYTES + record.carried_bytes + copied,
+            origin: Arc::clone(origin),
+            carried: record.carried,
+            headers_valid: record.headers_valid,
+            carried_bytes: record.carried_bytes,
+            value: record.value,
             kept: Kept::All,
             waits_for_memory: 0,
         }
     }
-}
 
-impl Taken {
     /// Bytes of key and value as read.
     pub fn read_bytes(&self) -> usize {
         let value = match &self.value {
@@ -208,6 +181,7 @@ impl Chunk {
     }
 
     /// Takes the content and leaves an empty chunk.
+    #[must_use]
     pub fn take(&mut self) -> Chunk {
         let empty = Chunk::empty(self.wish.clone());
         std::mem::replace(self, empty)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use penstock_core::Rejection;
 use tracing::{error, warn};
 
-use super::work::Chunk;
+use crate::chunk::Chunk;
 
 /// First wait; each further one doubles, up to the last.
 const FIRST: Duration = Duration::from_millis(50);
@@ -150,11 +150,10 @@ impl RetryQueue {
     }
 
     /// The due chunks, as long as there is `room`.
-    pub fn due(&mut self, room: impl FnOnce() -> bool) -> Vec<Chunk> {
+    pub fn due(&mut self, now: Instant, room: impl FnOnce() -> bool) -> Vec<Chunk> {
         if self.waiting.is_empty() || !room() {
             return Vec::new();
         }
-        let now = Instant::now();
         let due = self.waiting.extract_if(.., |(at, _)| *at <= now);
         due.map(|(_, chunk)| chunk).collect()
     }
@@ -174,7 +173,7 @@ mod tests {
     use penstock_core::Class;
 
     use super::*;
-    use crate::kafka::work::HeaderOptions;
+    use crate::chunk::HeaderOptions;
 
     fn chunk() -> Chunk {
         Chunk::empty(HeaderOptions {

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::record::{Carried, Outgoing};
 use penstock_core::{Rejection, Reply};
-use rdkafka::message::{Header, Headers, OwnedHeaders};
-
 use penstock_engine::rows::Object;
 use penstock_engine::served_model::ServedModel;
 use penstock_telemetry::metrics::DeadReason;
@@ -25,38 +24,6 @@ const OWN: [&str; 7] = [MODEL, VERSION, CODE, MESSAGE, TOPIC, PARTITION, OFFSET]
 
 /// Longest message of a dead letter, whose reason may quote the record.
 const MESSAGE_BYTES_MAX: usize = 1024;
-
-/// Parts of a record that every output keeps.
-#[derive(Default)]
-pub struct Carried {
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its headers.
-    pub headers: Option<OwnedHeaders>,
-    /// Its timestamp, in milliseconds since 1970.
-    pub timestamp: Option<i64>,
-}
-
-/// An output record.
-pub struct Outgoing {
-    /// Its topic.
-    pub topic: Arc<str>,
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its value.
-    pub payload: Option<Vec<u8>>,
-    /// Its headers.
-    pub headers: OwnedHeaders,
-    /// Its timestamp.
-    pub timestamp: Option<i64>,
-}
-
-impl Outgoing {
-    /// Bytes of key and value.
-    pub fn bytes(&self) -> usize {
-        self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len)
-    }
-}
 
 /// Additional data of a dead letter.
 pub struct DeadLetter<'a> {
@@ -106,13 +73,12 @@ pub fn dead(topic: &Arc<str>, carried: Carried, value: Option<Vec<u8>>, letter: 
 fn leave(topic: &Arc<str>, carried: Carried, payload: Option<Vec<u8>>, own: &[(&str, &str)]) -> Outgoing {
     let Carried {
         key,
-        headers,
+        mut headers,
         timestamp,
     } = carried;
-    let mut headers = headers.map_or_else(OwnedHeaders::new, without_own);
-    for (key, value) in own {
-        let value = Some(*value);
-        headers = headers.insert(Header { key, value });
+    headers.retain(|name| !OWN.contains(&name));
+    for (name, value) in own {
+        headers.push(*name, Some(*value));
     }
     Outgoing {
         topic: Arc::clone(topic),
@@ -123,29 +89,23 @@ fn leave(topic: &Arc<str>, carried: Carried, payload: Option<Vec<u8>>, own: &[(&
     }
 }
 
-fn without_own(headers: OwnedHeaders) -> OwnedHeaders {
-    if !headers.iter().any(|header| OWN.contains(&header.key)) {
-        return headers;
-    }
-    let kept = headers.iter().filter(|header| !OWN.contains(&header.key));
-    kept.fold(OwnedHeaders::new(), OwnedHeaders::insert)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Headers;
 
-    fn headers(of: &[(&str, Option<&str>)]) -> OwnedHeaders {
-        let insert = |made: OwnedHeaders, (key, value): &(&str, Option<&str>)| {
-            made.insert(Header { key, value: *value })
-        };
-        of.iter().fold(OwnedHeaders::new(), insert)
+    fn headers(of: &[(&str, Option<&str>)]) -> Headers {
+        let mut headers = Headers::default();
+        for (name, value) in of {
+            headers.push(*name, *value);
+        }
+        headers
     }
 
     fn carried(of: &[(&str, Option<&str>)]) -> Carried {
         Carried {
             key: Some(b"k".to_vec()),
-            headers: Some(headers(of)),
+            headers: headers(of),
             timestamp: Some(7),
         }
     }
@@ -154,8 +114,11 @@ mod tests {
         assert_eq!(outgoing.key.as_deref(), Some(&b"k"[..]));
         assert_eq!(outgoing.timestamp, Some(7));
         let found = outgoing.headers.iter().map(|header| {
-            let value = header.value.map(|value| std::str::from_utf8(value).unwrap());
-            (header.key, value)
+            let value = header
+                .value
+                .as_deref()
+                .map(|value| std::str::from_utf8(value).unwrap());
+            (header.name.as_str(), value)
         });
         assert_eq!(found.collect::<Vec<_>>(), expected);
     }
@@ -210,7 +173,7 @@ mod tests {
             ..LETTER
         };
         let dead = dead(&"dead".into(), carried(&[]), None, &letter);
-        let found = dead.headers.iter().find(|header| header.key == MESSAGE).unwrap();
-        assert_eq!(found.value.unwrap().len(), MESSAGE_BYTES_MAX - 1);
+        let found = dead.headers.iter().find(|header| header.name == MESSAGE).unwrap();
+        assert_eq!(found.value.as_ref().unwrap().len(), MESSAGE_BYTES_MAX - 1);
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use penstock_core::{Epoch, position_after_going_back};
-use rdkafka::topic_partition_list::Offset;
 
-use super::work::{Answer, Fate};
+use crate::chunk::{Answer, Fate};
+use crate::source::SeekTo;
 use penstock_telemetry::metrics::{Lag, Left};
 
 /// Start of a partition under an epoch.
@@ -22,12 +22,12 @@ pub enum Begin {
 }
 
 impl Begin {
-    /// Offset to seek to.
-    pub fn offset(self) -> Option<Offset> {
+    /// Position to seek to.
+    pub fn target(self) -> Option<SeekTo> {
         match self {
             Begin::Anywhere => None,
-            Begin::At(position) | Begin::Back(position) => Some(Offset::Offset(position)),
-            Begin::Remade => Some(Offset::Beginning),
+            Begin::At(position) | Begin::Back(position) => Some(SeekTo::Offset(position)),
+            Begin::Remade => Some(SeekTo::Beginning),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Headers with options of a record, if the route honours them: model, class, deadline.
 
 use penstock_core::Class;
-use rdkafka::message::Headers;
 
-use super::work::HeaderOptions;
-use penstock_config::Honour;
+use crate::chunk::HeaderOptions;
+use crate::record::Headers;
+use crate::route::Honour;
 
 /// Another configured model.
 const MODEL: &str = "model";
@@ -18,17 +18,14 @@ const DEADLINE_GRID_MS: i64 = 10;
 
 /// Options of a record: the route's defaults, changed by honoured headers. The last one of duplicate headers
 /// counts. The error names an invalid header.
-pub fn wish(
-    wish: &HeaderOptions,
-    honour: Honour,
-    headers: Option<&impl Headers>,
-) -> Result<HeaderOptions, String> {
+pub fn wish(wish: &HeaderOptions, honour: Honour, headers: &Headers) -> Result<HeaderOptions, String> {
     let mut wish = wish.clone();
-    for header in headers.into_iter().flat_map(Headers::iter) {
-        match header.key {
-            MODEL if honour.model => wish.model = model(header.value)?.into(),
-            PRIORITY if honour.priority => wish.class = class(header.value)?,
-            DEADLINE if honour.deadline => wish.deadline = Some(deadline(header.value)?),
+    for header in headers {
+        let value = header.value.as_deref();
+        match header.name.as_str() {
+            MODEL if honour.model => wish.model = model(value)?.into(),
+            PRIORITY if honour.priority => wish.class = class(value)?,
+            DEADLINE if honour.deadline => wish.deadline = Some(deadline(value)?),
             _ => {}
         }
     }
@@ -82,8 +79,6 @@ fn wrong(header: &str, value: Option<&[u8]>, right: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::message::{Header, OwnedHeaders};
-
     use super::*;
 
     const ALL: Honour = Honour {
@@ -101,12 +96,11 @@ mod tests {
     }
 
     fn read(honour: Honour, headers: &[(&str, &str)]) -> Result<HeaderOptions, String> {
-        let insert = |made: OwnedHeaders, (key, value): &(&str, &str)| {
-            let value = Some(*value);
-            made.insert(Header { key, value })
-        };
-        let headers = headers.iter().fold(OwnedHeaders::new(), insert);
-        wish(&route(), honour, Some(&headers))
+        let mut given = Headers::default();
+        for (name, value) in headers {
+            given.push(*name, Some(*value));
+        }
+        wish(&route(), honour, &given)
     }
 
     #[test]
@@ -123,7 +117,7 @@ mod tests {
         };
         assert_eq!(read(ALL, &headers), Ok(wished));
         assert_eq!(read(Honour::default(), &headers), Ok(route()));
-        assert_eq!(wish(&route(), ALL, None::<&OwnedHeaders>), Ok(route()));
+        assert_eq!(wish(&route(), ALL, &Headers::default()), Ok(route()));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::warn;
 
-use super::progress::{LOOK, Progress, Still};
+use crate::progress::{LOOK, Progress, Still};
 
 /// A watched pump.
 pub struct Watched {

@@ -1,30 +1,31 @@
 //! Rebalances. The group waits while records in flight of revoked partitions finish.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rdkafka::consumer::Consumer;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
-use super::events::Change;
-use super::native::{beside, set_leader_epoch};
-use super::partition::Begin;
-use super::partition_ids::PartitionId;
-use super::pump::Pump;
-use super::trouble::Trouble;
-
-/// Timeout of one request to the group's coordinator.
-const ASK_MAX: Duration = Duration::from_secs(10);
+use crate::partition::Begin;
+use crate::partition_ids::PartitionId;
+use crate::pump::Pump;
+use crate::record::TopicPartition;
+use crate::scoring::Scorer;
+use crate::sink::Sink;
+use crate::source::{Change, LogIdentity, SeekTo, Source, Target};
+use crate::trouble::Trouble;
 
 /// Polling interval for finished chunks.
 const LOOK: Duration = Duration::from_millis(5);
 
-impl Pump {
+impl<S, K, C> Pump<S, K, C>
+where
+    S: Source + LogIdentity,
+    K: Sink<Group = S::Group>,
+    C: Scorer,
+{
     /// Applies the group's decision.
     pub(super) fn rebalance(&mut self) -> Result<(), Trouble> {
-        while let Some(change) = self.consumer.context().next_change() {
-            let failed = |e| Trouble::Restart(format!("the assignment could not be changed: {e}"));
+        while let Some(change) = self.source.next_change() {
             self.progress.doing("rebalancing");
             match &change {
                 Change::Assign(partitions) => {
@@ -32,22 +33,22 @@ impl Pump {
                     for place in places {
                         self.inside.begin(place, Begin::Anywhere);
                     }
-                    self.identities.hurry();
+                    self.source.hurry();
                     self.metrics.assigned();
                     info!(route = self.route.name, partitions = %names(partitions), "assigned");
-                    self.consumer.answer(&change).map_err(failed)?;
-                    // The pump begins them unpaused, but the client keeps pauses of an earlier assignment.
-                    self.consumer.resume(partitions).map_err(failed)?;
+                    self.source.answer()?;
+                    // The pump begins them unpaused, but a client may keep pauses of an earlier assignment.
+                    self.source.resume(partitions)?;
                 }
                 Change::Revoke { partitions, lost } => {
                     let places = self.inside.places.of(partitions);
                     info!(route = self.route.name, partitions = %names(partitions), lost, "revoked");
                     let clean = self.let_go(&places, *lost);
                     // The partitions are gone whether or not the commit succeeded.
-                    let answered = self.consumer.answer(&change);
+                    let answered = self.source.answer();
                     self.metrics.revoked(*lost);
                     let clean = clean?;
-                    answered.map_err(failed)?;
+                    answered?;
                     if !clean {
                         self.rewind(&self.inside.assigned())?;
                     }
@@ -60,7 +61,7 @@ impl Pump {
     /// Finishes records in flight of these partitions within `revoke_timeout`, and drops the rest. Returns
     /// false if the open transaction had to be aborted, so that the other partitions must restart.
     fn let_go(&mut self, places: &[PartitionId], lost: bool) -> Result<bool, Trouble> {
-        let kept = if lost && self.writer.is_open() {
+        let kept = if lost && self.sink.open().is_some() {
             Err(Trouble::Abort("partitions were lost".into()))
         } else if lost {
             Ok(())
@@ -85,8 +86,7 @@ impl Pump {
             self.refusals.forget(*place);
         }
         self.behind.forget_gone(&self.inside);
-        self.identities
-            .make_room(|topic| self.inside.places.has_topic(topic));
+        self.source.make_room(|topic| self.inside.places.has_topic(topic));
         if self.inside.assigned().is_empty() {
             // Failures of these records are now their next consumer's; no event here would clear them.
             self.held.forget(&self.route.name);
@@ -96,11 +96,11 @@ impl Pump {
     }
 
     fn finish_partitions(&mut self, places: &[PartitionId]) -> Result<(), Trouble> {
-        let by = Instant::now() + self.route.revoke_timeout;
+        let by = self.time.now() + self.route.revoke_timeout;
         self.score();
         self.collect(Duration::ZERO)?;
         self.write()?;
-        while !self.inside.is_empty(places) && Instant::now() < by {
+        while !self.inside.is_empty(places) && self.time.now() < by {
             self.collect(LOOK)?;
             self.score();
             self.write()?;
@@ -112,7 +112,7 @@ impl Pump {
     /// are dropped.
     pub(super) fn rewind(&mut self, places: &[PartitionId]) -> Result<(), Trouble> {
         self.chunks.take();
-        self.held.clear(Instant::now());
+        self.held.clear(self.time.now());
         self.scorer.give_up();
         self.seek_back(places)
     }
@@ -122,23 +122,16 @@ impl Pump {
         if places.is_empty() {
             return Ok(());
         }
-        let failed = |e| Trouble::Restart(format!("the partitions could not be sought back: {e}"));
         self.progress.doing("seeking back to what is committed");
-        let committed = self
-            .consumer
-            .committed_offsets(self.inside.places.list(places.iter().copied()), ASK_MAX)
-            .map_err(failed)?;
-        let beside = beside(&committed);
+        let all = self.inside.places.list(places.iter().copied());
         let mut found = BTreeMap::new();
-        for (element, beside) in committed.elements().iter().zip(beside) {
-            // Starting too early would write records again.
-            element.error().map_err(failed)?;
-            let place = self.inside.places.find(element.topic(), element.partition());
-            if let (Some(place), Offset::Offset(position)) = (place, element.offset()) {
-                found.insert(place, (position, beside.leader_epoch));
+        for committed in self.source.committed(&all)? {
+            let TopicPartition { topic, partition } = &committed.partition;
+            if let Some(place) = self.inside.places.find(topic, *partition) {
+                found.insert(place, (committed.position, committed.leader_epoch));
             }
         }
-        let mut targets = TopicPartitionList::new();
+        let mut targets = Vec::new();
         for place in places {
             let Some(partition) = self.inside.partition(*place) else {
                 continue;
@@ -148,40 +141,36 @@ impl Pump {
             let begin = partition.again_at(found.map(|(position, _)| position), reset);
             // Without a read record there is no position to seek back from.
             let seeks = partition.first.is_some() || reset.is_some();
-            if let Some(target) = begin.offset().filter(|_| seeks) {
-                let source = self.inside.places.source(*place);
-                // It fails for negative offsets only.
-                let _ = targets.add_partition_offset(&source.topic, source.partition, target);
-                let is_found = |(position, _): &(i64, _)| target == Offset::Offset(*position);
-                set_leader_epoch(
-                    &mut targets,
-                    found.filter(is_found).and_then(|(_, leader)| leader),
-                );
+            if let Some(to) = begin.target().filter(|_| seeks) {
+                let is_found = |(position, _): &(i64, _)| to == SeekTo::Offset(*position);
+                targets.push(Target {
+                    partition: self.inside.places.name(*place),
+                    to,
+                    leader_epoch: found.filter(is_found).and_then(|(_, leader)| leader),
+                });
                 if let Some(reset) = reset {
-                    self.tell_reset(*place, reset, target);
+                    self.tell_reset(*place, reset, to);
                     self.refusals.forget(*place);
                 }
             }
             self.inside.begin(*place, begin);
         }
-        let all = self.inside.places.list(places.iter().copied());
-        self.consumer.resume(&all).map_err(failed)?;
-        if targets.count() > 0 {
-            let sought = self.consumer.seek_partitions(targets, ASK_MAX).map_err(failed)?;
-            for element in sought.elements() {
-                element.error().map_err(failed)?;
-            }
+        self.source.resume(&all)?;
+        if targets.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.source.seek(&targets)
     }
 }
 
 /// Partitions for the log: `reviews[0,1,2]`.
-fn names(partitions: &TopicPartitionList) -> String {
+fn names(partitions: &[TopicPartition]) -> String {
     let mut topics: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for element in partitions.elements() {
-        let numbers = topics.entry(element.topic().to_owned()).or_default();
-        numbers.push(element.partition().to_string());
+    for TopicPartition { topic, partition } in partitions {
+        topics
+            .entry(topic.clone())
+            .or_default()
+            .push(partition.to_string());
     }
     let topics = topics
         .iter()

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use rdkafka::topic_partition_list::TopicPartitionList;
-
+use crate::record::TopicPartition;
 use penstock_telemetry::metrics::TopicMetrics;
 
 /// One partition of one topic.
@@ -13,7 +12,7 @@ use penstock_telemetry::metrics::TopicMetrics;
 pub struct PartitionId(u32);
 
 /// Origin of a record.
-pub struct Source {
+pub struct Origin {
     /// The topic.
     pub topic: String,
     /// The partition's number.
@@ -28,7 +27,7 @@ pub type Series = Box<dyn Fn(&str) -> Arc<TopicMetrics> + Send>;
 /// Ids of all partitions.
 pub struct PartitionIds {
     series: Series,
-    sources: HashMap<PartitionId, Arc<Source>>,
+    origins: HashMap<PartitionId, Arc<Origin>>,
     topics: BTreeMap<String, HashMap<i32, PartitionId>>,
     /// Next partition id. Ids are never reused, so a late answer cannot be credited to another partition.
     next: u32,
@@ -39,7 +38,7 @@ impl PartitionIds {
     pub fn new(series: Series) -> PartitionIds {
         PartitionIds {
             series,
-            sources: HashMap::new(),
+            origins: HashMap::new(),
             topics: BTreeMap::new(),
             next: 0,
         }
@@ -51,9 +50,8 @@ impl PartitionIds {
     }
 
     /// Ids of a list's partitions; new partitions get one.
-    pub fn of(&mut self, list: &TopicPartitionList) -> Vec<PartitionId> {
-        let elements = list.elements();
-        let place = elements.iter().map(|e| self.place(e.topic(), e.partition()));
+    pub fn of(&mut self, list: &[TopicPartition]) -> Vec<PartitionId> {
+        let place = list.iter().map(|one| self.place(&one.topic, one.partition));
         place.collect()
     }
 
@@ -75,31 +73,35 @@ impl PartitionIds {
     }
 
     /// Topic and partition of an id.
-    pub fn source(&self, place: PartitionId) -> &Arc<Source> {
-        &self.sources[&place]
+    pub fn origin(&self, place: PartitionId) -> &Arc<Origin> {
+        &self.origins[&place]
     }
 
     /// Forgets a revoked partition. Topics come and go, so its id must not stay.
     pub fn forget(&mut self, place: PartitionId) {
-        let Some(source) = self.sources.remove(&place) else {
+        let Some(origin) = self.origins.remove(&place) else {
             return;
         };
-        if let Some(partitions) = self.topics.get_mut(&source.topic) {
-            partitions.remove(&source.partition);
+        if let Some(partitions) = self.topics.get_mut(&origin.topic) {
+            partitions.remove(&origin.partition);
             if partitions.is_empty() {
-                self.topics.remove(&source.topic);
+                self.topics.remove(&origin.topic);
             }
         }
     }
 
-    /// A list of partitions, without offsets.
-    pub fn list(&self, places: impl IntoIterator<Item = PartitionId>) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for place in places {
-            let source = self.source(place);
-            list.add_partition(&source.topic, source.partition);
+    /// Partitions by name.
+    pub fn list(&self, places: impl IntoIterator<Item = PartitionId>) -> Vec<TopicPartition> {
+        places.into_iter().map(|place| self.name(place)).collect()
+    }
+
+    /// A partition by name.
+    pub fn name(&self, place: PartitionId) -> TopicPartition {
+        let origin = self.origin(place);
+        TopicPartition {
+            topic: origin.topic.clone(),
+            partition: origin.partition,
         }
-        list
     }
 
     fn place(&mut self, topic: &str, partition: i32) -> PartitionId {
@@ -108,12 +110,12 @@ impl PartitionIds {
         }
         let place = PartitionId(self.next);
         self.next += 1;
-        let source = Source {
+        let origin = Origin {
             topic: topic.to_owned(),
             partition,
             metrics: (self.series)(topic),
         };
-        self.sources.insert(place, Arc::new(source));
+        self.origins.insert(place, Arc::new(origin));
         self.topics
             .entry(topic.to_owned())
             .or_default()
@@ -132,16 +134,16 @@ mod tests {
     fn a_partition_keeps_its_place() {
         let metrics = Metrics::new(Clock::start());
         let mut places = PartitionIds::new(Box::new(move |name| metrics.topic(name, None)));
-        let mut list = TopicPartitionList::new();
-        list.add_partition("a", 0);
-        list.add_partition("a", 1);
-        list.add_partition("b", 0);
+        let list = [("a", 0), ("a", 1), ("b", 0)].map(|(topic, partition)| TopicPartition {
+            topic: topic.into(),
+            partition,
+        });
         let first = places.of(&list);
         assert_eq!(places.of(&list), first);
         assert_eq!(places.find("b", 0), Some(first[2]));
         assert_eq!(places.find("b", 7), None);
-        assert_eq!(places.source(first[1]).partition, 1);
-        assert_eq!(places.list(first.clone()).count(), 3);
+        assert_eq!(places.origin(first[1]).partition, 1);
+        assert_eq!(places.list(first.clone()), list);
         assert_eq!(places.topics_after("", 9), ["a", "b"]);
         assert_eq!(places.topics_after("a", 9), ["b", "a"]);
         assert_eq!(places.topics_after("a", 1), ["b"]);

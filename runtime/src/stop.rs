@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use crate::time::Time;
+
 /// Set once, seen by every pump within one round.
 #[derive(Debug, Default)]
 pub struct Stop {
@@ -22,13 +24,13 @@ impl Stop {
     }
 
     /// Waits until the stop is set, or until `until`.
-    pub fn wait(&self, until: Instant) {
+    pub fn wait(&self, until: Instant, time: &dyn Time) {
         while self.by().is_none() {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(time.now());
             if left.is_zero() {
                 return;
             }
-            std::thread::sleep(left.min(LOOK));
+            time.sleep(left.min(LOOK));
         }
     }
 }

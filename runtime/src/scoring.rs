@@ -1,4 +1,5 @@
-//! Scores chunks of records through the service, like any other request, and returns their results.
+//! Scores chunks of records through the service, like any other request, and returns their results. The
+//! simulation has a scorer of its own.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,9 +9,9 @@ use penstock_core::{Class, Nanos, Outcome, Rejection, RequestContext, Source};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::record_codec::RecordCodec;
-use super::retry_queue::RetryId;
-use super::work::{Chunk, HeaderOptions, Judged, Taken};
+use crate::chunk::{Chunk, HeaderOptions, Judged, Taken};
+use crate::record_codec::RecordCodec;
+use crate::retry_queue::RetryId;
 use penstock_engine::request::{InferenceRequest, Input};
 use penstock_engine::served_model::{ServedModel, WhenFull};
 use penstock_engine::service::InferenceService;
@@ -34,8 +35,26 @@ pub struct Finished {
     pub lost: usize,
 }
 
-/// The pump's end of scoring.
-pub struct Scorer {
+/// Scores chunks beside the pump.
+pub trait Scorer {
+    /// Submits a chunk. It comes back in every case.
+    fn submit(&mut self, chunk: Chunk);
+
+    /// Chunks that are out.
+    fn out(&self) -> usize;
+
+    /// Whether so many more chunks may go out.
+    fn has_room(&self, chunks: usize) -> bool;
+
+    /// Cancels all chunks that are out; they come back without further compute.
+    fn give_up(&mut self);
+
+    /// A finished chunk; waits at most `timeout`.
+    fn next(&mut self, timeout: Duration) -> Option<Finished>;
+}
+
+/// The pump's end of scoring by the service.
+pub struct ServiceScorer {
     service: Arc<InferenceService>,
     answers: Arc<RecordCodec>,
     runtime: Handle,
@@ -47,16 +66,16 @@ pub struct Scorer {
     given_up: watch::Sender<u64>,
 }
 
-impl Scorer {
+impl ServiceScorer {
     /// A scorer with at most `chunks_max` chunks out at once.
     pub fn new(
         service: Arc<InferenceService>,
         answers: Arc<RecordCodec>,
         runtime: Handle,
         chunks_max: usize,
-    ) -> Scorer {
+    ) -> ServiceScorer {
         let (done, finished) = bounded(chunks_max);
-        Scorer {
+        ServiceScorer {
             service,
             answers,
             runtime,
@@ -67,9 +86,10 @@ impl Scorer {
             given_up: watch::Sender::new(0),
         }
     }
+}
 
-    /// Submits a chunk. It comes back in every case.
-    pub fn submit(&mut self, chunk: Chunk) {
+impl Scorer for ServiceScorer {
+    fn submit(&mut self, chunk: Chunk) {
         self.out += 1;
         let (service, answers) = (Arc::clone(&self.service), Arc::clone(&self.answers));
         let mut duty = Duty {
@@ -89,23 +109,19 @@ impl Scorer {
         });
     }
 
-    /// Chunks that are out.
-    pub fn out(&self) -> usize {
+    fn out(&self) -> usize {
         self.out
     }
 
-    /// Whether so many more chunks may go out.
-    pub fn has_room(&self, chunks: usize) -> bool {
+    fn has_room(&self, chunks: usize) -> bool {
         self.out + chunks <= self.chunks_max
     }
 
-    /// Cancels all chunks that are out; they come back without further compute.
-    pub fn give_up(&self) {
+    fn give_up(&mut self) {
         self.given_up.send_modify(|times| *times += 1);
     }
 
-    /// A finished chunk; waits at most `timeout`.
-    pub fn next(&mut self, timeout: Duration) -> Option<Finished> {
+    fn next(&mut self, timeout: Duration) -> Option<Finished> {
         let finished = if timeout.is_zero() {
             self.finished.try_recv().ok()
         } else {

@@ -3,25 +3,20 @@
 use std::sync::Arc;
 
 use penstock_core::Reply;
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::{BorrowedMessage, Message};
 
-use super::deliveries::is_too_large;
-use super::field;
-use super::header_options;
-use super::record::{self as leaving, Carried, DeadLetter};
-use super::transaction::remedy;
-use super::work::{Answer, Fate, HeaderOptions, Judged, Kept, RecordValue, Taken};
-use penstock_config::KafkaRoute;
+use crate::chunk::{Answer, Fate, HeaderOptions, Judged, Kept, Taken};
+use crate::output::{self, DeadLetter};
+use crate::record::{Carried, RecordValue};
+use crate::route::Route;
+use crate::sink::Refusal;
+use crate::{field, header_options};
 use penstock_engine::served_model::ServedModel;
 use penstock_telemetry::metrics::DeadReason;
 
 /// Decoding and encoding of a route's records.
 pub struct RecordCodec {
-    route: Arc<KafkaRoute>,
+    route: Arc<Route>,
     wish: HeaderOptions,
-    output: Arc<str>,
-    dead_letter: Arc<str>,
     /// Largest output record, without the headers that are added here.
     written_max: usize,
 }
@@ -39,7 +34,7 @@ pub enum Read {
 
 impl RecordCodec {
     /// A codec for a route.
-    pub fn new(route: Arc<KafkaRoute>) -> RecordCodec {
+    pub fn new(route: Arc<Route>) -> RecordCodec {
         let wish = HeaderOptions {
             model: route.model.as_str().into(),
             class: route.class,
@@ -47,15 +42,13 @@ impl RecordCodec {
         };
         RecordCodec {
             wish,
-            output: route.output.as_str().into(),
-            dead_letter: route.dead_letter.as_str().into(),
-            written_max: route.written_bytes_max() - OWN_BYTES_MAX,
+            written_max: route.written_bytes_max.saturating_sub(OWN_BYTES_MAX),
             route,
         }
     }
 
     /// The route.
-    pub fn route(&self) -> &KafkaRoute {
+    pub fn route(&self) -> &Route {
         &self.route
     }
 
@@ -82,7 +75,7 @@ impl RecordCodec {
     }
 
     /// Decodes a record.
-    pub fn read(&self, message: &BorrowedMessage<'_>, taken: Taken) -> Read {
+    pub fn read(&self, taken: Taken) -> Read {
         if !taken.headers_valid {
             let message = "the name of a header is not UTF-8; the headers are left out";
             return Read::Judged(self.dead(taken, DeadReason::Header, message));
@@ -93,14 +86,14 @@ impl RecordCodec {
                 return Read::Judged(self.dead(taken, DeadReason::TooLarge, &message));
             }
             let mark = taken.mark;
-            let record = leaving::tombstone(&self.output, taken.carried);
+            let record = output::tombstone(&self.route.output, taken.carried);
             let fate = Fate::Tombstone;
             return Read::Judged(Judged {
                 mark,
                 answer: Answer { record, fate },
             });
         }
-        let wish = header_options::wish(&self.wish, self.route.honour, message.headers());
+        let wish = header_options::wish(&self.wish, self.route.honour, &taken.carried.headers);
         let wish = wish.map_err(|message| (DeadReason::Header, message));
         match wish.and_then(|wish| Ok((wish, self.text(&taken)?))) {
             Ok((wish, text)) => Read::Text(wish, text, taken),
@@ -115,7 +108,7 @@ impl RecordCodec {
 
     /// Output of a scored record.
     pub fn scored(&self, served: &ServedModel, reply: &Reply, taken: Taken) -> Judged {
-        match leaving::value(served, reply) {
+        match output::value(served, reply) {
             Ok(value) if taken.carried_bytes + value.len() > self.written_max => {
                 let bytes = taken.carried_bytes + value.len();
                 let message = self.too_large("its key, headers and outputs have", bytes);
@@ -123,7 +116,7 @@ impl RecordCodec {
             }
             Ok(value) => {
                 let mark = taken.mark;
-                let record = leaving::scored(&self.output, taken.carried, served, value);
+                let record = output::scored(&self.route.output, taken.carried, served, value);
                 let fate = Fate::InferenceResponse;
                 Judged {
                     mark,
@@ -142,13 +135,12 @@ impl RecordCodec {
     }
 
     /// Dead letter of a record whose output the topic refused.
-    pub fn refused(&self, taken: Taken, code: RDKafkaErrorCode) -> Judged {
-        let right = remedy(code);
+    pub fn refused(&self, taken: Taken, refusal: &Refusal) -> Judged {
         let message = format!(
-            "topic {} does not take what becomes of it: {code}{right}",
-            self.output
+            "topic {} does not take what becomes of it: {}",
+            self.route.output, refusal.reason
         );
-        let reason = if is_too_large(code) {
+        let reason = if refusal.too_large {
             DeadReason::TooLarge
         } else {
             DeadReason::Refused
@@ -161,7 +153,7 @@ impl RecordCodec {
     pub fn dead(&self, taken: Taken, reason: DeadReason, message: &str) -> Judged {
         let Taken {
             mark,
-            source,
+            origin,
             mut carried,
             carried_bytes,
             value,
@@ -187,11 +179,11 @@ impl RecordCodec {
         let letter = DeadLetter {
             reason,
             message: &why,
-            topic: &source.topic,
-            partition: source.partition,
+            topic: &origin.topic,
+            partition: origin.partition,
             offset: mark.offset,
         };
-        let record = leaving::dead(&self.dead_letter, carried, value, &letter);
+        let record = output::dead(&self.route.dead_letter, carried, value, &letter);
         let fate = Fate::Dead(reason);
         Judged {
             mark,
@@ -201,7 +193,7 @@ impl RecordCodec {
 
     /// Prefix of the message of a dead letter without the parts that its topic refused.
     fn left_out(&self, kept: Kept, value: &RecordValue) -> String {
-        let topic = &self.dead_letter;
+        let topic = &self.route.dead_letter;
         match (kept, value) {
             (Kept::Beside, RecordValue::Bytes(value)) => {
                 let bytes = value.len();

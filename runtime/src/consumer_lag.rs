@@ -8,9 +8,10 @@ use penstock_core::throughput::drain_seconds;
 use penstock_core::{Nanos, Throughput};
 use tracing::warn;
 
-use super::in_flight_records::InFlightRecords;
-use super::partition_ids::Source;
-use super::statistics::{Standing, Statistics};
+use crate::in_flight_records::InFlightRecords;
+use crate::partition_ids::Origin;
+use crate::source::LogStatistics;
+use crate::statistics::{Standing, standing};
 use penstock_telemetry::metrics::Drain;
 
 /// The topics of one consumer.
@@ -48,21 +49,21 @@ struct Look {
 }
 
 impl ConsumerLag {
-    /// Reads the client's statistics and publishes the lag.
-    pub fn look(&mut self, statistics: &Statistics, inside: &mut InFlightRecords, now: Nanos) -> Outlook {
+    /// Reads the source's statistics and publishes the lag.
+    pub fn look(&mut self, statistics: &LogStatistics, inside: &mut InFlightRecords, now: Nanos) -> Outlook {
         let mut outlook = Outlook::default();
-        for (topic, known) in statistics.partitions() {
-            let Some(place) = inside.places.find(topic, known.number) else {
+        for (partition, known) in &statistics.partitions {
+            let Some(place) = inside.places.find(&partition.topic, partition.partition) else {
                 continue;
             };
-            let source = Arc::clone(inside.places.source(place));
+            let origin = Arc::clone(inside.places.origin(place));
             let Some(ours) = inside.partition_mut(place) else {
                 continue;
             };
-            ours.fetched |= known.is_fetched();
+            ours.fetched |= known.is_fetched;
             let position = ours.committed.or(ours.first);
-            let standing = known.standing(position, ours.is_empty());
-            let look = &mut self.topic(&source, now).look;
+            let standing = standing(known, position, ours.is_empty());
+            let look = &mut self.topic(&origin, now).look;
             look.finished += std::mem::take(&mut ours.finished);
             let is_beyond = matches!(standing, Standing::Beyond(_));
             ours.beyond = if is_beyond {
@@ -72,7 +73,7 @@ impl ConsumerLag {
             };
             outlook.beyond |= is_beyond;
             if ours.beyond == BELIEVED {
-                let (topic, partition, end) = (&source.topic, source.partition, known.ls_offset);
+                let (topic, partition, end) = (&origin.topic, origin.partition, known.end);
                 warn!(
                     topic,
                     partition,
@@ -109,12 +110,12 @@ impl ConsumerLag {
         self.topics.retain(|topic, _| inside.places.has_topic(topic));
     }
 
-    fn topic(&mut self, source: &Source, now: Nanos) -> &mut Topic {
+    fn topic(&mut self, origin: &Origin, now: Nanos) -> &mut Topic {
         let fresh = || Topic {
             throughput: Throughput::new(now),
-            drain: Drain::new(Arc::clone(&source.metrics)),
+            drain: Drain::new(Arc::clone(&origin.metrics)),
             look: Look::default(),
         };
-        self.topics.entry(source.topic.clone()).or_insert_with(fresh)
+        self.topics.entry(origin.topic.clone()).or_insert_with(fresh)
     }
 }

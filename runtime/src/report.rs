@@ -1,30 +1,35 @@
 //! A pump's reports: readiness and lag.
 
-use std::time::Instant;
-
-use rdkafka::consumer::Consumer;
 use tracing::debug;
 
-use super::consumer_lag::Outlook;
-use super::pump::Pump;
+use crate::consumer_lag::Outlook;
+use crate::pump::Pump;
+use crate::scoring::Scorer;
+use crate::sink::Sink;
+use crate::source::{LogIdentity, Source};
 
-impl Pump {
-    /// Reads the client's newest statistics.
+impl<S, K, C> Pump<S, K, C>
+where
+    S: Source + LogIdentity,
+    K: Sink<Group = S::Group>,
+    C: Scorer,
+{
+    /// Reads the source's newest statistics.
     pub(super) fn watch(&mut self) {
         self.held
-            .settle(self.scorer.out(), Instant::now(), &self.route.name);
+            .settle(self.scorer.out(), self.time.now(), &self.route.name);
         self.ready.scores(!self.held.alarm());
-        let Some(statistics) = self.consumer.context().take_statistics() else {
+        let Some(statistics) = self.source.statistics() else {
             return;
         };
-        self.ready.connects(statistics.connected());
+        self.ready.connects(statistics.connected);
         let Outlook {
             lag: behind,
             drain,
             beyond,
-        } = self.behind.look(&statistics, &mut self.inside, self.clock.now());
+        } = self.behind.look(&statistics, &mut self.inside, self.time.nanos());
         if beyond {
-            self.identities.hurry();
+            self.source.hurry();
         }
         self.lag = behind;
         self.cadence.behind(drain);

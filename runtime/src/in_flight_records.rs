@@ -1,17 +1,16 @@
 //! In-flight records of a pump: the assigned partitions, their records, and the totals.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use penstock_core::{Assignment, BoundsError, Epoch, Flow, InFlight, InFlightBounds, OffsetError, ReadAhead};
-use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::identity::note;
-use super::native::{TopicId, leader_epoch, set_leader_epoch};
-use super::partition::{Begin, Leaving, Partition, Reset};
-use super::partition_ids::{PartitionId, PartitionIds, Source};
-use super::work::{Answer, Judged, Mark, Taken};
-use penstock_telemetry::clock::Clock;
+use crate::chunk::{Answer, Judged, Mark, Taken};
+use crate::partition::{Begin, Leaving, Partition, Reset};
+use crate::partition_ids::{Origin, PartitionId, PartitionIds};
+use crate::record::Record;
+use crate::sink::NextPosition;
+use crate::time::Time;
 
 /// Records of one partition that may arrive while it is being paused.
 const SLACK: usize = 1024;
@@ -36,13 +35,11 @@ pub struct InFlightRecords {
     in_flight: InFlight<PartitionId>,
     pace: ReadAhead,
     limit: usize,
-    /// Largest value that is copied.
-    value_max: usize,
     /// Partitions whose first record is finished.
     ready: Vec<PartitionId>,
     /// Partitions whose positions went back, not yet settled.
     resets: BTreeMap<PartitionId, Reset>,
-    clock: Clock,
+    time: Arc<dyn Time>,
 }
 
 impl InFlightRecords {
@@ -50,9 +47,8 @@ impl InFlightRecords {
     pub fn new(
         bounds: InFlightBounds,
         pace: ReadAhead,
-        value_max: usize,
         places: PartitionIds,
-        clock: Clock,
+        time: Arc<dyn Time>,
     ) -> Result<InFlightRecords, BoundsError> {
         Ok(InFlightRecords {
             places,
@@ -61,10 +57,9 @@ impl InFlightRecords {
             in_flight: InFlight::new(bounds)?,
             pace,
             limit: 1,
-            value_max,
             ready: Vec::new(),
             resets: BTreeMap::new(),
-            clock,
+            time,
         })
     }
 
@@ -75,12 +70,12 @@ impl InFlightRecords {
             Begin::At(position) => self.assignment.begin_at(place, position),
             Begin::Back(position) => self.assignment.begin_back_at(place, position),
         };
-        self.in_flight.begin(place, self.clock.now());
+        self.in_flight.begin(place, self.time.nanos());
         self.resets.remove(&place);
-        let source = self.places.source(place);
+        let origin = self.places.origin(place);
         let fresh = match self.partitions.remove(&place) {
             Some(before) => before.again(epoch, begin),
-            None => Partition::new(epoch, begin, source.metrics.lag(source.partition)),
+            None => Partition::new(epoch, begin, origin.metrics.lag(origin.partition)),
         };
         self.partitions.insert(place, fresh);
     }
@@ -88,22 +83,23 @@ impl InFlightRecords {
     /// Ends a revoked partition.
     pub fn end(&mut self, place: PartitionId) {
         self.assignment.end(&place);
-        self.in_flight.end(&place, self.clock.now());
+        self.in_flight.end(&place, self.time.nanos());
         self.partitions.remove(&place);
         self.resets.remove(&place);
         self.places.forget(place);
     }
 
-    /// Copies a record. `None` if its partition is not assigned, so that its new consumer reads it. `None`
+    /// Takes a record. `None` if its partition is not assigned, so that its new consumer reads it. `None`
     /// also after its log went back; the record is read again once that is settled.
-    pub fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Option<Taken>, String> {
-        let Some(place) = self.places.find(message.topic(), message.partition()) else {
+    pub fn take(&mut self, record: Record) -> Result<Option<Taken>, String> {
+        let Some(place) = self.places.find(&record.topic, record.partition) else {
             return Ok(None);
         };
         if self.resets.contains_key(&place) {
             return Ok(None);
         }
-        let epoch = match self.assignment.start(&place, message.offset()) {
+        let (offset, leader_epoch) = (record.offset, record.leader_epoch);
+        let epoch = match self.assignment.start(&place, offset) {
             Ok(epoch) => epoch,
             Err(OffsetError::NotAssigned | OffsetError::Negative(_)) => return Ok(None),
             Err(OffsetError::WentBack { offset, last }) => {
@@ -114,20 +110,11 @@ impl InFlightRecords {
             // Skipping the record would lose it.
             Err(full @ OffsetError::Full { .. }) => return Err(full.to_string()),
         };
-        let mark = Mark {
-            place,
-            epoch,
-            offset: message.offset(),
-        };
-        let taken = Taken::copy(message, mark, self.places.source(place), self.value_max);
-        self.in_flight.start(&place, taken.bytes, self.clock.now());
+        let mark = Mark { place, epoch, offset };
+        let taken = Taken::new(record, mark, self.places.origin(place));
+        self.in_flight.start(&place, taken.bytes, self.time.nanos());
         if let Some(partition) = self.partitions.get_mut(&place) {
-            partition.push(
-                mark.offset,
-                leader_epoch(message),
-                taken.bytes,
-                taken.read_bytes(),
-            );
+            partition.push(offset, leader_epoch, taken.bytes, taken.read_bytes());
         }
         Ok(Some(taken))
     }
@@ -151,7 +138,7 @@ impl InFlightRecords {
         let unvouched = self.partitions.iter().filter(|(_, one)| one.is_to_vouch());
         unvouched
             .map(|(place, _)| *place)
-            .filter(|place| is_known(&self.places.source(*place).topic))
+            .filter(|place| is_known(&self.places.origin(*place).topic))
             .collect()
     }
 
@@ -210,7 +197,7 @@ impl InFlightRecords {
     /// Releases finished records, in order within each partition.
     pub fn leave<E>(
         &mut self,
-        mut each: impl FnMut(&Source, (PartitionId, i64), Answer) -> Result<(), E>,
+        mut each: impl FnMut(&Origin, (PartitionId, i64), Answer) -> Result<(), E>,
     ) -> Result<(), E> {
         while let Some(place) = self.ready.pop() {
             let Some(partition) = self.partitions.get_mut(&place) else {
@@ -222,9 +209,9 @@ impl InFlightRecords {
                 answer,
             }) = partition.pop()
             {
-                self.in_flight.finish(&place, bytes, self.clock.now());
+                self.in_flight.finish(&place, bytes, self.time.nanos());
                 self.pace.finished(1);
-                each(self.places.source(place), (place, offset), answer)?;
+                each(self.places.origin(place), (place, offset), answer)?;
             }
         }
         Ok(())
@@ -248,26 +235,29 @@ impl InFlightRecords {
                 .committed(&position.place, position.epoch, position.offset);
             if let Some(partition) = self.partitions.get_mut(&position.place) {
                 let left = partition.committed(position.offset);
-                self.places.source(position.place).metrics.committed(&left);
+                self.places.origin(position.place).metrics.committed(&left);
             }
         }
     }
 
-    /// Positions as the client takes them, each with its topic's id as metadata.
-    pub fn list(&self, positions: &[Position], id: impl Fn(&str) -> Option<TopicId>) -> TopicPartitionList {
-        let mut list = TopicPartitionList::with_capacity(positions.len());
-        for position in positions {
-            let source = self.places.source(position.place);
-            let mut element = list.add_partition(&source.topic, source.partition);
-            // It fails for negative offsets only, which a position never has.
-            let _ = element.set_offset(Offset::Offset(position.offset));
-            if let Some(id) = id(&source.topic) {
-                element.set_metadata(note(id));
-            }
+    /// Positions by name, each with the identity of its log.
+    pub fn list(
+        &self,
+        positions: &[Position],
+        identity: impl Fn(&str) -> Option<String>,
+    ) -> Vec<NextPosition> {
+        let next = |position: &Position| {
+            let origin = self.places.origin(position.place);
             let partition = self.partitions.get(&position.place);
-            set_leader_epoch(&mut list, partition.and_then(|one| one.left_leader));
-        }
-        list
+            NextPosition {
+                topic: origin.topic.clone(),
+                partition: origin.partition,
+                offset: position.offset,
+                leader_epoch: partition.and_then(|one| one.left_leader),
+                identity: identity(&origin.topic),
+            }
+        };
+        positions.iter().map(next).collect()
     }
 
     /// The assigned partitions.
@@ -312,7 +302,7 @@ impl InFlightRecords {
 
     /// Partitions to pause and to resume; called in every round.
     pub fn flow(&mut self) -> Flow<PartitionId> {
-        let now = self.clock.now();
+        let now = self.time.nanos();
         self.limit = self.pace.limit(now);
         self.in_flight.limit(self.limit);
         self.in_flight.flow(now)

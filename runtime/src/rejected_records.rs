@@ -1,18 +1,16 @@
-//! Records whose outputs the broker refuses for their content, by partition and offset.
+//! Records whose outputs the sink refuses for their content, by partition and offset.
 //!
-//! A refusal aborts the transaction, and its records are read again. If the broker refuses one record of a
-//! batch, the client reports all of the batch as refused. A refused record is therefore suspected first and
+//! A refusal aborts the transaction, and its records are read again. If a broker refuses one record of a
+//! batch, its client reports all of the batch as refused. A refused record is therefore suspected first and
 //! sent alone. If it is refused again, it becomes a dead letter. A dead letter that is too large leaves out
 //! its value, and then all but its timestamp.
 
 use std::collections::BTreeMap;
 
-use rdkafka::error::RDKafkaErrorCode;
-
-use super::deliveries::{Refused, is_too_large};
-use super::in_flight_records::Position;
-use super::partition_ids::PartitionId;
-use super::work::{Fate, Kept};
+use crate::chunk::{Fate, Kept};
+use crate::in_flight_records::Position;
+use crate::partition_ids::PartitionId;
+use crate::sink::{Refusal, Refused};
 
 /// Knowledge about records that are read and not committed.
 pub struct RejectedRecords {
@@ -32,7 +30,7 @@ struct Known {
     /// Its output was refused once.
     suspected: bool,
     /// Reason why the output topic refuses its score.
-    refused: Option<RDKafkaErrorCode>,
+    refused: Option<Refusal>,
     /// Parts that its dead letter may keep.
     kept: Kept,
 }
@@ -47,7 +45,7 @@ pub struct AbortAnalysis {
     /// Records whose dead letters keep less.
     pub cut: usize,
     /// A dead letter that was refused twice; no further attempt can help its record.
-    pub buried: Option<(PartitionId, i64, RDKafkaErrorCode)>,
+    pub buried: Option<(PartitionId, i64, Refusal)>,
 }
 
 impl RejectedRecords {
@@ -77,8 +75,8 @@ impl RejectedRecords {
     }
 
     /// Reason why this record's output is refused, if that is certain.
-    pub fn of(&self, place: PartitionId, offset: i64) -> Option<RDKafkaErrorCode> {
-        self.known.get(&(place, offset))?.refused
+    pub fn of(&self, place: PartitionId, offset: i64) -> Option<&Refusal> {
+        self.known.get(&(place, offset))?.refused.as_ref()
     }
 
     /// Parts that this record's dead letter may keep.
@@ -91,7 +89,7 @@ impl RejectedRecords {
     pub fn undone(&mut self, refused: &[Refused]) -> AbortAnalysis {
         let mut lesson = AbortAnalysis::default();
         let sent = std::mem::take(&mut self.sent);
-        for Refused { number, code } in refused {
+        for Refused { number, refusal } in refused {
             let Some(Sent { at, dead }) = sent.get(*number) else {
                 continue;
             };
@@ -106,16 +104,16 @@ impl RejectedRecords {
             } else if !*dead {
                 // Its dead letter is not suspected yet.
                 *known = Known {
-                    refused: Some(*code),
+                    refused: Some(refusal.clone()),
                     ..Known::default()
                 };
                 lesson.refused += 1;
-            } else if let Some(kept) = known.kept.less().filter(|_| is_too_large(*code)) {
+            } else if let Some(kept) = known.kept.less().filter(|_| refusal.too_large) {
                 // It is sent alone, as before.
                 known.kept = kept;
                 lesson.cut += 1;
             } else {
-                lesson.buried = Some((at.0, at.1, *code));
+                lesson.buried = Some((at.0, at.1, refusal.clone()));
             }
         }
         lesson
@@ -148,19 +146,24 @@ impl AbortAnalysis {
 #[cfg(test)]
 mod tests {
     use penstock_core::Assignment;
-    use rdkafka::topic_partition_list::TopicPartitionList;
 
     use super::*;
-    use crate::kafka::partition_ids::PartitionIds;
+    use crate::partition_ids::PartitionIds;
+    use crate::record::TopicPartition;
     use penstock_telemetry::clock::Clock;
     use penstock_telemetry::metrics::{DeadReason, Metrics};
 
-    const CODE: RDKafkaErrorCode = RDKafkaErrorCode::InvalidTimestamp;
+    fn refusal(too_large: bool) -> Refusal {
+        let reason = "the broker's words".into();
+        Refusal { reason, too_large }
+    }
 
     fn place() -> PartitionId {
         let metrics = Metrics::new(Clock::start());
-        let mut list = TopicPartitionList::new();
-        list.add_partition("t", 0);
+        let list = [TopicPartition {
+            topic: "t".into(),
+            partition: 0,
+        }];
         PartitionIds::new(Box::new(move |name| metrics.topic(name, None))).of(&list)[0]
     }
 
@@ -170,14 +173,14 @@ mod tests {
         offsets: std::ops::Range<i64>,
         refused: &[usize],
     ) -> AbortAnalysis {
-        attempt_with(refusals, offsets, refused, CODE)
+        attempt_with(refusals, offsets, refused, &refusal(false))
     }
 
     fn attempt_with(
         refusals: &mut RejectedRecords,
         offsets: std::ops::Range<i64>,
         refused: &[usize],
-        code: RDKafkaErrorCode,
+        refusal: &Refusal,
     ) -> AbortAnalysis {
         for offset in offsets {
             let dead = refusals.of(place(), offset).is_some();
@@ -188,7 +191,10 @@ mod tests {
             };
             refusals.sending(place(), offset, fate);
         }
-        let refused = refused.iter().map(|&number| Refused { number, code });
+        let refused = refused.iter().map(|&number| Refused {
+            number,
+            refusal: refusal.clone(),
+        });
         refusals.undone(&refused.collect::<Vec<_>>())
     }
 
@@ -207,7 +213,7 @@ mod tests {
         assert!(refusals.suspects(place(), 6) && refusals.suspects(place(), 8));
         assert!(!refusals.suspects(place(), 5) && refusals.of(place(), 6).is_none());
         assert_eq!(attempt(&mut refusals, 5..9, &[1]), lesson(0, 1));
-        assert_eq!(refusals.of(place(), 6), Some(CODE));
+        assert_eq!(refusals.of(place(), 6), Some(&refusal(false)));
         assert!(
             !refusals.suspects(place(), 6),
             "its dead letter goes with the others"
@@ -233,13 +239,13 @@ mod tests {
         }
         assert_eq!(
             attempt(&mut refusals, 5..6, &[0]).buried,
-            Some((place(), 5, CODE))
+            Some((place(), 5, refusal(false)))
         );
     }
 
     #[test]
     fn a_dead_letter_that_is_too_large_keeps_less_each_time_it_is_refused_alone() {
-        let code = RDKafkaErrorCode::MessageSizeTooLarge;
+        let refusal = refusal(true);
         let mut refusals = RejectedRecords::new(100);
         let cut = || AbortAnalysis {
             cut: 1,
@@ -253,11 +259,11 @@ mod tests {
             (cut(), Kept::Time),
         ];
         for (expected, kept) in lessons {
-            assert_eq!(attempt_with(&mut refusals, 5..6, &[0], code), expected);
+            assert_eq!(attempt_with(&mut refusals, 5..6, &[0], &refusal), expected);
             assert_eq!(refusals.kept(place(), 5), kept);
         }
-        let last = attempt_with(&mut refusals, 5..6, &[0], code);
-        assert_eq!(last.buried, Some((place(), 5, code)));
+        let last = attempt_with(&mut refusals, 5..6, &[0], &refusal);
+        assert_eq!(last.buried, Some((place(), 5, refusal)));
     }
 
     #[test]
