@@ -21,10 +21,10 @@ pub(super) static DESCRIPTION: Description = Description {
 
 /// The reply of an embedding model, not yet shaped.
 pub fn embedded<'a>(spec: &ModelSpec, reply: &'a Reply) -> Result<&'a [f32], Rejection> {
-    match reply {
-        Reply::Embedding(vector) => Ok(vector),
-        Reply::Classes { .. } => Err(other_task(spec)),
-    }
+    let Reply::Embedding(vector) = reply else {
+        return Err(other_task(spec));
+    };
+    Ok(vector)
 }
 
 /// A head without weights.

@@ -135,8 +135,8 @@ mod tests {
         input("INPUT_IDS", &[2, 3], Data::Numbers(numbers.to_vec()))
     }
 
-    fn mask(numbers: &[i64]) -> Option<Input> {
-        Some(input(ATTENTION_MASK, &[2, 3], Data::Numbers(numbers.to_vec())))
+    fn mask(numbers: &[i64]) -> Input {
+        input(ATTENTION_MASK, &[2, 3], Data::Numbers(numbers.to_vec()))
     }
 
     fn rows(rows: &[&[u32]]) -> Vec<ModelInput> {
@@ -154,7 +154,7 @@ mod tests {
     fn rows_are_read_without_their_padding() {
         let all = [1, 2, 3, 4, 5, 0];
         assert_eq!(read(ids(&all), None, 2), Ok(rows(&[&[1, 2, 3], &[4, 5, 0]])));
-        let masked = read(ids(&all), mask(&[1, 1, 1, 1, 1, 0]), 2);
+        let masked = read(ids(&all), Some(mask(&[1, 1, 1, 1, 1, 0])), 2);
         assert_eq!(masked, Ok(rows(&[&[1, 2, 3], &[4, 5]])));
         let raw: Vec<u8> = all.iter().flat_map(|&n| (n as i32).to_le_bytes()).collect();
         let raw = Input {
@@ -173,9 +173,9 @@ mod tests {
             read(ids(&[1, 2, 3, 4, -5, 6]), None, 2),
             "[1,1] of input \"INPUT_IDS\" is -5",
         );
-        refused(read(ids(&all), mask(&[1, 0, 1, 1, 1, 1]), 2), "row 0");
+        refused(read(ids(&all), Some(mask(&[1, 0, 1, 1, 1, 1])), 2), "row 0");
         refused(
-            read(ids(&all), mask(&[1, 1, 1, 2, 1, 1]), 2),
+            read(ids(&all), Some(mask(&[1, 1, 1, 2, 1, 1])), 2),
             "ones and then zeros",
         );
         let other = Some(input(ATTENTION_MASK, &[3, 2], Data::Numbers(all.to_vec())));

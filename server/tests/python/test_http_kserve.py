@@ -45,6 +45,17 @@ def call_json(server, method, path, body=None, headers=None):
     return status, json.loads(answer) if answer else None
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_token_ids_score_as_their_text(client, binary):
+    expected = client.infer("minilm", [text_input([""])]).as_numpy("embedding")
+    tensors = []
+    for name, row in (("input_ids", [101, 102, 0]), ("attention_mask", [1, 1, 0])):
+        tensor = triton.InferInput(name, [1, 3], "INT64")
+        tensor.set_data_from_numpy(np.array([row], dtype=np.int64), binary_data=binary)
+        tensors.append(tensor)
+    np.testing.assert_array_equal(client.infer("minilm", tensors).as_numpy("embedding"), expected)
+
+
 def test_server_and_models_describe_themselves(client):
     assert client.is_server_live() and client.is_server_ready()
     server = client.get_server_metadata()

@@ -78,11 +78,27 @@ fn elements_are_flat_or_nested() {
 }
 
 #[test]
-fn numbers_are_left_to_the_datatype() {
-    let body = br#"{"inputs":[{"name":"text","datatype":"INT32","shape":[2],"data":[1,-2.5]}]}"#;
-    let mut expected = request(Data::Absent, &[2]);
-    expected.inputs[0].datatype = "INT32".into();
-    check(body, None, Ok(expected));
+fn numbers_have_the_type_of_their_tensor() {
+    let body = |datatype: &str, data: &str| {
+        format!(r#"{{"inputs":[{{"name":"text","datatype":"{datatype}","shape":[2],"data":{data}}}]}}"#)
+    };
+    for (datatype, data, expected) in [
+        ("INT32", "[1,-2]", Data::Numbers(vec![1, -2])),
+        ("INT64", "[[1],[2]]", Data::Numbers(vec![1, 2])),
+        // A type that no input has is refused with the tensor.
+        ("FP32", "[1,-2.5]", Data::Absent),
+    ] {
+        let mut expected = request(expected, &[2]);
+        expected.inputs[0].datatype = datatype.into();
+        check(body(datatype, data).as_bytes(), None, Ok(expected));
+    }
+    for data in ["[1,-2.5]", "[1,\"a\"]", "[1,null]", "[1,18446744073709551615]"] {
+        check(
+            body("INT64", data).as_bytes(),
+            None,
+            Err("element 1 of input \\\"text\\\" is no whole number"),
+        );
+    }
 }
 
 #[test]
