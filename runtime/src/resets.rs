@@ -138,8 +138,12 @@ where
         } else {
             self.seek_back(&self.inside.resets())?;
         }
-        // The broker's positions are beyond the ones that now count.
-        self.commit()
+        // The broker's positions are beyond the ones that now count. An atomic sink has aborted everything else; any
+        // other sink must not commit partitions whose start is not vouched for yet.
+        if self.sink.is_atomic() || self.may_commit() {
+            self.commit()?;
+        }
+        Ok(())
     }
 
     /// Logs and counts a reset of a partition.
