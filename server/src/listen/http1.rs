@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -66,15 +67,16 @@ pub async fn accept<S, B>(
     };
     let handle = |mut connection: Connection, closing: Closing| {
         let body = connection.scan_heads();
-        let fault = move |request: &Request<Incoming>| {
-            body.follows(request);
-            heads::fault(request)
-        };
         let activity = Arc::clone(connection.activity());
         let of = (connection.peer().clone(), Arc::clone(&activity));
-        let service = counted(app.clone(), of, fault, refuse);
+        let service = TowerToHyperService::new(counted(app.clone(), of, heads::fault, refuse));
+        // Told at once: the tower service runs only when its future is polled, and hyper may read on before that.
+        let service = service_fn(move |request: Request<Incoming>| {
+            body.follows(&request);
+            service.call(request)
+        });
         let io = TokioIo::new(Stalling::new(connection, bounds.stall_timeout));
-        let connection = builder.serve_connection(io, TowerToHyperService::new(service));
+        let connection = builder.serve_connection(io, service);
         drive(connection, activity, watch.clone(), closing)
     };
     serve(listener, handle, shutdown).await;

@@ -100,7 +100,8 @@ fn an_address_has_no_more_connections_than_its_setting_allows() {
         0,
         "the third is closed"
     );
-    assert!(server.metric("penstock_connections_refused_total{port=\"http\"}") > 0.5);
+    // The page may be a second old.
+    wait_for(|| server.metric("penstock_connections_refused_total{port=\"http\"}") > 0.5);
     drop(first);
     wait_for(|| server.metric("penstock_connections{port=\"http\"}") < 1.5);
     assert_eq!(server.infer(ONE_TEXT).0, 200);
@@ -114,20 +115,21 @@ fn half_sent_bodies_hold_no_memory_that_others_need() {
     let server = Serving::start(&mut serve(&limits));
     let head = b"POST /v2/models/sentiment/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1048576\r\n\r\n";
     let half = [&head[..], &vec![b' '; (1 << 20) - 1]].concat();
-    let mut held: Vec<TcpStream> = (0..3).map(|_| hold(&server.http, &half)).collect();
-    // Three of them take what is not reserved for small requests; a fourth is refused.
-    let mut refused = String::new();
-    while !refused.contains("the receive memory is full") {
-        refused.clear();
-        hold(&server.http, &half).read_to_string(&mut refused).unwrap();
-    }
-    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    let held: Vec<TcpStream> = (0..4).map(|_| hold(&server.http, &half)).collect();
     assert_eq!(server.infer(ONE_TEXT).0, 200, "small requests have a reserve");
-    for stream in &mut held {
+    let answers = held.into_iter().map(|mut stream| {
         let mut answer = [0; 4096];
         let read = stream.read(&mut answer).unwrap();
-        let answer = String::from_utf8_lossy(&answer[..read]);
-        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    });
+    // Three take what is not reserved for small requests, and one is refused: it depends on their pace which.
+    let (slow, refused): (Vec<_>, Vec<_>) = answers.partition(|answer| answer.starts_with("HTTP/1.1 408 "));
+    assert!(slow.len() <= 3 && !refused.is_empty(), "{slow:?} {refused:?}");
+    for answer in refused {
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("the receive memory is full"),
+            "{answer}"
+        );
     }
     assert_eq!(server.stop(), Some(0));
 }
