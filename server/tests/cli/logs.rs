@@ -20,8 +20,9 @@ fn check(mut command: Command, loses_lines: bool) {
         wait_for(|| server.metric("penstock_log_lines_lost_total") > 0.0);
     }
     let text = format!("\"{}\"", "a fine film ".repeat(200));
-    let data = vec![text; 16].join(",");
-    let many = format!(r#"{{"inputs":[{{"name":"text","datatype":"BYTES","shape":[16],"data":[{data}]}}]}}"#);
+    // Some seconds of work: the page may be a second old.
+    let data = vec![text; 96].join(",");
+    let many = format!(r#"{{"inputs":[{{"name":"text","datatype":"BYTES","shape":[96],"data":[{data}]}}]}}"#);
     let request = post(INFER, &many);
     let addr = server.http.clone();
     let waiting = std::thread::spawn(move || exchange(&addr, &request).0);
