@@ -76,7 +76,7 @@ impl TileKernel<AmxBf16> for Heads<'_> {
                 tiled,
                 operands,
                 task,
-                head,
+                number: head,
                 sizes,
             };
             head.pack_keys(scratch);
@@ -116,7 +116,7 @@ struct Head<'a> {
     tiled: AmxBf16,
     operands: Operands<'a>,
     task: Task,
-    head: usize,
+    number: usize,
     sizes: Sizes,
 }
 
@@ -133,7 +133,7 @@ impl Head<'_> {
     #[inline(always)]
     fn round(&self, tokens: Range<usize>, part: usize, rows: &mut [u32]) {
         for (token, row) in tokens.zip(rows.chunks_exact_mut(self.sizes.words)) {
-            let at = self.operands.at(token, part, self.head);
+            let at = self.operands.at(token, part, self.number);
             let values = &self.operands.qkv[at..at + self.operands.head_dim];
             self.tiled.rounding().round_row(values, row);
         }
@@ -170,7 +170,7 @@ impl Head<'_> {
             for (words, token) in panel.chunks_exact_mut(PANEL).zip((self.task.start..).step_by(2)) {
                 let row = |token: usize| {
                     if token < end {
-                        let at = self.operands.at(token, 2, self.head) + column;
+                        let at = self.operands.at(token, 2, self.number) + column;
                         &self.operands.qkv[at..at + cols]
                     } else {
                         &zeros[..cols]
@@ -268,7 +268,7 @@ impl Head<'_> {
             None => scale * std::f32::consts::LOG2_E,
             Some(bias) => {
                 let width = bias.len() / self.operands.heads;
-                let start = self.head * width + width / 2 + keys.start - query;
+                let start = self.number * width + width / 2 + keys.start - query;
                 let bias = &bias[start..start + keys.len()];
                 for (sums, bias) in scores.iter_mut().zip(bias.chunks(PANEL)) {
                     for (score, bias) in sums.row(row).iter_mut().zip(bias) {
@@ -309,7 +309,7 @@ impl Head<'_> {
             let cols = PANEL.min(head_dim - column);
             for row in 0..height {
                 let token = self.task.start + first + row;
-                let at = (token * heads + self.head) * head_dim + column;
+                let at = (token * heads + self.number) * head_dim + column;
                 // SAFETY: `out` is borrowed while tasks run; no other task has this query of this head.
                 let cells = unsafe { out.slice(at, cols) };
                 let last = if is_last { 1.0 / running.sum[row] } else { 1.0 };

@@ -69,14 +69,17 @@ impl Signals {
             source,
         };
         let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-        let _file_size = signal(file_size).map_err(failed)?;
+        let file_size = signal(file_size).map_err(failed)?;
         let stops = StopSignal::ALL
             .into_iter()
             .filter(|stop| ignored & (1 << (stop.kind().as_raw_value() - 1)) == 0)
             .map(|stop| Ok((stop, signal(stop.kind())?)))
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(failed)?;
-        Ok(Signals { stops, _file_size })
+        Ok(Signals {
+            stops,
+            _file_size: file_size,
+        })
     }
 
     /// Forwards the first signal. The second one removes the `unfinished` file and ends the process.
