@@ -99,6 +99,8 @@ impl Parity {
         }
         let mut batch = PackedTokens::with_capacity(0, 0);
         let (mut first, mut other_labels, mut cosines) = (0, 0, 0.0);
+        // The cosine of two single values is their sign, which says nothing near zero: all texts make one vector.
+        let mut singles = (Vec::new(), Vec::new());
         for (i, case) in self.raw.cases.iter().enumerate() {
             let ids = tokenizer
                 .encode_to(&case.text, true, self.raw.max_length)
@@ -122,6 +124,10 @@ impl Parity {
                     self.compare(case, &found, fidelity)?;
                     let expected = &self.raw.cases[case].output;
                     cosines += f64::from(cosine(&found, expected));
+                    if let ([found], [expected]) = (found.as_slice(), expected.as_slice()) {
+                        singles.0.push(*found);
+                        singles.1.push(*expected);
+                    }
                     other_labels += usize::from(largest(&found) != largest(expected));
                 }
                 batch = PackedTokens::with_capacity(0, 0);
@@ -133,7 +139,12 @@ impl Parity {
             labels_min,
         } = fidelity
         {
-            self.near(cosines, cosine_min)?;
+            let mean = if singles.0.len() == self.cases() {
+                f64::from(cosine(&singles.0, &singles.1))
+            } else {
+                cosines / self.cases().max(1) as f64
+            };
+            self.near(mean as f32, cosine_min)?;
             // Labels exist where each text has one of several; elsewhere only values can be compared.
             if spec.task == Task::SequenceClassification && spec.problem == Problem::SingleLabel {
                 self.agree(other_labels, labels_min)?;
@@ -159,8 +170,7 @@ impl Parity {
     }
 
     /// Checks the mean cosine over all texts. A single text proves little: two logits near zero may turn by any angle.
-    fn near(&self, cosines: f64, cosine_min: f32) -> Result<(), ModelError> {
-        let mean = (cosines / self.cases().max(1) as f64) as f32;
+    fn near(&self, mean: f32, cosine_min: f32) -> Result<(), ModelError> {
         // The condition is written so that NaN is refused.
         if mean >= cosine_min {
             return Ok(());
