@@ -3,6 +3,7 @@
 //! A batch is never padded: the tokens of all its texts stand one after the other as the rows of one
 //! matrix, and `cu_seqlens` (`[0, len₀, len₀+len₁, …]`) says where each text begins.
 
+mod allocator;
 mod check;
 pub mod cpu;
 pub mod cuda;
@@ -11,6 +12,7 @@ pub mod ops;
 pub mod precision;
 pub mod reference;
 
+pub use allocator::return_large_blocks;
 pub use cpu::{Cpu, Threads};
 pub use dispatch::Path;
 pub use ops::{

@@ -39,7 +39,7 @@ pub use locate::locate;
 pub use model::{Model, Pipelined};
 pub use penstock_kernels::cuda::nvidia::probe;
 pub use penstock_kernels::cuda::{Dtype, Unavailable};
-pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Sharing, Threads};
+pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Sharing, Threads, return_large_blocks};
 pub use spec::ModelSpec;
 pub use tokenizer::{Prompt, PromptError, TextTokenizer, TokenizeError};
 pub use versions::versions;

@@ -8,6 +8,7 @@ use penstock::commands::{self, Failure};
 use penstock_telemetry::logging;
 
 fn main() -> ExitCode {
+    penstock_models::return_large_blocks();
     let ended = commands::run(Cli::parse().command);
     let message = match &ended {
         Ok(_) | Err(Failure::NobodyReads) => None,

@@ -32,6 +32,7 @@ def send(connection, method, message):
 
 def test_a_whole_message_without_an_end_stays_counted(limited):
     message = NAME + field(7, bytes(63 * MIB))
+    memory = Memory(limited)
     connections = [Connection(limited.grpc) for _ in range(2)]
     for _ in range(30):
         for connection in connections:
@@ -42,6 +43,8 @@ def test_a_whole_message_without_an_end_stays_counted(limited):
     with grpc.insecure_channel(limited.grpc) as channel:
         infer = channel.unary_unary(SERVICE + "ModelInfer")
         assert infer(valid().SerializeToString(), timeout=60, wait_for_ready=True)
+    # All connections together hold what `queue_bytes_max` allows, 256 MiB, and its buffers grow by quarters.
+    memory.check(512 * MIB)
 
 
 def connection_alive(connection):
