@@ -22,6 +22,8 @@ mod encoder;
 mod families;
 mod heads;
 
+mod entities;
+
 mod load;
 mod model;
 mod parity;
@@ -29,6 +31,7 @@ mod parity;
 pub mod testing;
 
 pub use device::Device;
+pub use entities::{Aggregation, Entity, entities};
 pub use error::ModelError;
 pub use families::Family;
 pub use heads::{Problem, Task, normalize};
@@ -39,5 +42,5 @@ pub use penstock_kernels::cuda::nvidia::probe;
 pub use penstock_kernels::cuda::{Dtype, Unavailable};
 pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Sharing, Threads};
 pub use spec::ModelSpec;
-pub use tokenizer::{TextTokenizer, TokenizeError};
+pub use tokenizer::{Spanned, TextTokenizer, TokenSpan, TokenizeError};
 pub use versions::versions;

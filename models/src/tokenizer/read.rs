@@ -9,6 +9,7 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{AddedToken, Encoding, Model, ModelWrapper, Token, Tokenizer};
 
+use super::spans::WordRule;
 use super::{Inner, Limits};
 use crate::config::read_json;
 use crate::guard::guard;
@@ -83,6 +84,10 @@ pub(super) fn read(folder: &Path, family: Family, limits: Limits) -> Result<Inne
     Ok(Inner {
         before,
         after,
+        words: WordRule::of(
+            &tokenizer,
+            settings.unk_token.as_ref().map(|unk| text_or(Some(unk), "")),
+        ),
         max_length: limits.max_length,
         lowercase: limits.lowercase,
         tokens_per_byte: tokens_per_byte(&tokenizer, limits.lowercase),

@@ -89,7 +89,7 @@ fn settled_tokens_of_a_prefix_are_those_of_the_whole_text() {
             let whole = inner.tokenizer.encode_fast(text.as_str(), false).unwrap();
             for _ in 0..30 {
                 let cut = text.floor_char_boundary(rng.random_range(1..text.len()));
-                let prefix = inner.prefix(&text[..cut]).unwrap();
+                let prefix = inner.prefix(&text[..cut], false).unwrap();
                 let settled = &prefix.all[..prefix.settled];
                 assert!(
                     whole.get_ids().starts_with(settled),
@@ -110,7 +110,7 @@ fn most_of_a_prefix_of_ordinary_text_is_settled() {
         for cut in 500..600 {
             let prefix = tokenizer
                 .0
-                .prefix(&text[..text.floor_char_boundary(cut)])
+                .prefix(&text[..text.floor_char_boundary(cut)], false)
                 .unwrap();
             let (settled, all) = (prefix.settled, prefix.all.len());
             assert!(
@@ -131,7 +131,7 @@ fn a_prefix_gives_the_tokens_of_the_whole() {
             let size = rng.random_range(9_000..40_000);
             let text = text(&mut rng, size);
             let wanted = rng.random_range(1..400);
-            let body = inner.body(&text, wanted).unwrap();
+            let body = inner.body(&text, wanted, false).unwrap();
             let whole = inner.tokenizer.encode_fast(text.as_str(), false).unwrap();
             let whole = &whole.get_ids()[..wanted.min(whole.len())];
             assert!(
@@ -158,7 +158,7 @@ fn a_prefix_in_lower_case_gives_the_tokens_of_the_whole() {
         ..inner
     };
     let text = "ΌΔΟΣ STREETS ".repeat(2_000);
-    let body = inner.body(&text, 50).unwrap();
+    let body = inner.body(&text, 50, false).unwrap();
     let whole = inner.tokenizer.encode_fast(text.to_lowercase(), false).unwrap();
     assert_eq!(body.ids[..50], whole.get_ids()[..50]);
 }
