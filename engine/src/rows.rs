@@ -93,7 +93,7 @@ pub fn classified<'a>(spec: &'a ModelSpec, reply: &'a Reply) -> Result<Classifie
 pub fn embedded<'a>(spec: &ModelSpec, reply: &'a Reply) -> Result<&'a [f32], Rejection> {
     match reply {
         Reply::Embedding(vector) => Ok(vector),
-        Reply::Classes { .. } => Err(other_task(spec)),
+        Reply::Classes { .. } | Reply::Tokens { .. } => Err(other_task(spec)),
     }
 }
 

@@ -11,11 +11,14 @@ import transformers
 from tokenizers import Tokenizer
 
 import small_tokenizers as small
+import texts
 
 TOKENS_MAX = 128
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 DISTILBERT_SHAPE = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}
 LABELS = {1: ["RATING"], 3: ["BAD", "FAIR", "GOOD"], 5: ["toxic", "spam", "praise", "question", "off-topic"]}
+# Tags with both prefixes, one that is never begun, and one without a prefix.
+TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "I-LOC", "DATE"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Family:
     tokenizer: Callable[[], Tokenizer]
     labels: int = 3  # 0: the bare encoder, for embeddings
     problem: str = "single_label_classification"
+    tags: bool = False  # a label for each token
     pooling: str = ""
     normalize: bool = False
     tokens_max: int = TOKENS_MAX
@@ -78,6 +82,13 @@ FAMILIES = [
     Family("camembert", "Camembert", camembert_pieces, config=CAMEMBERT),
     Family("mpnet", "MPNet", mpnet_pieces, config=SHIFTED | {"layer_norm_eps": 1e-5}),
     Family("mpnet-embedding-mean", "MPNet", mpnet_pieces, labels=0, pooling="mean", normalize=True, config=SHIFTED),
+    Family("bert-tokens", "Bert", bert_pieces, tags=True, config=BERT),
+    Family("bert-tokens-cased", "Bert", cased_pieces, tags=True, config=BERT),
+    Family("distilbert-tokens", "DistilBert", bert_pieces, tags=True, config=DISTILBERT),
+    Family("roberta-tokens", "Roberta", small.byte_level, tags=True, config=ROBERTA),
+    Family("xlm-roberta-tokens", "XLMRoberta", xlm_pieces, tags=True, config=ROBERTA),
+    Family("camembert-tokens", "Camembert", camembert_pieces, tags=True, config=CAMEMBERT),
+    Family("mpnet-tokens", "MPNet", mpnet_pieces, tags=True, config=SHIFTED | {"layer_norm_eps": 1e-5}),
 ]
 
 
@@ -86,6 +97,8 @@ def build(family: Family, seed: int, folder: Path) -> None:
     folder.mkdir(parents=True)
     tokenizer = family.tokenizer()
     model = random_model(family, seed, tokenizer.get_vocab_size())
+    if family.tags:
+        balance(model, tokenizer)
     store_weights(family, model, folder)
     store_tokenizer(family, tokenizer, folder)
     if family.pooling:
@@ -94,12 +107,15 @@ def build(family: Family, seed: int, folder: Path) -> None:
 
 def random_model(family: Family, seed: int, vocab_size: int):
     values = dict(family.config) | {"vocab_size": vocab_size}
-    if family.labels:
+    if family.tags:
+        values |= {"id2label": dict(enumerate(TAGS)), "label2id": {n: i for i, n in enumerate(TAGS)}}
+    elif family.labels:
         names = LABELS[family.labels]
         values |= {"problem_type": family.problem, "id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
     config = getattr(transformers, family.kind + "Config")(**values)
     torch.manual_seed(seed)
-    model = getattr(transformers, family.kind + ("ForSequenceClassification" if family.labels else "Model"))(config)
+    head = "ForTokenClassification" if family.tags else "ForSequenceClassification" if family.labels else "Model"
+    model = getattr(transformers, family.kind + head)(config)
     randomize(model)
     return model.eval()
 
@@ -112,6 +128,15 @@ def randomize(model) -> None:
         parameter.normal_(0.0, 0.2)
         if "LayerNorm.weight" in name or "layer_norm.weight" in name:
             parameter.add_(1.0)
+
+
+@torch.no_grad()
+def balance(model, tokenizer: Tokenizer) -> None:
+    """Every hidden state of a random encoder has the same large part, which would let one label win everywhere: the
+    bias takes it away."""
+    ids = [tokenizer.encode(text).ids[:TOKENS_MAX] for text in texts.sample(100, 1, TOKENS_MAX)]
+    logits = torch.cat([model(torch.tensor([one])).logits[0] for one in ids])
+    model.classifier.bias -= logits.mean(0)
 
 
 def store_weights(family: Family, model, folder: Path) -> None:

@@ -29,6 +29,8 @@ import variants
 
 TOLERANCE = 1e-4
 CASES = 220
+# Texts of a model that labels tokens, before the long ones are left out.
+LABELLED, LABELLED_MAX = 240, 120
 AT_LOAD = ["", "a", " \t\n", "The screen is bright and the battery lasts two days.", "Never again: cold food, rude staff!",
            "I can't say it was bad, but I would not call it good either.", "caf\u00e9 CAF\u00c9 cafe\u0301", "nul\x00inside \x07bell",
            "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f44d\U0001f3fd great", "今天的电影很好看", "الخدمة بطيئة جدا", "यह फिल्म बहुत अच्छी है",
@@ -61,8 +63,24 @@ def make_families(names: list[str]) -> None:
         place = MODELS / "tests/families" / family.name
         families.build(family, seed, place)
         run, task = (original.embed, "embedding") if family.pooling else (original.classify, "sequence-classification")
-        cases = run(place, texts.sample(CASES, 100 + seed, families.TOKENS_MAX), family.tokens_max)
-        write(place / "parity.json", task, family.tokens_max, cases)
+        if family.tags:
+            run, task = original.label_tokens, "token-classification"
+        sample = texts.sample(LABELLED if family.tags else CASES, 100 + seed, families.TOKENS_MAX)
+        # The logits of every token of a long text say no more than those of a short one.
+        short = [text for text in sample if len(text) < LABELLED_MAX] if family.tags else sample
+        write(place / "parity.json", task, family.tokens_max, run(place, short, family.tokens_max))
+        if family.tags:
+            write_entities(place / "entities.json", original.entities(place, short))
+
+
+def write_entities(path: Path, cases: list[dict]) -> None:
+    """One text a line, as in `write`."""
+    labels = {entity[0] for case in cases for entity in case["none"]}
+    if len(labels) < 4:
+        raise SystemExit(f"{path}: only {sorted(labels)} in {len(cases)} cases")
+    lines = [json.dumps(case, separators=(",", ":")) for case in cases]
+    head = {"format": 1, "made_with": original.made_with()}
+    path.write_text(json.dumps(head)[:-1] + ', "cases": [\n' + ",\n".join(lines) + "\n]}\n", encoding="ascii")
 
 
 def write(path: Path, task: str, tokens_max: int, cases: list[dict]) -> None:

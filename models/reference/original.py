@@ -9,6 +9,7 @@ import transformers
 
 # Two thirds of the tolerance are left to whoever is compared with these outputs.
 OWN_ERROR_MAX = 3e-5
+STRATEGIES = ["none", "simple", "first", "average", "max"]
 EAGER = {"dtype": torch.float32, "attn_implementation": "eager"}
 
 
@@ -27,6 +28,32 @@ def classify(folder: Path, texts: list[str], tokens_max: int) -> list[dict]:
         return inputs["input_ids"], model(**inputs).logits
 
     return exact(model, run, texts)
+
+
+def label_tokens(folder: Path, texts: list[str], tokens_max: int) -> list[dict]:
+    """Raw logits of every token, special tokens included, one token after the other."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForTokenClassification.from_pretrained(folder, **EAGER).eval()
+
+    def run(text: str):
+        inputs = tokenizer(text, truncation=True, max_length=tokens_max, return_tensors="pt")
+        return inputs["input_ids"], model(**inputs).logits.flatten(1)
+
+    return exact(model, run, texts)
+
+
+def entities(folder: Path, texts: list[str]) -> list[dict]:
+    """What the pipeline makes of each text, under each strategy: label, first and last code point, score."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForTokenClassification.from_pretrained(folder, **EAGER).eval()
+    cases = [{"text": text} for text in texts]
+    for strategy in STRATEGIES:
+        run = transformers.pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy=strategy)
+        for case in cases:
+            case[strategy] = [
+                [one["entity" if strategy == "none" else "entity_group"], one["start"], one["end"], float(f"{one['score']:.6g}")]
+                for one in run(case["text"])]
+    return cases
 
 
 def embed(folder: Path, texts: list[str], tokens_max: int) -> list[dict]:

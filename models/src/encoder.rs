@@ -11,6 +11,7 @@ use penstock_kernels::{KernelError, Ops, Pooling};
 
 use crate::ModelError;
 use crate::config::Config;
+use crate::heads::Rows;
 use crate::weights::Weights;
 
 use embeddings::Embeddings;
@@ -76,17 +77,17 @@ impl<O: Ops> Encoder<O> {
         Encoder::with(Arc::clone(&self.stack), self.hidden, ops)
     }
 
-    /// One row for each text of `batch`, which must have been checked against window and vocabulary.
-    pub fn pooled(
+    /// The hidden states of `batch` as `rows` says. The batch must have been checked against window and vocabulary.
+    pub fn forward(
         &mut self,
         ops: &mut O,
         batch: &PackedTokens,
-        pooling: Pooling,
+        rows: Rows,
     ) -> Result<&O::Buffer, KernelError> {
         let parts = cut(batch, ops.seats(), self.hidden);
         if parts.is_empty() {
-            self.stack.run(ops, batch, pooling, &mut self.workspaces[0])?;
-            return Ok(&self.workspaces[0].pooled);
+            self.stack.run(ops, batch, rows, &mut self.workspaces[0])?;
+            return Ok(self.workspaces[0].rows(rows));
         }
         while self.workspaces.len() < parts.len() {
             self.workspaces.push(Workspace::new(ops));
@@ -94,23 +95,40 @@ impl<O: Ops> Encoder<O> {
         let stack = &self.stack;
         let mut work: Vec<_> = parts.iter().zip(&mut self.workspaces).collect();
         ops.side_by_side(&mut work, |ops, (part, workspace)| {
-            stack.run(ops, &part.tokens, pooling, workspace)
+            stack.run(ops, &part.tokens, rows, workspace)
         })?;
-        self.join(ops, &parts, batch.sequences())
+        self.join(ops, &parts, batch, rows)
     }
 
     /// Joins the rows of all parts in the order of the batch.
-    fn join(&mut self, ops: &mut O, parts: &[Part], texts: usize) -> Result<&O::Buffer, KernelError> {
+    fn join(
+        &mut self,
+        ops: &mut O,
+        parts: &[Part],
+        batch: &PackedTokens,
+        rows: Rows,
+    ) -> Result<&O::Buffer, KernelError> {
         let width = self.hidden;
-        let mut joined = vec![0.0; texts * width];
+        let span = |text: usize| match rows {
+            Rows::Pooled(_) => text * width..(text + 1) * width,
+            Rows::Tokens => {
+                let [begin, end] = [text, text + 1].map(|text| batch.cu_seqlens[text] as usize * width);
+                begin..end
+            }
+        };
+        let mut joined = vec![0.0; span(batch.sequences() - 1).end];
         for (part, workspace) in parts.iter().zip(&self.workspaces) {
-            ops.send(&workspace.pooled)?;
+            ops.send(workspace.rows(rows))?;
             ops.receive(&mut self.rows)?;
-            for (&text, row) in part.texts.iter().zip(self.rows.chunks_exact(width)) {
-                joined[text * width..(text + 1) * width].copy_from_slice(row);
+            let mut rest = self.rows.as_slice();
+            for &text in &part.texts {
+                let to = &mut joined[span(text)];
+                let (from, behind) = rest.split_at(to.len());
+                to.copy_from_slice(from);
+                rest = behind;
             }
         }
-        ops.write(&joined, texts, width, &mut self.joined)?;
+        ops.write(&joined, joined.len() / width, width, &mut self.joined)?;
         Ok(&self.joined)
     }
 }
@@ -124,15 +142,23 @@ impl<O: Ops> Workspace<O> {
             scratch: Scratch::new(ops),
         }
     }
+
+    /// The buffer that holds the result.
+    fn rows(&self, rows: Rows) -> &O::Buffer {
+        match rows {
+            Rows::Pooled(_) => &self.pooled,
+            Rows::Tokens => &self.hidden,
+        }
+    }
 }
 
 impl<O: Ops> Stack<O> {
-    /// Writes one row for each text of `batch` to `workspace.pooled`.
+    /// Computes the hidden states of `batch`; [`Workspace::rows`] holds them.
     fn run(
         &self,
         ops: &mut O,
         batch: &PackedTokens,
-        pooling: Pooling,
+        rows: Rows,
         workspace: &mut Workspace<O>,
     ) -> Result<(), KernelError> {
         let Workspace {
@@ -146,7 +172,7 @@ impl<O: Ops> Stack<O> {
         let last = self.layers.len() - 1;
         for (i, layer) in self.layers.iter().enumerate() {
             layer.attend(ops, ends, self.heads, relative_bias, hidden, scratch)?;
-            if i == last && pooling == Pooling::Cls {
+            if i == last && rows == Rows::Pooled(Pooling::Cls) {
                 // After the last attention each token is computed on its own, so only the first of each text
                 // is kept. This saves most of the last layer's work.
                 scratch.keep_first(ops, ends)?;
@@ -155,6 +181,9 @@ impl<O: Ops> Stack<O> {
             }
             layer.finish(ops, Kept::All, hidden, scratch)?;
         }
-        ops.pool(hidden, ends, pooling, pooled)
+        match rows {
+            Rows::Pooled(pooling) => ops.pool(hidden, ends, pooling, pooled),
+            Rows::Tokens => Ok(()),
+        }
     }
 }

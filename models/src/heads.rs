@@ -2,12 +2,14 @@
 
 mod embedding;
 mod sequence_classification;
+mod token_classification;
 
 use penstock_core::Reply;
 use penstock_kernels::{KernelError, Ops, Pooling};
 
 use self::embedding::Embedding;
 use self::sequence_classification::Classifier;
+use self::token_classification::TokenClassifier;
 use crate::config::Config;
 use crate::weights::Weights;
 use crate::{ModelError, ModelSpec};
@@ -22,17 +24,33 @@ pub enum Task {
     SequenceClassification,
     /// One vector for the whole text.
     Embedding,
+    /// One label for each token, which become entities: spans of the text.
+    TokenClassification,
+}
+
+/// Hidden states that a head takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// One row for each text.
+    Pooled(Pooling),
+    /// One row for each token, special tokens included.
+    Tokens,
 }
 
 impl Task {
     /// Every task.
-    pub const ALL: [Task; 2] = [Task::SequenceClassification, Task::Embedding];
+    pub const ALL: [Task; 3] = [
+        Task::SequenceClassification,
+        Task::Embedding,
+        Task::TokenClassification,
+    ];
 
     /// The name in configuration, metadata and `parity.json`.
     pub fn name(self) -> &'static str {
         match self {
             Task::SequenceClassification => "sequence-classification",
             Task::Embedding => "embedding",
+            Task::TokenClassification => "token-classification",
         }
     }
 
@@ -41,6 +59,7 @@ impl Task {
         match self {
             Task::SequenceClassification => sequence_classification::ARCHITECTURES,
             Task::Embedding => embedding::ARCHITECTURES,
+            Task::TokenClassification => token_classification::ARCHITECTURES,
         }
     }
 
@@ -62,14 +81,14 @@ impl Task {
 
 /// The part of a model after its encoder, on the device `O`.
 pub(crate) trait Head<O: Ops>: Send {
-    /// Pooling of the hidden states that the head takes.
-    fn pooling(&self) -> Pooling;
+    /// The hidden states that the head takes.
+    fn rows(&self) -> Rows;
 
-    /// One row of results for each row of `pooled`.
-    fn forward<'a>(&'a mut self, ops: &mut O, pooled: &'a O::Buffer) -> Result<&'a O::Buffer, KernelError>;
+    /// One row of results for each row of `hidden`.
+    fn forward<'a>(&'a mut self, ops: &mut O, hidden: &'a O::Buffer) -> Result<&'a O::Buffer, KernelError>;
 
-    /// The reply of one row of results.
-    fn reply(&self, row: &[f32]) -> Reply;
+    /// The reply of a text from its results: one row, or one for each of its tokens.
+    fn reply(&self, results: &[f32]) -> Reply;
 
     /// A head that shares the weights and has buffers of its own.
     fn replica(&self, ops: &O) -> Box<dyn Head<O>>;
@@ -85,5 +104,6 @@ pub(crate) fn load<O: Ops + 'static>(
     Ok(match spec.task {
         Task::SequenceClassification => Box::new(Classifier::load(config, weights, ops)?),
         Task::Embedding => Box::new(Embedding::new(spec)),
+        Task::TokenClassification => Box::new(TokenClassifier::load(config, weights, ops)?),
     })
 }

@@ -24,6 +24,7 @@ mod families;
 mod heads;
 
 mod check;
+mod entities;
 mod load;
 mod model;
 mod parity;
@@ -31,6 +32,7 @@ mod parity;
 pub mod testing;
 
 pub use device::Device;
+pub use entities::{Aggregation, Entity, entities};
 pub use error::ModelError;
 pub use families::Family;
 pub use heads::{Problem, Task, normalize};
@@ -41,5 +43,5 @@ pub use penstock_kernels::cuda::nvidia::probe;
 pub use penstock_kernels::cuda::{Dtype, Unavailable};
 pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Sharing, Threads};
 pub use spec::ModelSpec;
-pub use tokenizer::{Prompt, PromptError, TextTokenizer, TokenizeError};
+pub use tokenizer::{Prompt, PromptError, Spanned, TextTokenizer, TokenSpan, TokenizeError};
 pub use versions::versions;

@@ -8,7 +8,7 @@ use penstock_kernels::{Ops, Priority, Sharing};
 
 use crate::config::Config;
 use crate::encoder::Encoder;
-use crate::heads::{self, Head};
+use crate::heads::{self, Head, Rows};
 use crate::weights::Weights;
 use crate::{ModelError, ModelSpec};
 
@@ -74,8 +74,8 @@ pub(crate) struct PackedModel<O: Ops> {
     head: Box<dyn Head<O>>,
     window: usize,
     layers: usize,
-    /// Number of texts of each batch in flight, the oldest first.
-    sent: VecDeque<usize>,
+    /// Rows of results of each text, for each batch in flight, the oldest first.
+    sent: VecDeque<Vec<usize>>,
     /// Buffer for rows from the device, reused.
     rows: Vec<f32>,
 }
@@ -162,11 +162,14 @@ impl<O: Ops + 'static> PackedModel<O> {
             ops, encoder, head, ..
         } = self;
         ops.forward(&batch.cu_seqlens, priority, |ops| {
-            let pooled = encoder.pooled(ops, batch, head.pooling())?;
-            let rows = head.forward(ops, pooled)?;
-            ops.send(rows)
+            let hidden = encoder.forward(ops, batch, head.rows())?;
+            let results = head.forward(ops, hidden)?;
+            ops.send(results)
         })?;
-        self.sent.push_back(batch.sequences());
+        self.sent.push_back(match self.head.rows() {
+            Rows::Pooled(_) => vec![1; batch.sequences()],
+            Rows::Tokens => batch.lengths().collect(),
+        });
         Ok(())
     }
 }
@@ -219,11 +222,13 @@ impl<O: Ops + 'static> Pipelined for PackedModel<O> {
             return Err(ModelError::Batch("no batch is in flight".into()));
         };
         self.ops.receive(&mut self.rows)?;
-        let width = self.rows.len() / texts;
-        Ok(self
-            .rows
-            .chunks_exact(width)
-            .map(|row| self.head.reply(row))
-            .collect())
+        let width = self.rows.len() / texts.iter().sum::<usize>().max(1);
+        let mut rest = self.rows.as_slice();
+        let replies = texts.into_iter().map(|rows| {
+            let (results, behind) = rest.split_at(rows * width);
+            rest = behind;
+            self.head.reply(results)
+        });
+        Ok(replies.collect())
     }
 }

@@ -223,7 +223,7 @@ fn largest(values: &[f32]) -> Option<usize> {
 /// The values that the original returns as its output.
 fn output(reply: Reply, normalized: bool) -> Vec<f32> {
     match reply {
-        Reply::Classes { logits, .. } => logits,
+        Reply::Classes { logits, .. } | Reply::Tokens { logits } => logits,
         Reply::Embedding(mut vector) => {
             if normalized {
                 normalize(&mut vector);

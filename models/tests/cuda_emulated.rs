@@ -67,7 +67,7 @@ fn batch(seed: u64, vocabulary: usize, lengths: &[usize]) -> PackedTokens {
 fn values(reply: &Reply) -> &[f32] {
     match reply {
         Reply::Embedding(values) => values,
-        Reply::Classes { logits, .. } => logits,
+        Reply::Classes { logits, .. } | Reply::Tokens { logits } => logits,
     }
 }
 
@@ -89,7 +89,7 @@ fn check_same(what: &str, dtype: Dtype, found: &[Reply], expected: &[Reply]) {
 
 #[test]
 fn models_on_a_gpu_equal_those_on_the_processor() {
-    for family in ["bert", "bert-embedding-mean", "distilbert", "roberta"] {
+    for family in ["bert", "bert-embedding-mean", "bert-tokens", "distilbert", "roberta"] {
         let folder = folder(family);
         let mut cpu = load(folder.path(), &options(1)).unwrap();
         let packed = batch(1, cpu.spec.vocabulary, &[1, 9, 40, 3, 17, 64, 2]);

@@ -98,11 +98,11 @@ fn an_unsupported_model_is_refused_with_the_supported_ones() {
         |c| {
             c.json(
                 "config.json",
-                r#"{"architectures":["BertForTokenClassification"]}"#,
+                r#"{"architectures":["BertForQuestionAnswering"]}"#,
             );
         },
         &[
-            "architectures is BertForTokenClassification",
+            "architectures is BertForQuestionAnswering",
             "ForSequenceClassification",
         ],
     );

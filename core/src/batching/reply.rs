@@ -17,6 +17,11 @@ pub enum Reply {
         /// f32 `[labels]`: softmax (one label), sigmoid (many labels) or the logits (regression).
         probabilities: Vec<f32>,
     },
+    /// A token classification.
+    Tokens {
+        /// f32 `[tokens, labels]`, row-major, special tokens included.
+        logits: Vec<f32>,
+    },
 }
 
 impl Reply {
@@ -24,7 +29,7 @@ impl Reply {
     pub fn is_finite(&self) -> bool {
         let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
         match self {
-            Reply::Embedding(vector) => finite(vector),
+            Reply::Embedding(values) | Reply::Tokens { logits: values } => finite(values),
             Reply::Classes {
                 logits,
                 probabilities,

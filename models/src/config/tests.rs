@@ -209,5 +209,9 @@ fn the_architecture_decides_the_task() {
     assert_eq!(task(r#"["BertModel"]"#), Some(Task::Embedding));
     assert_eq!(task(r#"["BertForMaskedLM"]"#), Some(Task::Embedding));
     assert_eq!(task("null"), Some(Task::Embedding));
-    assert_eq!(task(r#"["BertForTokenClassification"]"#), None);
+    assert_eq!(
+        task(r#"["BertForTokenClassification"]"#),
+        Some(Task::TokenClassification)
+    );
+    assert_eq!(task(r#"["BertForQuestionAnswering"]"#), None);
 }

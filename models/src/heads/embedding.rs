@@ -3,7 +3,7 @@
 use penstock_core::Reply;
 use penstock_kernels::{KernelError, Ops, Pooling};
 
-use super::Head;
+use super::{Head, Rows};
 use crate::ModelSpec;
 
 /// Endings of `architectures` of a bare encoder.
@@ -23,16 +23,16 @@ impl Embedding {
 }
 
 impl<O: Ops + 'static> Head<O> for Embedding {
-    fn pooling(&self) -> Pooling {
-        self.pooling
+    fn rows(&self) -> Rows {
+        Rows::Pooled(self.pooling)
     }
 
-    fn forward<'a>(&'a mut self, _ops: &mut O, pooled: &'a O::Buffer) -> Result<&'a O::Buffer, KernelError> {
-        Ok(pooled)
+    fn forward<'a>(&'a mut self, _ops: &mut O, hidden: &'a O::Buffer) -> Result<&'a O::Buffer, KernelError> {
+        Ok(hidden)
     }
 
-    fn reply(&self, row: &[f32]) -> Reply {
-        Reply::Embedding(row.to_vec())
+    fn reply(&self, results: &[f32]) -> Reply {
+        Reply::Embedding(results.to_vec())
     }
 
     fn replica(&self, _ops: &O) -> Box<dyn Head<O>> {

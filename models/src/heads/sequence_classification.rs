@@ -5,7 +5,7 @@ use std::sync::Arc;
 use penstock_core::Reply;
 use penstock_kernels::{Activation, KernelError, Ops, Pooling};
 
-use super::Head;
+use super::{Head, Rows};
 use crate::ModelError;
 use crate::config::Config;
 use crate::encoder::linear;
@@ -88,25 +88,25 @@ impl<O: Ops> Classifier<O> {
 }
 
 impl<O: Ops + 'static> Head<O> for Classifier<O> {
-    fn pooling(&self) -> Pooling {
-        Pooling::Cls
+    fn rows(&self) -> Rows {
+        Rows::Pooled(Pooling::Cls)
     }
 
-    fn forward<'a>(&'a mut self, ops: &mut O, pooled: &'a O::Buffer) -> Result<&'a O::Buffer, KernelError> {
+    fn forward<'a>(&'a mut self, ops: &mut O, hidden: &'a O::Buffer) -> Result<&'a O::Buffer, KernelError> {
         let Layers {
             dense,
             activation,
             out,
         } = &*self.layers;
-        ops.linear(pooled, dense, *activation, &mut self.middle)?;
+        ops.linear(hidden, dense, *activation, &mut self.middle)?;
         ops.linear(&self.middle, out, Activation::None, &mut self.logits)?;
         Ok(&self.logits)
     }
 
-    fn reply(&self, row: &[f32]) -> Reply {
+    fn reply(&self, results: &[f32]) -> Reply {
         Reply::Classes {
-            logits: row.to_vec(),
-            probabilities: probabilities(self.problem, row),
+            logits: results.to_vec(),
+            probabilities: probabilities(self.problem, results),
         }
     }
 
@@ -116,7 +116,7 @@ impl<O: Ops + 'static> Head<O> for Classifier<O> {
 }
 
 /// Refuses a classifier whose rows are not as many as the labels, with a message that names both.
-fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Result<(), ModelError> {
+pub(super) fn check_labels(weights: &Weights, tensor: &str, labels: usize) -> Result<(), ModelError> {
     match weights.shape(tensor).as_deref() {
         Some(&[rows, _]) if rows != labels => Err(ModelError::LabelCount {
             file: weights.file().to_path_buf(),

@@ -10,6 +10,7 @@ use tokenizers::{AddedToken, Encoding, ModelWrapper, NormalizerWrapper, Tokenize
 
 use super::class::{Class, Kind, bert_normalizer, set};
 use super::settings::{NAMED, Settings, Side, Token};
+use super::spans::WordRule;
 use super::{Inner, Plan, bounds};
 use crate::guard::guard;
 use crate::{ModelError, files};
@@ -43,6 +44,7 @@ pub(super) fn read(folder: &Path, plan: Plan<'_>) -> Result<Inner, ModelError> {
     Ok(Inner {
         before,
         after,
+        words: WordRule::of(&tokenizer, settings.text("unk_token", class.token("unk_token"))),
         side: settings.side.or(side).unwrap_or(Side::Right),
         max_length: plan.max_length,
         tokens_per_byte: bounds::tokens_per_byte(&tokenizer),

@@ -53,6 +53,16 @@ pub(crate) enum Side {
     Right,
 }
 
+impl Side {
+    /// Cuts off this side of `tokens`, so that at most `room` are left.
+    pub(super) fn keep<T>(self, tokens: &mut Vec<T>, room: usize) {
+        match self {
+            Side::Right => tokens.truncate(room),
+            Side::Left => drop(tokens.drain(..tokens.len().saturating_sub(room))),
+        }
+    }
+}
+
 /// Settings of a tokenizer.
 pub(crate) struct Settings {
     /// `tokenizer_config.json`, for messages.

@@ -137,7 +137,7 @@ fn settled_tokens_of_a_part_are_those_of_the_whole_text() {
             let whole = inner.tokenizer.encode_fast(text.as_str(), false).unwrap();
             for _ in 0..30 {
                 let window = rng.random_range(1..text.len());
-                let part = inner.part(&text, window).unwrap();
+                let part = inner.part(&text, window, false).unwrap();
                 let settled = kept(&part.ids, side, part.settled);
                 assert_eq!(
                     settled,
@@ -159,7 +159,7 @@ fn most_of_a_part_of_ordinary_text_is_settled() {
     {
         let inner = inner(folder, side);
         for window in 500..600 {
-            let part = inner.part(&text, window).unwrap();
+            let part = inner.part(&text, window, false).unwrap();
             let (settled, all) = (part.settled, part.ids.len());
             assert!(
                 settled * 10 > all * 8,
@@ -181,7 +181,7 @@ fn a_part_gives_the_tokens_of_the_whole() {
             let size = rng.random_range(9_000..40_000);
             let text = text(&mut rng, size);
             let wanted = rng.random_range(1..400);
-            let body = inner.body(&text, wanted).unwrap();
+            let body = inner.body(&text, wanted, false).unwrap();
             let whole = inner.tokenizer.encode_fast(text.as_str(), false).unwrap();
             let whole = kept(whole.get_ids(), side, wanted);
             assert_eq!(

@@ -7,7 +7,7 @@
 use tokenizers::Encoding;
 
 use super::settings::Side;
-use super::{Inner, TokenizeError};
+use super::{Inner, TokenSpan, TokenizeError};
 
 /// Bytes of text read for each wanted token. English has about four, so the first part suffices.
 const BYTES_PER_TOKEN: usize = 16;
@@ -22,48 +22,61 @@ pub(super) const WINDOW_BYTES_MAX: usize = 256 << 10;
 /// Token ids of a text without its special tokens.
 pub(super) struct Body {
     pub ids: Vec<u32>,
+    /// Place of each token, where it was asked for.
+    pub spans: Vec<TokenSpan>,
     /// Bytes that were read, where the text was not read as a whole although more tokens were wanted.
     pub cut: Option<usize>,
 }
 
 impl Inner {
-    /// At least the `wanted` ids of `text` that a cut keeps, or all where it has fewer.
-    pub(super) fn body(&self, text: &str, wanted: usize) -> Result<Body, TokenizeError> {
+    /// At least the `wanted` ids of `text` that a cut keeps, or all where it has fewer; with their places where `spans`
+    /// asks.
+    pub(super) fn body(&self, text: &str, wanted: usize, spans: bool) -> Result<Body, TokenizeError> {
         let most = self.bytes_max;
         let mut window = (wanted * BYTES_PER_TOKEN).clamp(WINDOW_BYTES_MIN, most);
         // A part saves nothing where it is most of the text.
         while window < text.len() / 2 || (window == most && window < text.len()) {
-            let mut part = self.part(text, window)?;
+            let mut part = self.part(text, window, spans)?;
             if part.settled >= wanted {
-                match self.side {
-                    Side::Right => part.ids.truncate(part.settled),
-                    Side::Left => drop(part.ids.drain(..part.ids.len() - part.settled)),
-                }
+                self.side.keep(&mut part.ids, part.settled);
+                self.side.keep(&mut part.spans, part.settled);
                 return Ok(Body {
                     ids: part.ids,
+                    spans: part.spans,
                     cut: None,
                 });
             }
             if window == most {
                 return Ok(Body {
                     ids: part.ids,
+                    spans: part.spans,
                     cut: Some(window),
                 });
             }
             window = (window * 4).min(most);
         }
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|e| failed(&e))?;
+        // Only `encode` computes places, and takes longer for it.
+        let encoding = if spans {
+            self.tokenizer.encode(text, false)
+        } else {
+            self.tokenizer.encode_fast(text, false)
+        };
+        let encoding = encoding.map_err(|e| failed(&e))?;
         Ok(Body {
             ids: encoding.get_ids().to_vec(),
+            spans: self.spans(&encoding, text, 0, spans),
             cut: None,
         })
     }
 
     /// The ids of `window` bytes at the end of `text` that a cut keeps.
-    pub(super) fn part(&self, text: &str, window: usize) -> Result<PartIds, TokenizeError> {
-        let part = match self.side {
-            Side::Right => &text[..text.floor_char_boundary(window)],
-            Side::Left => &text[text.ceil_char_boundary(text.len().saturating_sub(window))..],
+    pub(super) fn part(&self, text: &str, window: usize, spans: bool) -> Result<PartIds, TokenizeError> {
+        let (part, begin) = match self.side {
+            Side::Right => (&text[..text.floor_char_boundary(window)], 0),
+            Side::Left => {
+                let begin = text.ceil_char_boundary(text.len().saturating_sub(window));
+                (&text[begin..], begin)
+            }
         };
         let encoding = self.tokenizer.encode(part, false).map_err(|e| failed(&e))?;
         let settled = match self.side {
@@ -72,6 +85,7 @@ impl Inner {
         };
         Ok(PartIds {
             ids: encoding.get_ids().to_vec(),
+            spans: self.spans(&encoding, text, begin, spans),
             settled,
         })
     }
@@ -111,6 +125,8 @@ fn settled_after(encoding: &Encoding, limit: usize) -> usize {
 /// The ids of a text that continues behind a cut.
 pub(super) struct PartIds {
     pub ids: Vec<u32>,
+    /// Place of each token, where it was asked for.
+    pub spans: Vec<TokenSpan>,
     /// Number of ids, counted from the kept end, that the rest of the text cannot change.
     pub settled: usize,
 }

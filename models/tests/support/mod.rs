@@ -92,7 +92,7 @@ pub fn run(loaded: &mut Loaded, texts: &[&[u32]]) -> Vec<Vec<f32>> {
     replies
         .into_iter()
         .map(|reply| match reply {
-            Reply::Classes { logits, .. } => logits,
+            Reply::Classes { logits, .. } | Reply::Tokens { logits } => logits,
             Reply::Embedding(mut vector) => {
                 if normalized {
                     normalize(&mut vector);
