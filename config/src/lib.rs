@@ -3,7 +3,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod kinds;
+mod table;
+
 mod raw;
+mod sections;
 
 mod resolve;
 mod secret;
@@ -17,19 +21,16 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::thread::available_parallelism;
-use std::time::Duration;
 
-use penstock_engine::placement::choice::{DeviceChoice, DtypeChoice};
 use penstock_engine::settings::{EngineSettings, Limits, ModelConfig};
-use penstock_telemetry::logging::LogFormat;
 
 pub use diagnose::ConfigError;
 pub use kafka::{ClientSource, Delivery, Honour, KafkaInput, KafkaRoute};
 pub use raw::{JobSettings, Settings};
 pub use secret::Secret;
+pub use sections::Config;
 pub use values::{Size, Time};
 
 /// Loads the configuration: flags take precedence over the environment, and the environment over the file.
@@ -53,45 +54,6 @@ fn parse(file: &Path, text: &str, flags: Settings, base: Settings) -> Result<Con
 /// Number of CPUs this process may use; its affinity and its cgroup's quota are included.
 fn cpus() -> usize {
     available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// The checked configuration of the server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// Address of gRPC.
-    pub grpc_addr: SocketAddr,
-    /// Address of HTTP.
-    pub http_addr: SocketAddr,
-    /// Address of `/metrics`.
-    pub metrics_addr: SocketAddr,
-    /// Device of the models; [`penstock_engine::placement`] compares it with this machine.
-    pub device: DeviceChoice,
-    /// Number format of the models.
-    pub dtype: DtypeChoice,
-    /// Whether a GPU replays the launches of a small batch as one graph.
-    pub cuda_graphs: bool,
-    /// Compute threads.
-    pub threads: usize,
-    /// Whether each compute thread is pinned to a CPU.
-    pub pin_threads: bool,
-    /// Tokenizer threads.
-    pub tokenizer_threads: usize,
-    /// Threads that read and write sockets.
-    pub io_threads: usize,
-    /// Longest time that a shutdown waits for accepted work.
-    pub drain_timeout: Duration,
-    /// Name of this process among several; without one, the routes use a random name.
-    pub instance: Option<String>,
-    /// The bounds.
-    pub limits: Limits,
-    /// The models; names are unique.
-    pub models: Vec<ModelConfig>,
-    /// The Kafka routes; names are unique.
-    pub kafka: Vec<KafkaRoute>,
-    /// Filter of log lines, in `tracing`'s syntax.
-    pub log: String,
-    /// Format of log lines.
-    pub log_format: LogFormat,
 }
 
 impl Config {

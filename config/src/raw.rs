@@ -1,30 +1,28 @@
-//! The raw mirror of all settings: one struct per section, read from the file by serde and from the
-//! environment and the flags by clap. A setting is one field, so it has one name in all three places:
+//! The raw mirror of all settings, read from the file by serde and from the environment and the flags by clap.
+//! A setting is one row of the table (`sections.rs`), so it has one name in all three places:
 //! `[limits] queue_texts_max`, `PENSTOCK_QUEUE_TEXTS_MAX`, `--queue-texts-max`.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use penstock_models::Task;
 use serde::Deserialize;
 
 use super::kafka::raw::Kafka;
-use super::values::{Size, Time};
-use penstock_engine::placement::choice::{DeviceChoice, DtypeChoice};
-use penstock_telemetry::logging::LogFormat;
+use super::sections::{RawBatching, RawLimits, RawServer};
+use super::table::Flags;
 
 /// All settings. `None` is a setting that is not set.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     #[command(flatten)]
-    pub(super) server: Server,
+    pub(super) server: RawServer,
     #[command(flatten)]
-    pub(super) limits: Limits,
+    pub(super) limits: RawLimits,
     #[command(flatten)]
-    pub(super) batching: Batching,
+    pub(super) batching: RawBatching,
     /// The `[[model]]` tables of the file.
     #[arg(skip)]
     pub(super) model: Vec<Model>,
@@ -43,203 +41,53 @@ pub struct Settings {
     pub(super) named: Vec<NamedModel>,
 }
 
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[command(next_help_heading = "Server")]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Server {
-    /// Where gRPC listens [default: 127.0.0.1:8001]
-    #[arg(long, env = "PENSTOCK_GRPC_ADDR", value_name = "ADDR:PORT")]
-    pub(super) grpc_addr: Option<SocketAddr>,
-    /// Where HTTP listens [default: 127.0.0.1:8000]
-    #[arg(long, env = "PENSTOCK_HTTP_ADDR", value_name = "ADDR:PORT")]
-    pub(super) http_addr: Option<SocketAddr>,
-    /// Where /metrics listens [default: 127.0.0.1:8002]
-    #[arg(long, env = "PENSTOCK_METRICS_ADDR", value_name = "ADDR:PORT")]
-    pub(super) metrics_addr: Option<SocketAddr>,
-    /// Where the models run: auto, cpu, cuda, cuda:N or cuda:N,M [default: auto]
-    #[arg(long, env = "PENSTOCK_DEVICE", value_name = "DEVICE")]
-    pub(super) device: Option<DeviceChoice>,
-    /// Number format of the models: auto, f32, f16, bf16 or int8 [default: auto]
-    #[arg(long, env = "PENSTOCK_DTYPE", value_name = "DTYPE")]
-    pub(super) dtype: Option<DtypeChoice>,
-    /// On a GPU: start the launches of a small batch by one call [default: true]
-    #[arg(
-        long,
-        env = "PENSTOCK_CUDA_GRAPHS",
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true"
-    )]
-    pub(super) cuda_graphs: Option<bool>,
-    /// Threads that compute [default: the CPUs this process may use]
-    #[arg(long, env = "PENSTOCK_THREADS", value_name = "N")]
-    pub(super) threads: Option<NonZeroUsize>,
-    /// Keep each of them on a CPU of its own [default: false]
-    #[arg(
-        long,
-        env = "PENSTOCK_PIN_THREADS",
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true"
-    )]
-    pub(super) pin_threads: Option<bool>,
-    /// Threads that tokenize [default: a quarter of the CPUs, 1 to 16]
-    #[arg(long, env = "PENSTOCK_TOKENIZER_THREADS", value_name = "N")]
-    pub(super) tokenizer_threads: Option<NonZeroUsize>,
-    /// Threads that read and write sockets [default: a quarter of the CPUs, 1 to 8]
-    #[arg(long, env = "PENSTOCK_IO_THREADS", value_name = "N")]
-    pub(super) io_threads: Option<NonZeroUsize>,
-    /// How long a shutdown waits for the work that was accepted [default: 30s]
-    #[arg(long, env = "PENSTOCK_DRAIN_TIMEOUT", value_name = "TIME")]
-    pub(super) drain_timeout: Option<Time>,
-    /// Which of several processes this one is, such as the name of its pod [default: random]
-    #[arg(long, env = "PENSTOCK_INSTANCE", value_name = "NAME")]
-    pub(super) instance: Option<String>,
-    /// Which log lines are written, such as debug or warn,penstock=debug [default: info]
-    #[arg(long, env = "PENSTOCK_LOG", value_name = "FILTER")]
-    pub(super) log: Option<String>,
-    /// How they look: auto (text on a terminal, JSON otherwise), text or json [default: auto]
-    #[arg(long, env = "PENSTOCK_LOG_FORMAT", value_name = "FORMAT")]
-    pub(super) log_format: Option<LogFormat>,
-}
-
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[command(next_help_heading = "Limits")]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Limits {
-    /// Texts of one request [default: 8192]
-    #[arg(long, env = "PENSTOCK_MAX_REQUEST_TEXTS", value_name = "N")]
-    pub(super) max_request_texts: Option<NonZeroUsize>,
-    /// Bytes of one request, on the wire and of its texts [default: 64MiB]
-    #[arg(long, env = "PENSTOCK_MAX_REQUEST_BYTES", value_name = "SIZE")]
-    pub(super) max_request_bytes: Option<Size>,
-    /// Texts of one stream that are read and not yet answered [default: 256]
-    #[arg(long, env = "PENSTOCK_STREAM_IN_FLIGHT_MAX", value_name = "N")]
-    pub(super) stream_in_flight_max: Option<NonZeroUsize>,
-    /// Texts that wait for one model [default: 16384]
-    #[arg(long, env = "PENSTOCK_QUEUE_TEXTS_MAX", value_name = "N")]
-    pub(super) queue_texts_max: Option<NonZeroUsize>,
-    /// Tokens that wait for one model [default: 1048576]
-    #[arg(long, env = "PENSTOCK_QUEUE_TOKENS_MAX", value_name = "N")]
-    pub(super) queue_tokens_max: Option<NonZeroUsize>,
-    /// Bytes of text that wait for one model [default: 256MiB]
-    #[arg(long, env = "PENSTOCK_QUEUE_BYTES_MAX", value_name = "SIZE")]
-    pub(super) queue_bytes_max: Option<Size>,
-    /// Open connections of one port [default: 1024]
-    #[arg(long, env = "PENSTOCK_CONNECTIONS_MAX", value_name = "N")]
-    pub(super) connections_max: Option<NonZeroUsize>,
-    /// gRPC calls at once on one connection; a client keeps further ones back [default: 100]
-    #[arg(long, env = "PENSTOCK_STREAMS_MAX", value_name = "N")]
-    pub(super) streams_max: Option<NonZeroUsize>,
-}
-
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[command(next_help_heading = "Batching")]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Batching {
-    /// Tokens of one batch; at least the longest text of the model [default: 1024 on the CPU, 8192 on a GPU, or that text]
-    #[arg(
-        long = "batching-tokens-max",
-        env = "PENSTOCK_BATCHING_TOKENS_MAX",
-        value_name = "N"
-    )]
-    pub(super) tokens_max: Option<NonZeroUsize>,
-    /// Texts of one batch [default: 1024]
-    #[arg(
-        long = "batching-texts-max",
-        env = "PENSTOCK_BATCHING_TEXTS_MAX",
-        value_name = "N"
-    )]
-    pub(super) texts_max: Option<NonZeroUsize>,
-    /// After this long, bulk work goes ahead of interactive work [default: 2s]
-    #[arg(
-        long = "batching-bulk-age-max",
-        env = "PENSTOCK_BATCHING_BULK_AGE_MAX",
-        value_name = "TIME"
-    )]
-    pub(super) bulk_age_max: Option<Time>,
-    /// How long an idle device waits for more texts [default: 0s]
-    #[arg(
-        long = "batching-queue-delay-max",
-        env = "PENSTOCK_BATCHING_QUEUE_DELAY_MAX",
-        value_name = "TIME"
-    )]
-    pub(super) queue_delay_max: Option<Time>,
-    /// The latency of interactive texts that bulk texts leave room for [default: 50ms]
-    #[arg(
-        long = "batching-interactive-target",
-        env = "PENSTOCK_BATCHING_INTERACTIVE_TARGET",
-        value_name = "TIME"
-    )]
-    pub(super) interactive_target: Option<Time>,
-    /// Batches that are prepared while one runs, 0 to 8 [default: 0 on the CPU, 1 on a GPU]
-    #[arg(
-        long = "batching-prefetch",
-        env = "PENSTOCK_BATCHING_PREFETCH",
-        value_name = "N"
-    )]
-    pub(super) prefetch: Option<usize>,
-    /// Executors of a model on each GPU; the CPU has one [default: 1]
-    #[arg(
-        long = "batching-executors",
-        env = "PENSTOCK_BATCHING_EXECUTORS",
-        value_name = "N"
-    )]
-    pub(super) executors: Option<NonZeroUsize>,
-}
-
 /// Settings of a job without listeners, under the same names.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Engine")]
+#[derive(Clone, Debug, Default)]
 pub struct JobSettings {
-    /// Where the model runs: auto, cpu, cuda, cuda:N or cuda:N,M [default: auto]
-    #[arg(long, env = "PENSTOCK_DEVICE", value_name = "DEVICE")]
-    device: Option<DeviceChoice>,
-    /// Number format of the model: auto, f32, f16, bf16 or int8 [default: auto]
-    #[arg(long, env = "PENSTOCK_DTYPE", value_name = "DTYPE")]
-    dtype: Option<DtypeChoice>,
-    /// Threads that compute [default: the CPUs this process may use]
-    #[arg(long, env = "PENSTOCK_THREADS", value_name = "N")]
-    threads: Option<NonZeroUsize>,
-    /// Threads that tokenize [default: a quarter of the CPUs, 1 to 16]
-    #[arg(long, env = "PENSTOCK_TOKENIZER_THREADS", value_name = "N")]
-    tokenizer_threads: Option<NonZeroUsize>,
-    /// Which log lines are written [default: warn]
-    #[arg(
-        long,
-        env = "PENSTOCK_LOG",
-        value_name = "FILTER",
-        default_value = "warn",
-        hide_default_value = true
-    )]
-    log: Option<String>,
-    #[command(flatten)]
-    batching: Batching,
+    server: RawServer,
+    batching: RawBatching,
+}
+
+/// Keys of `[server]` that a job has.
+const JOB_KEYS: [&str; 5] = ["device", "dtype", "threads", "tokenizer_threads", "log"];
+
+/// Filter of log lines of a job, whose results go to a terminal or a pipe.
+const JOB_LOG: &str = "warn";
+
+impl FromArgMatches for JobSettings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<JobSettings, clap::Error> {
+        Ok(JobSettings {
+            server: Flags::take(matches),
+            batching: Flags::take(matches),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.server.update_from_arg_matches(matches)?;
+        self.batching.update_from_arg_matches(matches)
+    }
+}
+
+impl Args for JobSettings {
+    fn augment_args(command: Command) -> Command {
+        let command = RawServer::add(command.next_help_heading("Engine"), |key| JOB_KEYS.contains(&key));
+        let help = format!("Filter of log lines, such as debug [default: {JOB_LOG}]");
+        RawBatching::augment_args(command.mut_arg("log", |log| log.help(help)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        JobSettings::augment_args(command)
+    }
 }
 
 impl JobSettings {
     /// Adds the one model that the job runs.
     pub fn with_model(self, name: &str, path: &str) -> Settings {
-        let JobSettings {
-            device,
-            dtype,
-            threads,
-            tokenizer_threads,
-            log,
-            batching,
-        } = self;
+        let mut server = self.server;
+        server.log.get_or_insert_with(|| JOB_LOG.to_owned());
         Settings {
-            server: Server {
-                device,
-                dtype,
-                threads,
-                tokenizer_threads,
-                log,
-                ..Server::default()
-            },
-            batching,
+            server,
+            batching: self.batching,
             model: vec![Model::plain(name.to_owned(), path.to_owned())],
             ..Settings::default()
         }
@@ -256,7 +104,7 @@ pub(super) struct Model {
     pub(super) max_length: Option<NonZeroUsize>,
     pub(super) check_parity: Option<bool>,
     #[serde(default)]
-    pub(super) batching: Batching,
+    pub(super) batching: RawBatching,
 }
 
 /// A model named by flag: `NAME=DIR_OR_HF_ID[@REVISION]`.
@@ -302,59 +150,12 @@ impl TryFrom<String> for TaskName {
     }
 }
 
-/// `over`: values of this layer, or of the layer below where this one has none.
-macro_rules! layered {
-    ($t:ident { $($field:ident),+ }) => {
-        impl $t {
-            pub(super) fn over(self, below: $t) -> $t {
-                $t { $($field: self.$field.or(below.$field)),+ }
-            }
-        }
-    };
-}
-
-layered!(Server {
-    grpc_addr,
-    http_addr,
-    metrics_addr,
-    device,
-    dtype,
-    cuda_graphs,
-    threads,
-    pin_threads,
-    tokenizer_threads,
-    io_threads,
-    drain_timeout,
-    instance,
-    log,
-    log_format
-});
-layered!(Limits {
-    max_request_texts,
-    max_request_bytes,
-    stream_in_flight_max,
-    queue_texts_max,
-    queue_tokens_max,
-    queue_bytes_max,
-    connections_max,
-    streams_max
-});
-layered!(Batching {
-    tokens_max,
-    texts_max,
-    bulk_age_max,
-    queue_delay_max,
-    interactive_target,
-    prefetch,
-    executors
-});
-
 impl Settings {
     /// The lowest layer: settings from other programs' environment variables.
     pub(super) fn of_environment(rust_log: Option<String>) -> Settings {
-        let server = Server {
+        let server = RawServer {
             log: rust_log.filter(|log| !log.is_empty()),
-            ..Server::default()
+            ..RawServer::default()
         };
         Settings {
             server,
@@ -394,7 +195,7 @@ impl Model {
             task: None,
             max_length: None,
             check_parity: None,
-            batching: Batching::default(),
+            batching: RawBatching::default(),
         }
     }
 }

@@ -2,32 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use super::kafka::raw::Kafka;
 use super::kafka::{self, KafkaRoute};
 use super::raw::{self, Settings};
-use super::values::{Size, Time};
+use super::sections::RawBatching;
+use super::values::Time;
 use super::{Config, Limits, ModelConfig};
-use penstock_engine::placement::choice::{DeviceChoice, DtypeChoice};
+use penstock_engine::placement::choice::DeviceChoice;
 use penstock_engine::placement::{self, DeviceError};
 use penstock_engine::settings::Batching;
 use penstock_telemetry::logging;
-use penstock_telemetry::logging::LogFormat;
 
-/// Largest prefetch; more batches in flight gain nothing, and each holds its tokens.
-const PREFETCH_MAX: usize = 8;
-/// Most executors on one GPU; more gain nothing, and each has activations and 32 MiB of workspace of its own.
-const EXECUTORS_MAX: usize = 8;
 const NAME_BYTES_MAX: usize = 128;
-/// Most threads of one kind.
-const THREADS_MAX: usize = 4096;
-/// Most texts of a queue, whose places are allocated at the start.
-const QUEUE_TEXTS_MAX: usize = 1 << 22;
-
 /// An invalid setting, by its path in the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -65,61 +54,39 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
         kafka,
         named: _,
     } = settings;
-    let (device, dtype) = compute(&server)?;
-    let [grpc_addr, http_addr, metrics_addr] = addresses(&server)?;
-    let log = server.log.clone().unwrap_or_else(|| "info".to_owned());
-    logging::check(&log).map_err(|message| setting("server", "log", message))?;
-    let limits = bounds(&limits)?;
+    let limits = limits
+        .resolve(cpus)
+        .map_err(|(key, message)| setting("limits", key, message))?;
     let models = models(model, &batching, &limits)?;
     let kafka = kafka_routes(kafka, &models, &limits, server.instance.as_deref())?;
-    let quarter = |max: usize| (cpus / 4).clamp(1, max);
-    let threads = |key, given: Option<NonZeroUsize>, default| {
-        let count = given.map_or(default, NonZeroUsize::get);
-        at_most(count, THREADS_MAX, "server", key)
-    };
-    Ok(Config {
-        grpc_addr,
-        http_addr,
-        metrics_addr,
-        device,
-        dtype,
-        cuda_graphs: server.cuda_graphs.unwrap_or(true),
-        threads: threads("threads", server.threads, cpus.min(THREADS_MAX))?,
-        pin_threads: server.pin_threads.unwrap_or(false),
-        tokenizer_threads: threads("tokenizer_threads", server.tokenizer_threads, quarter(16))?,
-        io_threads: threads("io_threads", server.io_threads, quarter(8))?,
-        drain_timeout: server.drain_timeout.map_or(Duration::from_secs(30), |t| t.0),
-        instance: server.instance,
-        models,
-        kafka,
-        limits,
-        log,
-        log_format: server.log_format.unwrap_or(LogFormat::Auto),
-    })
+    let config = server
+        .resolve(cpus, limits, models, kafka)
+        .map_err(|(key, message)| setting("server", key, message))?;
+    compute(&config)?;
+    addresses(&config)?;
+    logging::check(&config.log).map_err(|message| setting("server", "log", message))?;
+    Ok(config)
 }
 
-/// Device and number format of the models. This machine is probed later. A format that the named device never
+/// Compares number format and device. This machine is probed later; a format that the named device never
 /// supports is refused here.
-fn compute(server: &raw::Server) -> Result<(DeviceChoice, DtypeChoice), Problem> {
-    let device = server.device.clone().unwrap_or(DeviceChoice::Auto);
-    let dtype = server.dtype.unwrap_or(DtypeChoice::Auto);
-    let computes = match device {
+fn compute(config: &Config) -> Result<(), Problem> {
+    let computes = match config.device {
         DeviceChoice::Auto => Ok(()),
-        DeviceChoice::Cpu => placement::on_cpu(dtype).map(drop),
-        DeviceChoice::Cuda(_) => placement::on_cuda(dtype).map(drop),
+        DeviceChoice::Cpu => placement::on_cpu(config.dtype).map(drop),
+        DeviceChoice::Cuda(_) => placement::on_cuda(config.dtype).map(drop),
     };
     match computes {
-        Ok(()) | Err(DeviceError::Instructions(_)) => Ok((device, dtype)),
+        Ok(()) | Err(DeviceError::Instructions(_)) => Ok(()),
         Err(refused) => Err(setting("server", "dtype", refused.to_string())),
     }
 }
 
-fn addresses(server: &raw::Server) -> Result<[SocketAddr; 3], Problem> {
-    let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+fn addresses(config: &Config) -> Result<(), Problem> {
     let named = [
-        ("grpc_addr", server.grpc_addr.unwrap_or(local(8001))),
-        ("http_addr", server.http_addr.unwrap_or(local(8000))),
-        ("metrics_addr", server.metrics_addr.unwrap_or(local(8002))),
+        ("grpc_addr", config.grpc_addr),
+        ("http_addr", config.http_addr),
+        ("metrics_addr", config.metrics_addr),
     ];
     for (i, (key, addr)) in named.iter().enumerate() {
         // Port 0 asks for any free port.
@@ -131,33 +98,7 @@ fn addresses(server: &raw::Server) -> Result<[SocketAddr; 3], Problem> {
             ));
         }
     }
-    Ok(named.map(|(_, addr)| addr))
-}
-
-/// Checks a count against the limit of this program.
-fn at_most(count: usize, most: usize, section: &'static str, key: &'static str) -> Result<usize, Problem> {
-    if count > most {
-        let message = format!("{key} is {count}; {most} is the most");
-        return Err(setting(section, key, message));
-    }
-    Ok(count)
-}
-
-fn bounds(limits: &raw::Limits) -> Result<Limits, Problem> {
-    let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
-    let size = |given: Option<Size>, default| given.map_or(default, |size| size.0);
-    let default = Limits::default();
-    let queue_texts_max = count(limits.queue_texts_max, default.queue_texts_max);
-    Ok(Limits {
-        max_request_texts: count(limits.max_request_texts, default.max_request_texts),
-        max_request_bytes: size(limits.max_request_bytes, default.max_request_bytes),
-        stream_in_flight_max: count(limits.stream_in_flight_max, default.stream_in_flight_max),
-        queue_texts_max: at_most(queue_texts_max, QUEUE_TEXTS_MAX, "limits", "queue_texts_max")?,
-        queue_tokens_max: count(limits.queue_tokens_max, default.queue_tokens_max),
-        queue_bytes_max: size(limits.queue_bytes_max, default.queue_bytes_max),
-        connections_max: count(limits.connections_max, default.connections_max),
-        streams_max: count(limits.streams_max, default.streams_max),
-    })
+    Ok(())
 }
 
 /// The routes of this process, under the configured name or a random one.
@@ -187,7 +128,7 @@ fn at_random() -> &'static str {
 
 fn models(
     tables: Vec<raw::Model>,
-    defaults: &raw::Batching,
+    defaults: &RawBatching,
     limits: &Limits,
 ) -> Result<Vec<ModelConfig>, Problem> {
     let mut names = BTreeSet::new();
@@ -269,40 +210,18 @@ pub(super) fn valid_name(whose: &str, name: &str) -> Result<(), String> {
 }
 
 /// The batching of one model; an error names its key.
-fn batching(raw: &raw::Batching, limits: &Limits) -> Result<Batching, (&'static str, String)> {
-    let time = |given: Option<Time>, default| given.map_or(default, |time| time.0);
-    let count = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
-    let default = Batching::default();
-    let batching = Batching {
-        tokens_max: raw.tokens_max.map(NonZeroUsize::get),
-        texts_max: count(raw.texts_max, default.texts_max),
-        bulk_age_max: time(raw.bulk_age_max, default.bulk_age_max),
-        queue_delay_max: time(raw.queue_delay_max, default.queue_delay_max),
-        interactive_target: time(raw.interactive_target, default.interactive_target),
-        prefetch: raw.prefetch,
-        executors: count(raw.executors, default.executors),
-    };
-    let Batching {
-        tokens_max,
-        queue_delay_max,
-        prefetch,
-        executors,
-        ..
-    } = batching;
-    if let Some(tokens_max) = tokens_max.filter(|tokens| *tokens > limits.queue_tokens_max) {
+fn batching(raw: &RawBatching, limits: &Limits) -> Result<Batching, (&'static str, String)> {
+    let batching = raw.clone().resolve(0)?;
+    let queue_delay_max = batching.queue_delay_max;
+    if let Some(tokens_max) = batching
+        .tokens_max
+        .filter(|tokens| *tokens > limits.queue_tokens_max)
+    {
         let queue = limits.queue_tokens_max;
         let message = format!(
             "a batch of {tokens_max} tokens never fills from a queue of {queue} (limits.queue_tokens_max)"
         );
         return Err(("tokens_max", message));
-    }
-    for (key, value, most) in [
-        ("prefetch", prefetch.unwrap_or_default(), PREFETCH_MAX),
-        ("executors", executors, EXECUTORS_MAX),
-    ] {
-        if value > most {
-            return Err((key, format!("{key} is {value}; {most} is the most")));
-        }
     }
     match raw
         .interactive_target

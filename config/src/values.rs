@@ -1,10 +1,43 @@
 //! Types of values: each is read the same way from the file, the environment and a flag.
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+/// An address to listen on: `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000`, or `:8000` for every IPv4 interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Address(pub(super) SocketAddr);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Address, String> {
+        let wrong = || {
+            format!(
+                "`{s}` is no address to listen on; write ADDR:PORT, such as 127.0.0.1:8000, localhost:8000, or :8000 for every IPv4 interface"
+            )
+        };
+        let host = match s.rsplit_once(':') {
+            Some(("", _)) => Ipv4Addr::UNSPECIFIED,
+            Some((host, _)) if host.eq_ignore_ascii_case("localhost") => Ipv4Addr::LOCALHOST,
+            _ => return s.parse().map(Address).map_err(|_| wrong()),
+        };
+        let port = s.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        port.map(|port| Address((host, port).into())).ok_or_else(wrong)
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = String;
+
+    fn try_from(s: String) -> Result<Address, String> {
+        s.parse()
+    }
+}
 
 /// A duration such as `100ms`, `5s` or `2m`; the unit is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]

@@ -21,41 +21,78 @@ pub struct EngineSettings {
     pub models: Vec<ModelConfig>,
 }
 
-/// Bounds of all queues, requests and connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Texts of one request.
-    pub max_request_texts: usize,
-    /// Bytes of one request.
-    pub max_request_bytes: usize,
-    /// Texts of one stream that are read and not yet answered.
-    pub stream_in_flight_max: usize,
-    /// Texts that wait in one model's queue.
-    pub queue_texts_max: usize,
-    /// Tokens that wait in one model's queue.
-    pub queue_tokens_max: usize,
-    /// Bytes of text that wait in one model's queue.
-    pub queue_bytes_max: usize,
-    /// Open connections of one port.
-    pub connections_max: usize,
-    /// gRPC calls at once on one connection.
-    pub streams_max: usize,
+/// Declares the checked settings of a section from the rows of its table. A row reads
+/// `key: type as kind [default] [..=bound] "text" "more text of the manual";`. The crate `config` makes the
+/// parser, the flags, the output of `penstock check` and the manual from the same rows.
+#[macro_export]
+macro_rules! checked_settings {
+    (
+        $(#[$about:meta])* $checked:ident, $raw:ident $section:literal $heading:literal $prefix:literal;
+        { $($key:ident: $type:ty as $kind:ident [$($default:tt)*] $([..= $most:expr])? $text:literal $($more:literal)?;)* }
+        { $($(#[$doc:meta])* $beside:ident: $beside_type:ty;)* }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $checked {
+            $(#[doc = $text] pub $key: $type,)*
+            $($(#[$doc])* pub $beside: $beside_type,)*
+        }
+    };
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            max_request_texts: 8192,
-            max_request_bytes: 64 << 20,
-            stream_in_flight_max: 256,
-            queue_texts_max: 16_384,
-            queue_tokens_max: 1 << 20,
-            queue_bytes_max: 256 << 20,
-            connections_max: 1024,
-            streams_max: 100,
+/// The defaults of a section, from the rows of its table.
+macro_rules! default_settings {
+    (
+        $(#[$about:meta])* $checked:ident, $raw:ident $section:literal $heading:literal $prefix:literal;
+        { $($key:ident: $type:ty as $kind:ident [$($default:tt)*] $([..= $most:expr])? $text:literal $($more:literal)?;)* }
+        {}
+    ) => {
+        impl Default for $checked {
+            fn default() -> $checked {
+                $checked { $($key: default_settings!(@ $($default)*),)* }
+            }
         }
-    }
+    };
+    (@ = $value:expr) => { $value };
+    (@ none $text:literal) => { None };
 }
+
+/// The table of `[limits]`.
+#[macro_export]
+macro_rules! limits_table {
+    ($with:ident) => { $with! {
+        /// Bounds of all queues, requests and connections.
+        #[derive(Eq)]
+        Limits, RawLimits "limits" "Limits" "";
+        {
+            max_request_texts: usize as Count [= 8192]
+                "Texts of one request"
+                "It is split over batches. More is `INVALID_ARGUMENT` / 400";
+            max_request_bytes: usize as Size [= 64 << 20]
+                "Bytes of one request, on gRPC and HTTP alike";
+            stream_in_flight_max: usize as Count [= 256]
+                "Texts of one stream that are read and not yet answered"
+                "Beyond it the server stops reading";
+            queue_texts_max: usize as Count [= 16_384] [..= 1 << 22]
+                "Texts that wait for one model"
+                "A full queue is `UNAVAILABLE` / 503 (429 on the OpenAI and TEI routes)";
+            queue_tokens_max: usize as Count [= 1 << 20]
+                "Tokens that wait for one model"
+                "They are counted by an upper bound until a text is tokenized";
+            queue_bytes_max: usize as Size [= 256 << 20]
+                "Bytes of text that wait for one model";
+            connections_max: usize as Count [= 1024]
+                "Open connections of one port";
+            streams_max: usize as Count [= 100]
+                "gRPC calls at once on one connection, unary and streaming"
+                "A client library keeps further calls back until one ends. For more than 100 long streams, open a second channel or raise it";
+        }
+        {}
+    } };
+}
+
+limits_table!(checked_settings);
+limits_table!(default_settings);
 
 impl Limits {
     /// Bytes of memory that a decoded request may take beyond its wire length. It covers the largest number
@@ -83,35 +120,37 @@ pub struct ModelConfig {
     pub check_parity: bool,
 }
 
-/// Limits of batches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batching {
-    /// Tokens of one batch; `None` is the device's default, or the model's longest text if that is longer.
-    pub tokens_max: Option<usize>,
-    /// Texts of one batch.
-    pub texts_max: usize,
-    /// Age at which bulk work goes ahead of interactive work.
-    pub bulk_age_max: Duration,
-    /// Longest wait of an idle device for more texts.
-    pub queue_delay_max: Duration,
-    /// Target latency of interactive work, which bulk work leaves room for.
-    pub interactive_target: Duration,
-    /// Batches prepared while one runs; `None` is none on the CPU and one on a GPU.
-    pub prefetch: Option<usize>,
-    /// Executors on each GPU.
-    pub executors: usize,
+/// The table of `[batching]`.
+#[macro_export]
+macro_rules! batching_table {
+    ($with:ident) => { $with! {
+        /// Limits of batches.
+        #[derive(Eq)]
+        Batching, RawBatching "batching" "Batching" "batching_";
+        {
+            tokens_max: Option<usize> as Count [none "1024 on the CPU, 8192 on a GPU"]
+                "Tokens of one batch; at least the longest text of the model"
+                "The longest text is the default if it is longer, and `limits.queue_tokens_max` must hold the batch. A larger batch hardly computes more tokens a second on a CPU, and every text in it waits longer: 512 tokens halve the wait for 3 % of the rate ([performance.md](performance.md#how-large-a-batch-is))";
+            texts_max: usize as Count [= 1024]
+                "Texts of one batch";
+            bulk_age_max: Duration as Time [= Duration::from_secs(2)]
+                "Age at which bulk work goes ahead of interactive work";
+            queue_delay_max: Duration as Time [= Duration::ZERO]
+                "Longest wait of an idle device for more texts"
+                "At `0s` the device starts with the texts that are there";
+            interactive_target: Duration as Time [= Duration::from_millis(50)]
+                "Latency of interactive texts that bulk texts leave room for"
+                "While interactive texts come, and for 10 s after the last one, bulk texts run alone or in batches that are predicted to take at most half of it (a third with `prefetch = 1`). On the CPU an interactive text waits only for one operation of a bulk batch, so a bulk batch may take longer there by the number of its operations. Interactive texts among themselves are not cut. A time of hours turns it off";
+            prefetch: Option<usize> as Number [none "0 on the CPU, 1 on a GPU"] [..= 8]
+                "Batches that are prepared while one runs, 0 to 8"
+                "At `0` a new text waits for one batch less, and the device waits some 0.1 ms between two batches, which is little on a CPU";
+            executors: usize as Count [= 1] [..= 8]
+                "Executors of a model on each GPU, 1 to 8"
+                "Each has a thread, streams and activations of its own; all share the weights ([cuda.md](cuda.md)). The CPU always has one, and another for urgent batches";
+        }
+        {}
+    } };
 }
 
-impl Default for Batching {
-    fn default() -> Batching {
-        Batching {
-            tokens_max: None,
-            texts_max: 1024,
-            bulk_age_max: Duration::from_secs(2),
-            queue_delay_max: Duration::ZERO,
-            interactive_target: Duration::from_millis(50),
-            prefetch: None,
-            executors: 1,
-        }
-    }
-}
+batching_table!(checked_settings);
+batching_table!(default_settings);
