@@ -16,6 +16,7 @@ mod values;
 mod kafka;
 
 mod diagnose;
+mod manual;
 mod show;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use penstock_engine::settings::{EngineSettings, Limits, ModelConfig};
 
 pub use diagnose::ConfigError;
 pub use kafka::{ClientSource, Delivery, Honour, KafkaInput, KafkaRoute};
+pub use manual::manual;
 pub use raw::{JobSettings, Settings};
 pub use secret::Secret;
 pub use sections::Config;

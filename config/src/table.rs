@@ -1,8 +1,6 @@
 //! The table of settings. A section is a list of rows; a row is one key with its type, default, bound and text.
 //! The parser, the flags and variables, the checks, the output of `penstock check` and the manual follow from it.
 
-use std::fmt::Write;
-
 use clap::{Arg, ArgMatches, Command};
 
 use super::kinds::Kind;
@@ -29,8 +27,6 @@ pub(super) enum Unset {
     Value(String),
     /// A value that depends on the machine, the model or another key, in words.
     Depends(&'static str),
-    /// The key must be set.
-    Required,
 }
 
 impl Row {
@@ -60,7 +56,6 @@ impl Row {
         let default = match &self.default {
             Unset::Value(value) => value,
             Unset::Depends(words) => *words,
-            Unset::Required => "required",
         };
         let arg = Arg::new(self.flag.as_str())
             .long(self.flag.as_str())
@@ -77,23 +72,20 @@ impl Row {
     }
 
     /// The row of the manual's table.
-    pub(super) fn manual(&self, flags: bool) -> String {
-        let mut row = format!("| `{}` ", self.key);
-        // Writing to a `String` cannot fail.
-        if flags {
-            let _ = write!(row, "| `{}` | `--{}` ", self.variable, self.flag);
-        }
-        let _ = match &self.default {
-            Unset::Value(value) => write!(row, "| `{value}` "),
-            Unset::Depends(words) => write!(row, "| {words} "),
-            Unset::Required => write!(row, "| required "),
+    pub(super) fn manual(&self) -> String {
+        let Row {
+            key,
+            variable,
+            flag,
+            text,
+            ..
+        } = self;
+        let default = match &self.default {
+            Unset::Value(value) => format!("`{value}`"),
+            Unset::Depends(words) => (*words).to_owned(),
         };
-        let _ = write!(row, "| {}", self.text);
-        if let Some(more) = self.more {
-            let _ = write!(row, ". {more}");
-        }
-        row.push_str(" |");
-        row
+        let more = self.more.map_or(String::new(), |more| format!(". {more}"));
+        format!("| `{key}` | `{variable}` | `--{flag}` | {default} | {text}{more} |")
     }
 }
 
