@@ -1,12 +1,17 @@
 //! Tests of the configuration: settings, defaults and error messages.
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser};
 
+use penstock_engine::placement::choice::{DeviceChoice, DtypeChoice};
 use penstock_engine::settings::Batching;
 use penstock_models::Task;
+use penstock_telemetry::logging::LogFormat;
 
+use super::sections::{RawBatching, RawLimits, RawServer};
+use super::table::{Flags as _, Row, Unset};
 use super::*;
 
 #[derive(Parser)]
@@ -437,5 +442,50 @@ fn the_manual_has_the_tables_of_the_rows() {
             table.lines().collect::<Vec<_>>(),
             "[{section}] reads\n{table}"
         );
+    }
+}
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    let sections = [RawServer::rows(), RawLimits::rows(), RawBatching::rows()];
+    sections.into_iter().flatten()
+}
+
+/// The file with one key, and a model that inherits it.
+fn only(row: &Row, value: &str) -> String {
+    format!(
+        "[{}]\n{} = {value}\n[[model]]\nname = \"a\"\npath = \"b\"",
+        row.section, row.key
+    )
+}
+
+#[test]
+fn the_default_of_a_row_is_what_a_flag_gives_and_a_file_shows() {
+    for row in rows() {
+        let Unset::Value(default) = &row.default else {
+            continue;
+        };
+        let flag = format!("--{}={default}", row.flag);
+        let flags = ["--model", "a=b", flag.as_str()];
+        assert_eq!(read("", &flags), read("", &flags[..2]), "{flag}");
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_refused_at_its_place() {
+    for row in rows() {
+        let error = read(&only(row, "[]"), &[]).unwrap_err();
+        let place = format!("penstock.toml:2:{}: ", row.key.len() + 4);
+        assert!(error.starts_with(&place), "{error}");
+    }
+}
+
+#[test]
+fn a_bound_of_a_row_is_the_largest_value() {
+    for row in rows() {
+        let Some(most) = row.most else { continue };
+        assert!(read(&only(row, &most.to_string()), &[]).is_ok(), "{}", row.key);
+        let error = read(&only(row, &(most + 1).to_string()), &[]).unwrap_err();
+        let reason = format!("{} is {}; {most} is the most", row.key, most + 1);
+        assert!(error.ends_with(&reason), "{error}");
     }
 }
