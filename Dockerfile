@@ -1,7 +1,7 @@
 # Penstock on the CPU.
 #   docker build --tag penstock .
 #   docker run --rm --publish 8000-8002:8000-8002 penstock
-# docs/deployment.md says what else there is to set.
+# docs/operate.md says what else there is to set.
 
 FROM rust:1.95.0-slim-bookworm AS build
 # librdkafka, OpenSSL and zstd are built from their sources.

@@ -1,4 +1,4 @@
-//! `core::Batcher`: what deciding costs for each text, from offer to packed batch.
+//! `core::Batcher`: cost of its decisions for each text, from offer to packed batch.
 
 #![allow(
     missing_docs,
@@ -14,7 +14,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use penstock_benches::workload;
 use penstock_core::{
     Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Outcome, Poll, Request,
-    Responder, Sink, Stages, TokenIds,
+    RequestContext, Responder, Sink, Source, Stages, TokenIds,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -41,14 +41,16 @@ fn requests(admission: &Arc<Admission>, deadlines: bool) -> Vec<Request> {
         .enumerate()
         .map(|(row, tokens)| Request {
             tokens: TokenIds::new(vec![7; tokens]).expect("not empty"),
-            class: if row % 4 == 0 {
-                Class::Interactive
-            } else {
-                Class::Bulk
-            },
-            received: Nanos(row as u64),
+            context: RequestContext {
+                class: if row % 4 == 0 {
+                    Class::Interactive
+                } else {
+                    Class::Bulk
+                },
+                ..RequestContext::new(Source::Grpc, Nanos(row as u64))
+            }
+            .due(deadlines.then_some(Nanos(u64::MAX))),
             tokenized: Nanos(row as u64),
-            deadline: deadlines.then_some(Nanos(u64::MAX)),
             permit: admission.admit(Class::Interactive, tokens, 0).expect("room"),
             responder: Responder::new(Arc::clone(&sink), row as u32),
         })

@@ -61,7 +61,7 @@ fn forward(c: &mut Criterion) {
             tokenize: false,
         };
         let batches = arrange(&arrangement, &ids);
-        // As many batches as hold about 8,192 tokens: the whole workload would take seconds a sample.
+        // Batches of about 8,192 tokens together: the whole workload would take seconds a sample.
         let batches: Vec<_> = batches
             .into_iter()
             .take(8192 / tokens)

@@ -2,7 +2,7 @@
 //! GFLOP/s, with the memory's bandwidth.
 //!
 //! `RAYON_NUM_THREADS` sets the threads of all of them. Criterion's "Gelem/s" are GFLOP/s here. A sample's
-//! time is its fastest call times the number of calls: on a shared machine that is the call nobody
+//! time is its fastest call times the number of calls: on a shared machine that call was not
 //! interrupted, so shares of the peak hold where means would not.
 
 #![allow(missing_docs, clippy::expect_used, reason = "a bench has nobody to answer to")]
@@ -26,7 +26,7 @@ fn noise(count: usize) -> Vec<f32> {
     (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-/// Time of `turns` calls, each as fast as the fastest.
+/// Time of `turns` calls at the rate of the fastest.
 fn fastest(turns: u64, mut work: impl FnMut()) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..turns {

@@ -16,7 +16,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use penstock_benches::model;
 use penstock_core::PackedTokens;
 use penstock_kernels::KernelError;
-use penstock_kernels::cuda::driver::{Driver, Launch, Product, Work};
+use penstock_kernels::cuda::driver::{Driver, Launch, MatrixProduct, Work};
 use penstock_kernels::cuda::{Cuda, Dtype};
 use penstock_models::{LoadOptions, load_on};
 
@@ -69,7 +69,7 @@ impl Driver for Idle {
         Ok(())
     }
 
-    fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
+    fn multiply(&mut self, product: &MatrixProduct) -> Result<(), KernelError> {
         black_box(product);
         Ok(())
     }

@@ -1,1 +1,1 @@
-"""The suite for a bare GPU machine: what `tools/gpu-check` packs here and runs there."""
+"""The suite for a bare GPU machine: `tools/gpu-check` packs it here and runs it there."""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 LIBRARY = "libcublasLt.so.13"
-# Where a toolkit puts it, then where PyTorch's packages do.
+# Folder of a toolkit, then of PyTorch's packages.
 TOOLKITS = ("/usr/local/cuda*/lib64", "/usr/local/cuda*/targets/x86_64-linux/lib")
 PACKAGES = ("nvidia/*/lib", "torch/lib")
 
@@ -42,11 +42,11 @@ def slug(name: str) -> str:
 
 
 def environment(work: Path) -> dict[str, str]:
-    """This process's, in which the linker finds cuBLASLt. PyTorch brings one that only PyTorch looks for, and an
+    """This process's environment, in which the linker finds cuBLASLt. PyTorch brings one that only PyTorch looks for, and an
     interpreter may have a path of its own, which no program has that it starts."""
     found = loaded(LIBRARY) or next(iter(candidates()), None)
     if not found:
-        # The programs say themselves what is missing.
+        # The programs themselves name what is missing.
         return dict(os.environ)
     folder = work / "lib"
     folder.mkdir(exist_ok=True)
@@ -55,7 +55,7 @@ def environment(work: Path) -> dict[str, str]:
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(found)
     print(f"cuBLASLt: {found}", flush=True)
-    # And what lies beside it, should it look for that.
+    # The libraries beside it too, should it look for them.
     path = [str(folder), str(Path(found).parent), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(path)}
 

@@ -12,18 +12,18 @@ from .part import Part, Skipped
 
 TEST = re.compile(r"test (\w+) \.\.\.")
 BINARY = place.RELEASE / "gpu-kernel-tests"
-# Where CUDA lies when its tools are not on the PATH.
+# Folder of CUDA when its tools are not on the PATH.
 TOOLS = (Path("/usr/local/cuda/bin"), Path("/usr/local/cuda/compute-sanitizer"))
-# One reads where it must not, which a checker reports; the other takes a minute of a run that has nine.
+# The first test reads a forbidden address, which a checker reports; the other takes a minute of a run that has nine.
 UNCHECKED = ["--skip", "gpu_that_is_lost", "--skip", "8192"]
 CHECKER = ["--error-exitcode", "86", "--print-limit", "10"]
-# How the names of our kernels begin.
+# Beginnings of our kernels' names.
 OURS = ("attention", "embedding", "layer_norm", "pool", "gelu", "relu", "tanh")
 OPTIONS = {
-    # The tests look at what each call of the driver says. Libraries ask for what need not be there, and a checker that
+    # The tests look at the result of each call of the driver. Libraries ask for optional things, and a checker that
     # counts this finds errors in any program.
     "memcheck": ["--report-api-errors", "no"],
-    # Ours alone: what NVIDIA's warps agree on between themselves is not for us to judge, and takes minutes.
+    # Our kernels alone: synchronisation inside NVIDIA's kernels is not ours to judge, and takes minutes.
     "racecheck": [word for name in OURS for word in ("--kernel-name", f"kns={name}_")],
 }
 

@@ -32,7 +32,7 @@ QUICK_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=place.CACHE / "gpu-check/penstock-gpu-check.tar.xz")
-    parser.add_argument("--no-build", action="store_true", help="pack what is built already")
+    parser.add_argument("--no-build", action="store_true", help="pack the existing build")
     parser.add_argument("--quick", action="store_true", help="hardly compressed: for trying the suite out on this machine")
 
 
@@ -71,7 +71,7 @@ def archive(tests: Path | None) -> bytes:
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as tar, tempfile.TemporaryDirectory() as folder:
         programs = {name: place.RELEASE / name for name in PROGRAMS} | ({PACKED_TESTS: tests} if tests else {})
-        # As the tools look for them where no CARGO_TARGET_DIR is set.
+        # Folder in which the tools look where no CARGO_TARGET_DIR is set.
         for name, path in programs.items():
             add(tar, f"target/release/{name}", stripped(path, Path(folder) / name), 0o755)
         for source in SOURCES:
@@ -101,7 +101,7 @@ def stripped(path: Path, to: Path) -> bytes:
 
 
 def manifest(programs: dict[str, Path]) -> dict:
-    """Which build it is."""
+    """Name of the build."""
     return {
         "built": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": results.said(["git", "rev-parse", "--short=12", "HEAD"]) + ("" if results.clean() else ", with changes"),

@@ -1,4 +1,4 @@
-"""One part of a run: a process of its own that writes what it has as it goes."""
+"""One part of a run: a process of its own that writes its figures as it goes."""
 
 import importlib.util
 import json
@@ -18,7 +18,7 @@ class Skipped(Exception):
 
 
 class Part:
-    """Where a part reads its settings, other parts' figures and files, and writes its own."""
+    """Folder in which a part reads its settings, other parts' figures and files, and writes its own."""
 
     def __init__(self, work: Path, name: str):
         self.work = work
@@ -39,7 +39,7 @@ class Part:
         return self.until - time.monotonic()
 
     def save(self, **figures) -> None:
-        """Adds figures; what is saved survives this process."""
+        """Adds figures; saved ones survive this process."""
         with self.lock:
             self.data |= figures
             self.write("running")

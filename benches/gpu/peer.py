@@ -97,7 +97,7 @@ class Peer:
 
     @torch.inference_mode()
     def run(self, how: str, batch: Batch):
-        """Starts a batch; calling what it returns waits for the result."""
+        """Starts a batch; the returned function waits for the result."""
         there = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.tensors.items()}
         batch.out.copy_(self.ways[how](there, batch.longest), non_blocking=True)
         if self.device.type == "cpu":
@@ -174,7 +174,7 @@ class Bursts:
             try:
                 self.peer.run(how, batch)()
                 answer[how] = batch.out.tolist()
-            except Exception as error:  # noqa: BLE001: whatever torch says, the run goes on without this way
+            except Exception as error:  # noqa: BLE001: after any error of torch the run goes on without this way
                 answer[how] = said(error)
         return answer
 

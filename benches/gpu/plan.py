@@ -24,12 +24,12 @@ class Step:
     gpu: bool = False
 
 
-# The timed parts stand in the order of what is missed most if the time runs out. No GPU has said yet what they take; by
+# The timed parts stand in the order of their value, should the time run out. No GPU has shown their times yet; by
 # `seconds` below the whole should take 405 of the 515 s that there are, so that any one part may run to its limit.
 STEPS = [
     # Importing torch 20, four models of random numbers 15.
     Step("models", 35, 60, lane="models"),
-    # Importing 8; 8,300 tokens one text at a time are 1.4 TFLOP for BERT-base: four models 35, beside what else runs.
+    # Importing 8; 8,300 tokens one text at a time are 1.4 TFLOP for BERT-base: four models 35, beside other parts.
     Step("reference", 45, 90, needs=("models",), lane="models", torch=True),
     # Five models side by side, four times `score` each: 4 x 5, and comparing.
     Step("fidelity", 25, 70, needs=("models", "reference"), lane="models"),
@@ -50,13 +50,13 @@ STEPS = [
     Step("serving", 90, 150, needs=("models",)),
     # Two models: starts of 3 and 5; 10 bursts in 3 rounds of 0.25 s; two single texts of 1.6.
     Step("small", 38, 80, needs=("models",)),
-    # The first model: 10 to start, three graphs of 20. The second takes what is left.
+    # The first model: 10 to start, three graphs of 20. The second takes the rest.
     Step("compiled", 70, 150, needs=("models", "reference", "ceilings"), torch=True),
 ]
 
 
 def seconds(of) -> float:
-    """How long the whole run takes where a step takes `of(step)`: the longest lane, then what has none."""
+    """How long the whole run takes where a step takes `of(step)`: the longest lane, then the parts without one."""
     lanes: dict[str, float] = {}
     for step in STEPS:
         lanes[step.lane] = lanes.get(step.lane, 0.0) + of(step)
@@ -65,7 +65,7 @@ def seconds(of) -> float:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """Amounts: texts, rounds, seconds."""
 
     # Measurements in a single type use the first.
     dtypes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The results on disk: everything measured as JSON, and a page with the targets beside what was reached."""
+"""The results on disk: everything measured as JSON, and a page with targets and measured figures."""
 
 import datetime
 import json
@@ -21,7 +21,7 @@ def stem(folder: Path, dry: bool) -> Path:
 
 
 def write(path: Path, work: Path, outcomes: dict, dry: bool) -> None:
-    """Called after every part: a run that is cut off leaves what it had."""
+    """Called after every part: a run that is cut off leaves its figures so far."""
     parts = {step.name: read(work, step.name)["data"] for step in plan.STEPS}
     goals = [] if dry else targets(parts)
     data = {"dry_run": dry, "outcomes": outcomes, "targets": goals, "parts": parts}

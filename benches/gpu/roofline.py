@@ -16,7 +16,7 @@ def flops(shape: Shape, lengths: list[int]) -> float:
 
 
 def bytes_moved(shape: Shape, tokens: int, batches: int, width: int = 2) -> float:
-    """Weights read once a batch; and what the kernels of a layer read and write of each token, with the bias inside
+    """Weights read once a batch; and the bytes that the kernels of a layer read and write of each token, with the bias inside
     the products and the exact GELU, which these models have, a kernel of its own."""
     h, inner = shape.hidden, shape.inner
     # In this order: query-key-value, attention, output product, residual and norm, up, GELU, down, residual and norm.

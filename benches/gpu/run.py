@@ -22,11 +22,11 @@ PROGRAM = place.ROOT / "tools" / "gpu-check"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pack", type=Path, help="what `pack` wrote; without it, what is built in this tree")
+    parser.add_argument("--pack", type=Path, help="file that `pack` wrote; without it, the build of this tree")
     parser.add_argument("--dry-run", action="store_true", help="the same on the CPU in seconds: it measures nothing")
     parser.add_argument("--no-torch", action="store_true", help="as if torch were not installed")
     parser.add_argument("--results", type=Path, help="the folder for the results; default: benches/results, of a dry run .cache/gpu-check/dry")
-    parser.add_argument("--only", help="parts with commas between them, and what they need")
+    parser.add_argument("--only", help="parts with commas between them; the parts that they need run too")
     parser.add_argument("--budget", type=float, default=plan.BUDGET, help="seconds of the whole run")
 
 
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
         return unpacked(arguments)
     if not arguments.dry_run and (reason := cuda.no_gpu()):
         raise SystemExit(f"no GPU: {reason}; --dry-run tries the parts out on the CPU")
-    # Ended from outside, the run still writes what it has.
+    # A run that is ended from outside still writes its figures.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         run = Run(Path(folder), arguments)
@@ -119,7 +119,7 @@ class Run:
             if code is None:
                 # A limit shortened by earlier parts is no fault of this part.
                 status, why = ("failed", "") if limit == step.limit else ("skipped", "no time was left: ")
-                outcome |= {"status": status, "reason": f"{why}cut off after {limit:.0f} s; what it had measured is kept"}
+                outcome |= {"status": status, "reason": f"{why}cut off after {limit:.0f} s; measured figures are kept"}
             elif found["status"] in ("", "running"):
                 outcome |= {"status": "failed", "reason": f"ended with {code}: {last_words(self.log(step.name))}"}
         with self.lock:
@@ -129,10 +129,10 @@ class Run:
             self.keep(step.name)
 
     def keep(self, name: str) -> None:
-        """Writes what there is by now. A page that cannot be written ends nothing: the next part writes it anew."""
+        """Writes the figures so far. A page that cannot be written ends nothing: the next part writes it anew."""
         try:
             report.write(self.stem, self.work, self.outcomes, self.arguments.dry_run)
-        except Exception:  # noqa: BLE001: whatever a half measured part makes of a table
+        except Exception:  # noqa: BLE001: a half measured part may break a table in any way
             traceback.print_exc()
         with open(self.stem.with_suffix(".log"), "ab" if len(self.outcomes) > 1 else "wb") as logs:
             logs.write(f"==== {name}\n".encode() + (self.log(name).read_bytes() if self.log(name).exists() else b""))
@@ -174,7 +174,7 @@ def last_words(log: Path) -> str:
 
 
 def wanted(only: str | None) -> list[plan.Step]:
-    """The parts asked for and, through all steps between, what they need."""
+    """The parts asked for and, through all steps between, the parts that they need."""
     if not only:
         return plan.STEPS
     names, known = set(only.split(",")), {step.name: step for step in plan.STEPS}

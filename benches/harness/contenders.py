@@ -46,7 +46,7 @@ class Contender:
         return answer
 
     def close(self) -> None:
-        # One that is gone has closed it.
+        # A contender that is gone has closed it.
         with suppress(OSError):
             self.process.stdin.close()
         try:
@@ -91,7 +91,7 @@ def runtime(python: Path, onnx: Path, model: Path, texts: Path, threads: int) ->
 
 
 def fastest(contenders: dict[str, Contender], wanted: dict, figure: str, rounds: int = 3) -> tuple[str, dict]:
-    """Which one is fastest at `wanted`, and every one's median rate. The others are closed."""
+    """The fastest contender at `wanted`, and the median rate of each. The others are closed."""
     tried = interleave({name: partial(one.burst, wanted) for name, one in contenders.items()}, rounds)
     rates = {name: median(measured, figure) for name, measured in tried.items()}
     best = max(rates, key=rates.get)

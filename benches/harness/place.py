@@ -1,4 +1,4 @@
-"""Where things are, and how they are built."""
+"""Places of programs and files, and their building."""
 
 import argparse
 import os
@@ -37,7 +37,7 @@ def common(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each burst")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder that the results go to")
-    parser.add_argument("--no-build", action="store_true", help="measure what is built already")
+    parser.add_argument("--no-build", action="store_true", help="measure the existing build")
     return parser
 
 

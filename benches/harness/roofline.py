@@ -1,4 +1,4 @@
-"""The most that a processor can do with a model: its multipliers' peak over what a token costs them.
+"""The most that a processor can do with a model: its multipliers' peak over the cost of a token.
 
 Only the products with weights are counted. Attention, a few percent at the lengths of the workload, and the
 passes between products come on top, so that no forward reaches this limit.
@@ -37,7 +37,7 @@ def operations_per_token(model: Path) -> float:
 
 
 def limit(peak: list[dict]) -> float:
-    """The fastest call of all: what the hardware can do, whoever else slowed the others down."""
+    """The fastest call of all: the hardware's rate, whatever slowed the others down."""
     return max(burst[BEST] for burst in peak)
 
 

@@ -11,7 +11,7 @@ from .place import RELEASE
 
 
 class Server:
-    """`penstock serve` with one model, on free ports, until closed. `log` takes what it says on stderr."""
+    """`penstock serve` with one model, on free ports, until closed. `log` takes its stderr."""
 
     def __init__(self, model: Path, threads: int, options: list = (), name: str = "minilm", log=subprocess.DEVNULL):
         self.model = name
@@ -62,7 +62,7 @@ def load_command(target: str, model: Path | None, texts: Path, seconds: float, o
 
 
 def load(target: str, model: Path, texts: Path, seconds: float, options: list) -> dict:
-    """One burst: its figures."""
+    """Figures of one burst."""
     command = load_command(target, model, texts, seconds, options)
     return loaded(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

@@ -21,7 +21,7 @@ TEXTS_MAX = 64
 
 @dataclass(frozen=True)
 class Setting:
-    """How Triton runs the model: processes, threads of each, and whether it puts requests together."""
+    """Triton's way to run the model: processes, threads of each, and whether it batches requests."""
 
     instances: int
     threads: int
@@ -71,7 +71,7 @@ class Triton:
         command = [server / "bin/tritonserver", "--model-repository", repository, "--allow-metrics", "false"]
         command += ["--backend-directory", server / "backends", "--http-port", http, "--grpc-port", self.port]
         self.log = open(environment / "triton.log", "w", encoding="utf-8")
-        # The backend's interpreter is its own; what the model imports lies in this one.
+        # The backend's interpreter is its own; the model's imports lie in this one.
         paths = os.environ | {"PYTHONPATH": str(server.parents[1])}
         self.process = subprocess.Popen([str(part) for part in command], stdout=self.log, stderr=self.log, env=paths)
         self.version = self.wait(f"http://127.0.0.1:{http}/v2")

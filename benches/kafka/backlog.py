@@ -25,7 +25,7 @@ def start() -> broker.Cluster:
 
 
 class Backlog:
-    """A topic that was filled with texts in turn, one partition after the other, and what of it a group has done."""
+    """A topic that was filled with texts in turn, one partition after the other, and a group's progress in it."""
 
     def __init__(self, topics: Topics, name: str, texts: list[str], tokens: list[int], count: int):
         self.topics, self.name, self.tokens, self.count = topics, name, tokens, count
@@ -51,7 +51,7 @@ class Backlog:
             raise SystemExit(f"{self.name} did not take all of {self.count} records")
 
     def group(self) -> str:
-        """One that has read nothing yet: every burst reads the same records from the first on."""
+        """A group that has read nothing yet: every burst reads the same records from the first on."""
         return f"{self.name}-{next(self.groups)}"
 
     def tokens_between(self, before: list[int], after: list[int]) -> int:
@@ -77,7 +77,7 @@ class Progress:
         return [max(one.offset, 0) for one in self.consumer.committed(self.wanted, timeout=10)]
 
     def edge(self, patience: float = 60.0) -> tuple[float, list[int]]:
-        """The next commit: a rate that is taken from commit to commit counts no part of what a commit holds."""
+        """The next commit: a rate that is taken from commit to commit counts no part of a commit's records."""
         before, end = self.now(), time.monotonic() + patience
         while True:
             after, at = self.now(), time.monotonic()

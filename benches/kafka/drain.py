@@ -84,7 +84,7 @@ class Drainer:
 
 
 def burst(who: Drainer, backlog: Backlog, seconds: float, texts: Path | None = None, rate: float = 0.0) -> dict:
-    """How fast `who` drains; where a rate is given, beside so many interactive requests a second."""
+    """Rate at which `who` drains; where a rate is given, beside so many interactive requests a second."""
     group = backlog.group()
     with who.running(backlog, group) as (instance, processes):
         progress = Progress(backlog, group)

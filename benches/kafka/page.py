@@ -1,4 +1,4 @@
-"""From what was measured to the page."""
+"""From the figures to the page."""
 
 import json
 import statistics
@@ -46,7 +46,7 @@ def backlog(found: dict) -> str:
 
 
 def cores_of(rounds: list[dict]) -> list:
-    """How many cores each process had."""
+    """Cores that each process had."""
     return [median(rounds, f"{name}_cores") if f"{name}_cores" in rounds[0] else "" for name in PROCESSES]
 
 

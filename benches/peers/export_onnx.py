@@ -68,7 +68,7 @@ def fuse(model_folder: Path, source: Path, target: Path) -> dict[str, int]:
 def quantise(source: Path) -> Path:
     """Weights to int8, activations when they come: signed weights, which is the faster way on VNNI."""
     target = source.with_name(f"{source.stem}_int8.onnx")
-    # The fused operations are unknown to shape inference; what leaves them is f32.
+    # The fused operations are unknown to shape inference; their outputs are f32.
     options = {"DefaultTensorType": TensorProto.FLOAT}
     quantize_dynamic(source, target, weight_type=QuantType.QInt8, extra_options=options)
     return target

@@ -1,4 +1,4 @@
-"""Writes a BERT-base model folder with random weights: its shape is what is measured, not its answers.
+"""Writes a BERT-base model folder with random weights: its shape is measured, not its answers.
 
     .cache/peers/export/bin/python benches/peers/random_bert.py TOKENIZER_FOLDER .cache/peers/bert-base
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel
 
-# As all-MiniLM-L6-v2 cuts its texts, so that both models read the same tokens.
+# The maximum of all-MiniLM-L6-v2, so that both models read the same tokens.
 WINDOW = 256
 
 

@@ -1,6 +1,6 @@
 """The model that Triton's Python backend runs: tokenizer, ONNX Runtime, mean pooling, as its users write it.
 
-One copy lies in each model's folder as `1/model.py`; what differs between them stands in `config.pbtxt`.
+One copy lies in each model's folder as `1/model.py`; the differences stand in `config.pbtxt`.
 """
 
 import json

@@ -23,7 +23,7 @@ pub enum Order {
     Equal,
 }
 
-/// How texts are put into batches.
+/// Rule by which texts are put into batches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Arrangement {
     /// Order of the texts.
@@ -34,7 +34,7 @@ pub struct Arrangement {
     pub texts: Option<usize>,
     /// The length of each text where all are equal.
     pub length: Option<usize>,
-    /// Whether a batch is tokenized when its turn comes, or was beforehand.
+    /// Whether a batch is tokenized right before it runs, or was beforehand.
     #[serde(default)]
     pub tokenize: bool,
 }
@@ -42,7 +42,7 @@ pub struct Arrangement {
 /// A requested burst.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Wanted {
-    /// Its batches.
+    /// Batches of the case.
     #[serde(flatten)]
     pub arrangement: Arrangement,
     /// The burst ends after the batch in which this time has passed.
@@ -169,7 +169,7 @@ impl Forward {
     }
 }
 
-/// Runs a batch. A device that takes batches ahead is given it while those before run, as the server's executor does;
+/// Runs a batch. A device that takes batches ahead gets it while earlier ones run, as from the server's executor;
 /// `ahead` of them are on their way.
 fn step(model: &mut dyn Model, packed: &PackedTokens, ahead: &mut usize) -> Result<()> {
     let Some(device) = model.pipelined() else {

@@ -47,7 +47,7 @@ impl Shape {
 
 /// A requested burst.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Wanted {
+pub struct WantedProduct {
     /// One of `subjects`.
     pub subject: String,
     /// Shape of a product; a peak has none.
@@ -59,7 +59,7 @@ pub struct Wanted {
 
 /// Results of a burst.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Measured {
+pub struct MeasuredProduct {
     /// Calls timed.
     pub calls: usize,
     /// Operations a nanosecond, or bytes if memory is read, by the median call.
@@ -84,12 +84,12 @@ impl Subject {
     }
 
     /// Calls it for the wanted time, after one call that is not counted.
-    pub fn burst(&mut self, seconds: f64) -> Result<Measured> {
+    pub fn burst(&mut self, seconds: f64) -> Result<MeasuredProduct> {
         (self.timed)(Duration::ZERO)?;
         let mut times = (self.timed)(Duration::from_secs_f64(seconds))?;
         times.sort_unstable();
         let rate = |time: Duration| self.work / 1e9 / time.as_secs_f64().max(1e-9);
-        Ok(Measured {
+        Ok(MeasuredProduct {
             calls: times.len(),
             giga_per_second: rate(times[times.len() / 2]),
             giga_per_second_best: rate(times[0]),

@@ -59,7 +59,7 @@ pub struct Feed {
 pub struct Load {
     /// Number of the request.
     pub turn: usize,
-    /// Its texts.
+    /// Texts of the request.
     pub texts: Vec<String>,
     /// Tokens of its texts.
     pub tokens: usize,

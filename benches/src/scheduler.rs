@@ -12,14 +12,14 @@ use crossbeam_channel::{Sender, bounded};
 use hdrhistogram::Histogram;
 use penstock_core::{
     Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Outcome, PackedTokens, Reply,
-    Request, Responder, Sink, Stages, TokenIds,
+    Request, RequestContext, Responder, Sink, Source, Stages, TokenIds,
 };
 use penstock_engine::device_lost::DeviceLost;
 use penstock_engine::executor::{DeviceSlot, Executor};
 use penstock_engine::scheduler::{Wires, run};
 use penstock_models::{Model, ModelError};
 use penstock_telemetry::clock::Clock;
-use penstock_telemetry::metrics::{Metrics, ModelMetrics, OutcomeLabel, Source};
+use penstock_telemetry::metrics::{Metrics, ModelMetrics, OutcomeLabel};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
@@ -87,7 +87,7 @@ struct Line {
 
 /// Results of a run.
 #[derive(Clone, Debug, Serialize)]
-pub struct Measured {
+pub struct MeasuredLine {
     /// Texts answered.
     pub texts: usize,
     /// Texts answered with an error.
@@ -103,7 +103,7 @@ pub struct Measured {
 }
 
 /// Keeps the queue full until `texts` are answered.
-pub fn flood(tokens_max: usize, texts: usize) -> Result<Measured> {
+pub fn flood(tokens_max: usize, texts: usize) -> Result<MeasuredLine> {
     let line = Line::start(tokens_max)?;
     let start = Instant::now();
     for row in 0..texts {
@@ -115,7 +115,7 @@ pub fn flood(tokens_max: usize, texts: usize) -> Result<Measured> {
 }
 
 /// Poisson arrivals at `rate` a second for `seconds`.
-pub fn trickle(tokens_max: usize, rate: f64, seconds: f64) -> Result<Measured> {
+pub fn trickle(tokens_max: usize, rate: f64, seconds: f64) -> Result<MeasuredLine> {
     let line = Line::start(tokens_max)?;
     let mut rng = StdRng::seed_from_u64(11);
     let start = Instant::now();
@@ -218,10 +218,8 @@ impl Line {
         let now = self.clock.now();
         let request = Request {
             tokens,
-            class: Class::Interactive,
-            received: now,
+            context: RequestContext::new(Source::Grpc, now),
             tokenized: now,
-            deadline: None,
             permit,
             responder,
         };
@@ -231,7 +229,7 @@ impl Line {
         Ok(true)
     }
 
-    fn finish(self, texts: usize, start: Instant) -> Result<Measured> {
+    fn finish(self, texts: usize, start: Instant) -> Result<MeasuredLine> {
         while self.answers.answered.load(Ordering::Acquire) < texts {
             std::thread::yield_now();
         }
@@ -246,7 +244,7 @@ impl Line {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let quantile = |q| latency.value_at_quantile(q) as f64 / 1e3;
-        Ok(Measured {
+        Ok(MeasuredLine {
             texts,
             failed: self.answers.failed.load(Ordering::Relaxed),
             texts_per_second: texts as f64 / seconds,

@@ -11,6 +11,7 @@ use clap::builder::ValueParser;
 use penstock_engine::placement::choice::{DeviceChoice, DtypeChoice};
 use penstock_telemetry::logging::LogFormat;
 
+use super::control::ModelControl;
 use super::show::quoted;
 pub(super) use super::values::{Address, Size, Time};
 
@@ -76,6 +77,7 @@ macro_rules! kinds {
 }
 
 kinds! {
+    Control => ModelControl, "off|on", |raw| raw, |control| control;
     Address => SocketAddr, "ADDR:PORT", |raw| raw.0, |addr| addr;
     Device => DeviceChoice, "DEVICE", |raw| raw, |device| device;
     Dtype => DtypeChoice, "DTYPE", |raw| raw, |dtype| dtype;
@@ -85,6 +87,7 @@ kinds! {
     Text => String, "TEXT", |raw| raw, |text| text;
 }
 
+pub(super) type Control = ModelControl;
 pub(super) type Device = DeviceChoice;
 pub(super) type Dtype = DtypeChoice;
 pub(super) type Format = LogFormat;

@@ -9,6 +9,7 @@ mod table;
 mod raw;
 mod sections;
 
+mod control;
 mod resolve;
 mod secret;
 mod values;
@@ -27,6 +28,7 @@ use std::thread::available_parallelism;
 
 use penstock_engine::settings::{EngineSettings, Limits, ModelConfig};
 
+pub use control::ModelControl;
 pub use diagnose::ConfigError;
 pub use kafka::{ClientSource, Delivery, Honour, KafkaInput, KafkaRoute};
 pub use manual::manual;

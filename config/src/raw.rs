@@ -39,6 +39,18 @@ pub struct Settings {
     )]
     #[serde(skip)]
     pub(super) named: Vec<NamedModel>,
+    /// Read pickled weights, of every model; trust their source [default: false]
+    #[arg(
+        long,
+        env = "PENSTOCK_ALLOW_PICKLE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Models"
+    )]
+    #[serde(skip)]
+    pub(super) allow_pickle: Option<bool>,
 }
 
 /// Settings of a job without listeners, under the same names.
@@ -46,6 +58,23 @@ pub struct Settings {
 pub struct JobSettings {
     server: RawServer,
     batching: RawBatching,
+    /// `--allow-pickle` of the job's one model.
+    allow_pickle: Option<bool>,
+}
+
+/// The flag of a job whose model holds pickled weights.
+#[derive(Args)]
+struct Pickle {
+    /// Read pickled weights; trust their source [default: false]
+    #[arg(
+        long,
+        env = "PENSTOCK_ALLOW_PICKLE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    allow_pickle: Option<bool>,
 }
 
 /// Keys of `[server]` that a job has.
@@ -59,12 +88,17 @@ impl FromArgMatches for JobSettings {
         Ok(JobSettings {
             server: Flags::take(matches),
             batching: Flags::take(matches),
+            allow_pickle: Pickle::from_arg_matches(matches)?.allow_pickle,
         })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.server.update_from_arg_matches(matches)?;
-        self.batching.update_from_arg_matches(matches)
+        self.batching.update_from_arg_matches(matches)?;
+        self.allow_pickle = Pickle::from_arg_matches(matches)?
+            .allow_pickle
+            .or(self.allow_pickle);
+        Ok(())
     }
 }
 
@@ -72,7 +106,7 @@ impl Args for JobSettings {
     fn augment_args(command: Command) -> Command {
         let command = RawServer::add(command.next_help_heading("Engine"), |key| JOB_KEYS.contains(&key));
         let help = format!("Filter of log lines, such as debug [default: {JOB_LOG}]");
-        RawBatching::augment_args(command.mut_arg("log", |log| log.help(help)))
+        RawBatching::augment_args(Pickle::augment_args(command.mut_arg("log", |log| log.help(help))))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -88,6 +122,7 @@ impl JobSettings {
         Settings {
             server,
             batching: self.batching,
+            allow_pickle: self.allow_pickle,
             model: vec![Model::plain(name.to_owned(), path.to_owned())],
             ..Settings::default()
         }
@@ -103,6 +138,7 @@ pub(super) struct Model {
     pub(super) task: Option<TaskName>,
     pub(super) max_length: Option<NonZeroUsize>,
     pub(super) check_parity: Option<bool>,
+    pub(super) allow_pickle: Option<bool>,
     #[serde(default)]
     pub(super) batching: RawBatching,
 }
@@ -176,6 +212,11 @@ impl Settings {
                 None => model.push(Model::plain(name, path)),
             }
         }
+        if let Some(allowed) = self.allow_pickle {
+            for model in &mut model {
+                model.allow_pickle = Some(allowed);
+            }
+        }
         Settings {
             server: self.server.over(below.server),
             limits: self.limits.over(below.limits),
@@ -183,6 +224,7 @@ impl Settings {
             model,
             kafka,
             named: below.named,
+            allow_pickle: below.allow_pickle,
         }
     }
 }
@@ -195,6 +237,7 @@ impl Model {
             task: None,
             max_length: None,
             check_parity: None,
+            allow_pickle: None,
             batching: RawBatching::default(),
         }
     }

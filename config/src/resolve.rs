@@ -52,7 +52,9 @@ pub(super) fn resolve(settings: Settings, cpus: usize) -> Result<Config, Problem
         batching,
         model,
         kafka,
+        // These two have been applied to the tables.
         named: _,
+        allow_pickle: _,
     } = settings;
     let limits = limits
         .resolve(cpus)
@@ -142,6 +144,7 @@ fn models(
             task,
             max_length,
             check_parity,
+            allow_pickle,
             batching: own,
         } = table;
         valid_name("a model", &name).map_err(|message| at("name", message))?;
@@ -185,6 +188,7 @@ fn models(
             max_length,
             batching,
             check_parity,
+            allow_pickle: allow_pickle.unwrap_or(false),
         });
     }
     Ok(models)

@@ -9,6 +9,7 @@ use penstock_engine::settings::{Batching, Limits, ModelConfig};
 use penstock_engine::{batching_table, checked_settings, limits_table};
 use penstock_telemetry::logging::LogFormat;
 
+use super::control::ModelControl;
 use super::kafka::KafkaRoute;
 use super::table::section;
 
@@ -58,6 +59,9 @@ macro_rules! server_table {
                 "Threads that read and write sockets";
             drain_timeout: Duration as Time [= Duration::from_secs(30)]
                 "Longest time that a shutdown waits for accepted work";
+            model_control: ModelControl as Control [= ModelControl::Off]
+                "Whether requests may load and unload models: off or on"
+                "`on` lets whoever reaches the gRPC or HTTP port load and unload the configured models, as Triton's `--model-control-mode=explicit` does. With `off` such a request is `PERMISSION_DENIED` / 403";
             instance: Option<String> as Text [none "random"]
                 "Name of this process among several, such as the name of its pod"
                 "The Kafka routes use it: letters, digits, `-`, `_` and `.`. With a stable name, a process that comes back fences its predecessor at once";
@@ -66,7 +70,7 @@ macro_rules! server_table {
                 "If nothing else sets it, `RUST_LOG` does";
             log_format: LogFormat as Format [= LogFormat::Auto]
                 "Format of log lines: auto (text on a terminal, JSON otherwise), text or json"
-                "Logs go to stderr";
+                "Logs go to stderr. No request waits for it, and lines that it does not take are counted (`penstock_log_lines_lost_total`)";
         }
         {
             /// The bounds.

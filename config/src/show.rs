@@ -40,6 +40,7 @@ impl Shown for ModelConfig {
         settings.extend(self.task.map(|task| ("task", quoted(task.name()))));
         settings.extend(self.max_length.map(|tokens| ("max_length", tokens.to_string())));
         settings.push(("check_parity", self.check_parity.to_string()));
+        settings.push(("allow_pickle", self.allow_pickle.to_string()));
         format!(
             "{}\n[model.batching]\n{}",
             lines(&settings),

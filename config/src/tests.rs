@@ -54,6 +54,7 @@ pin_threads = true
 tokenizer_threads = 2
 io_threads = 1
 drain_timeout = "1m 30s"
+model_control = "on"
 log = "warn,penstock=debug"
 log_format = "json"
 
@@ -65,6 +66,7 @@ queue_texts_max = 100
 queue_tokens_max = 4096
 queue_bytes_max = 5000
 connections_max = 7
+connections_per_address_max = 3
 streams_max = 8
 
 [batching]
@@ -101,6 +103,8 @@ fn every_setting_of_a_file_arrives() {
     );
     assert!(config.pin_threads && !config.cuda_graphs);
     assert_eq!(config.drain_timeout, Duration::from_secs(90));
+    assert_eq!(config.model_control, ModelControl::On);
+    assert_eq!(read("", &[]).unwrap().model_control, ModelControl::Off);
     assert_eq!(
         (config.log.as_str(), config.log_format),
         ("warn,penstock=debug", LogFormat::Json)
@@ -113,6 +117,7 @@ fn every_setting_of_a_file_arrives() {
         queue_tokens_max: 4096,
         queue_bytes_max: 5000,
         connections_max: 7,
+        connections_per_address_max: Some(3),
         streams_max: 8,
     };
     assert_eq!(config.limits, limits);

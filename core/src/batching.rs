@@ -1,5 +1,7 @@
 //! From a text to its answer: admission, batching, cost, and what follows a failure.
 
+pub mod context;
+
 pub mod admission;
 pub mod request;
 

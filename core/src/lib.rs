@@ -17,6 +17,7 @@ pub mod time;
 pub use batching::admission::{Admission, AdmissionBounds, Permit};
 pub use batching::batch::{Batch, BatchShape, PackedTokens};
 pub use batching::batcher::{Batcher, Lowered, Poll};
+pub use batching::context::{RequestContext, Source};
 pub use batching::cost::CostModel;
 pub use batching::dispatch::LeastLoaded;
 pub use batching::failure::{Failure, Rescued, rescue};

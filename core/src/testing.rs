@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::batching::admission::{Admission, AdmissionBounds};
+use crate::batching::context::{RequestContext, Source};
 use crate::batching::reply::{Outcome, Rejection, Responder, Sink, Stages};
 use crate::batching::request::{Class, Request, TokenIds};
 use crate::time::Nanos;
@@ -62,10 +63,11 @@ pub(crate) fn request(answers: &Arc<Answers>, row: u32, class: Class, len: usize
     let at = millis(at_ms);
     Request {
         tokens: TokenIds::new(vec![row; len]).unwrap(),
-        class,
-        received: at,
+        context: RequestContext {
+            class,
+            ..RequestContext::new(Source::Grpc, at)
+        },
         tokenized: at,
-        deadline: None,
         permit: wide_open().admit(class, len, 0).unwrap(),
         responder: Responder::new(Arc::clone(answers) as Arc<dyn Sink>, row),
     }

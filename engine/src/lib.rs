@@ -13,6 +13,7 @@ pub mod settings;
 pub mod placement;
 pub mod repository;
 
+pub mod request;
 pub mod served_model;
 pub mod service;
 

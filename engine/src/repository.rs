@@ -10,6 +10,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use penstock_core::Rejection;
 use penstock_core::lifecycle::{LoadId, ModelLifecycle, VersionState};
+use tokio::sync::Semaphore;
 use tracing::{error, info};
 
 use crate::device_lost::DeviceLost;
@@ -69,11 +70,16 @@ pub struct Repository {
     metrics: Arc<Metrics>,
 }
 
+/// Loads of one model at once: one runs, one waits for it.
+const LOADS_MAX: usize = 2;
+
 struct Entry {
     config: ModelConfig,
     serving: RwLock<Serving>,
     /// Serialises loads and unloads of a model.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Bounds the loads that run or wait, since each takes seconds and the memory of a second model.
+    loads: Arc<Semaphore>,
     /// Joins of served models that are ending.
     leaving: Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
@@ -105,6 +111,7 @@ impl Repository {
                     config: config.clone(),
                     serving,
                     turn,
+                    loads: Arc::new(Semaphore::new(LOADS_MAX)),
                     leaving,
                 }),
             )
@@ -181,9 +188,17 @@ impl Repository {
     }
 
     /// Loads and warms the newest version in the model's folder, then replaces the serving one. The old
-    /// version serves until then, and answers its accepted requests.
+    /// version serves until then, and answers its accepted requests. One load runs and one waits for it, which
+    /// sees all that its folder has by then; a further one is refused.
     pub async fn load(&self, name: &str) -> Result<(), Rejection> {
         let entry = Arc::clone(self.entry(name)?);
+        let place = Arc::clone(&entry.loads).try_acquire_owned();
+        let place = place.map_err(|_| Rejection::Overloaded {
+            what: "the line of loads of this model",
+            used: LOADS_MAX,
+            bound: LOADS_MAX,
+            unit: "loads",
+        })?;
         let turn = Arc::clone(&entry.turn).lock_owned().await;
         let (devices, shared, metrics) = (
             Arc::clone(&self.devices),
@@ -193,7 +208,7 @@ impl Repository {
         // All steps, the lock included, run on the blocking thread, so a caller that leaves interrupts
         // nothing half-way.
         let loading = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _turn = (place, turn);
             let leaving = entry.load(&devices, shared, &metrics)?;
             entry.retire(leaving);
             Ok(())
@@ -247,7 +262,8 @@ impl Entry {
         let name = &self.config.name;
         let started = Instant::now();
         let refuse = |e: &dyn std::fmt::Display| Rejection::NotReady(format!("model {name}: {e}"));
-        let folder = penstock_models::locate(&self.config.source).map_err(|e| refuse(&e))?;
+        let folder =
+            penstock_models::locate(&self.config.source, self.config.allow_pickle).map_err(|e| refuse(&e))?;
         let newest = penstock_models::versions(&folder).pop();
         let (version, folder) = newest.unwrap_or((1, folder));
         let id = self

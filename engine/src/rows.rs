@@ -1,7 +1,8 @@
 //! From a model's result for one text to the values a caller sees, the same for every protocol.
 
 use penstock_core::{Rejection, Reply};
-use penstock_models::{ModelSpec, normalize};
+use penstock_models::{ModelSpec, Value, normalize};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// Requested form of an embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,62 +47,69 @@ impl Shape {
     }
 }
 
-/// A classification of one text, borrowed from its reply.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Classified<'a> {
-    /// The label with the highest probability; the first one of equals.
-    pub label: &'a str,
-    /// Its probability.
-    pub score: f32,
-    /// One per label.
-    pub probabilities: &'a [f32],
-    /// One per label.
-    pub logits: &'a [f32],
+/// The default outputs of one input as a JSON object, in the order of an answer. A Kafka record and a line of a
+/// file are made of it.
+pub struct Object<'a> {
+    values: Vec<(&'static str, Value<'a>)>,
+    shape: Shape,
+    /// Labels as names of the numbers of [`Value::PerLabel`]; `None` writes an array.
+    labels: Option<&'a [String]>,
 }
 
-/// The reply of a classifier.
-pub fn classified<'a>(spec: &'a ModelSpec, reply: &'a Reply) -> Result<Classified<'a>, Rejection> {
-    let Reply::Classes {
-        logits,
-        probabilities,
-    } = reply
-    else {
-        return Err(other_task(spec));
-    };
-    let mut best = 0;
-    for (i, p) in probabilities.iter().enumerate() {
-        if p.total_cmp(&probabilities[best]).is_gt() {
-            best = i;
+impl<'a> Object<'a> {
+    /// The object of `reply`, in the form that the model's folder defines.
+    pub fn of(spec: &'a ModelSpec, reply: &'a Reply) -> Result<Object<'a>, Rejection> {
+        let defaults = spec.task.outputs().iter().filter(|output| output.is_default);
+        let values = defaults.map(|output| Ok((output.name, (output.read)(spec, reply)?)));
+        Ok(Object {
+            values: values.collect::<Result<_, Rejection>>()?,
+            shape: Shape::of(spec),
+            labels: None,
+        })
+    }
+
+    /// The object with numbers by label instead of arrays.
+    #[must_use]
+    pub fn by_label(self, spec: &'a ModelSpec) -> Object<'a> {
+        Object {
+            labels: Some(&spec.labels),
+            ..self
         }
     }
-    match (spec.labels.get(best), probabilities.get(best)) {
-        (Some(label), Some(&score)) => Ok(Classified {
-            label,
-            score,
-            probabilities,
-            logits,
-        }),
-        _ => Err(Rejection::Model(format!(
-            "the model computed {} probabilities for {} labels",
-            probabilities.len(),
-            spec.labels.len()
-        ))),
+}
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(Some(self.values.len()))?;
+        for (name, value) in &self.values {
+            match (value, self.labels) {
+                (Value::Text(text), _) => object.serialize_entry(name, text)?,
+                (Value::Number(number), _) => object.serialize_entry(name, number)?,
+                (Value::PerLabel(numbers), None) => object.serialize_entry(name, numbers)?,
+                (Value::PerLabel(numbers), Some(labels)) => {
+                    object.serialize_entry(name, &ByLabel { labels, numbers })?;
+                }
+                (Value::Vector(vector), _) => {
+                    let mut shaped = Vec::with_capacity(vector.len());
+                    self.shape.append(vector, &mut shaped);
+                    object.serialize_entry(name, &shaped)?;
+                }
+            }
+        }
+        object.end()
     }
 }
 
-/// The reply of an embedding model, not yet shaped.
-pub fn embedded<'a>(spec: &ModelSpec, reply: &'a Reply) -> Result<&'a [f32], Rejection> {
-    match reply {
-        Reply::Embedding(vector) => Ok(vector),
-        Reply::Classes { .. } => Err(other_task(spec)),
-    }
+/// Label to number, in the model's order.
+struct ByLabel<'a> {
+    labels: &'a [String],
+    numbers: &'a [f32],
 }
 
-fn other_task(spec: &ModelSpec) -> Rejection {
-    Rejection::Model(format!(
-        "the model's task is {}, its reply is of another",
-        spec.task.name()
-    ))
+impl Serialize for ByLabel<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.labels.iter().zip(self.numbers))
+    }
 }
 
 #[cfg(test)]
@@ -129,24 +137,24 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_equal_labels_wins() {
-        let spec = spec(Task::SequenceClassification, &["no", "yes", "maybe"]);
-        let reply = Reply::Classes {
-            logits: vec![0.0, 1.0, 1.0],
-            probabilities: vec![0.2, 0.4, 0.4],
-        };
-        let row = classified(&spec, &reply).unwrap();
-        assert_eq!((row.label, row.score), ("yes", 0.4));
-        assert!(embedded(&spec, &reply).is_err());
-    }
-
-    #[test]
-    fn a_reply_with_more_rows_than_labels_is_the_models_fault() {
-        let spec = spec(Task::SequenceClassification, &["only"]);
+    fn an_object_holds_the_default_outputs_in_order() {
+        let spec = spec(Task::SequenceClassification, &["no", "yes"]);
         let reply = Reply::Classes {
             logits: vec![0.0, 1.0],
-            probabilities: vec![0.2, 0.8],
+            probabilities: vec![0.25, 0.75],
         };
-        assert!(matches!(classified(&spec, &reply), Err(Rejection::Model(_))));
+        let object = Object::of(&spec, &reply).unwrap();
+        let json = serde_json::to_string(&object).unwrap();
+        assert_eq!(
+            json,
+            r#"{"label":"yes","score":0.75,"probabilities":[0.25,0.75]}"#
+        );
+        let json = serde_json::to_string(&object.by_label(&spec)).unwrap();
+        assert_eq!(
+            json,
+            r#"{"label":"yes","score":0.75,"probabilities":{"no":0.25,"yes":0.75}}"#
+        );
+        let vector = Reply::Embedding(vec![1.0, 2.0]);
+        assert!(Object::of(&spec, &vector).is_err());
     }
 }

@@ -10,17 +10,18 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use penstock_core::{
-    Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Permit, PolicyError,
-    Rejection, Request, Responder, Sink,
+    Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Permit, PolicyError, Rejection,
+    Request, RequestContext, Responder, Sink,
 };
 use penstock_models::{Device, Loaded, Model, ModelSpec, TextTokenizer};
 use tokio::sync::Notify;
 
 use crate::device_lost::DeviceLost;
 use crate::executor::{DeviceSlot, Executor};
+use crate::request::Input;
 use crate::scheduler::{self, Wires};
 use crate::settings::{Batching, Limits};
-use crate::tokenize::{Job, Text, TokenizerPool};
+use crate::tokenize::{Admitted, Job, TokenizerPool};
 use penstock_telemetry::clock::Clock;
 use penstock_telemetry::metrics::ModelMetrics;
 
@@ -44,18 +45,12 @@ pub enum WhenFull {
     Block,
 }
 
-/// The texts of one request, on their way into a served model.
+/// The inputs of one request, on their way into a served model.
 pub struct Submission {
     /// In row order.
-    pub texts: Vec<String>,
-    /// Class of the request.
-    pub class: Class,
-    /// Time after which the request is not worth computing.
-    pub deadline: Option<Nanos>,
-    /// Whether a text longer than the model's window is cut or refused.
-    pub truncate: bool,
-    /// When the request was read.
-    pub received: Nanos,
+    pub inputs: Vec<Input>,
+    /// Context of the request.
+    pub context: RequestContext,
     /// Receiver of the rows.
     pub sink: Arc<dyn Sink>,
 }
@@ -261,17 +256,12 @@ impl ServedModel {
     /// queue enters piece by piece as room comes free. Rows are answered at the submission's sink.
     pub async fn submit(self: &Arc<Self>, submission: Submission, room: WhenFull) -> Result<(), Rejection> {
         let Submission {
-            texts,
-            class,
-            deadline,
-            truncate,
-            received,
+            inputs,
+            context,
             sink,
         } = submission;
-        let bounds: Vec<TextBound> = texts
-            .iter()
-            .map(|text| (self.tokenizer.tokens_bound(text.len()), text.len()))
-            .collect();
+        let class = context.class;
+        let bounds: Vec<TextBound> = inputs.iter().map(|input| self.bound(input)).collect();
         let most = self.admission.bounds().bytes_max;
         if let Some((_, bytes)) = bounds.iter().find(|(_, bytes)| *bytes > most) {
             return Err(Rejection::Invalid(format!(
@@ -290,7 +280,7 @@ impl ServedModel {
             pieces
         };
         let here = self.is_quick(&bounds);
-        let mut texts = texts.into_iter().zip(0_u32..);
+        let mut inputs = inputs.into_iter().zip(0_u32..);
         for piece in pieces {
             // The first piece decides whether a request enters; later pieces wait for room.
             let permits = if piece.start == 0 && room == WhenFull::Reject {
@@ -300,22 +290,19 @@ impl ServedModel {
             };
             let mut permits = permits.into_iter().peekable();
             while permits.peek().is_some() {
-                let admitted = permits.by_ref().take(JOB_TEXTS).zip(texts.by_ref());
-                let texts = admitted.map(|(permit, (text, row))| {
+                let admitted = permits.by_ref().take(JOB_TEXTS).zip(inputs.by_ref());
+                let admitted = admitted.map(|(permit, (input, row))| {
                     let responder = Responder::new(Arc::clone(&sink), row);
-                    Text {
-                        text,
+                    Admitted {
+                        input,
                         permit,
                         responder,
                     }
                 });
                 let job = Job {
                     served: Arc::clone(self),
-                    texts: texts.collect(),
-                    class,
-                    deadline,
-                    truncate,
-                    received,
+                    inputs: admitted.collect(),
+                    context,
                 };
                 if here {
                     self.pool.run_here(job);
@@ -325,6 +312,14 @@ impl ServedModel {
             }
         }
         Ok(())
+    }
+
+    fn bound(&self, input: &Input) -> TextBound {
+        let tokens = match input {
+            Input::Text(text) => self.tokenizer.tokens_bound(text.len()),
+            Input::TokenIds(ids) => ids.len().min(self.tokenizer.max_length()),
+        };
+        (tokens, input.bytes())
     }
 
     /// True for a short request of an idle model: its caller tokenizes it at once.

@@ -5,39 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use penstock_core::{Class, Nanos, Outcome, Rejection, Reply, Stages};
+use penstock_core::{Outcome, Rejection, Reply, RequestContext, Stages};
 
 use crate::backlog::Backlog;
 use crate::drain::Drain;
 use crate::gather::{Gather, Gathered};
 use crate::repository::Repository;
-use crate::served_model::{ServedModel, Submission, WhenFull};
+use crate::request::{InferenceRequest, Input};
+use crate::served_model::{ServedModel, Submission};
 use crate::settings::Limits;
 use penstock_telemetry::clock::Clock;
-use penstock_telemetry::metrics::{Metrics, OutcomeLabel, Source};
-
-/// One request of any protocol, without its wire types.
-#[derive(Clone, Debug)]
-pub struct InferenceRequest {
-    /// The model's name.
-    pub model: String,
-    /// Its version; empty or `latest` is the newest that is ready.
-    pub version: String,
-    /// At least one.
-    pub texts: Vec<String>,
-    /// Its class.
-    pub class: Class,
-    /// Its source.
-    pub source: Source,
-    /// Longest useful wait for the answer, from `received` on.
-    pub timeout: Option<Duration>,
-    /// Whether a text longer than the model's window is cut or refused.
-    pub truncate: bool,
-    /// Behaviour when the queue is full.
-    pub room: WhenFull,
-    /// When the request was read.
-    pub received: Nanos,
-}
+use penstock_telemetry::metrics::{Metrics, OutcomeLabel};
 
 /// The rows of a request, to be written to the wire. Dropping it ends the request's `respond` stage.
 pub struct InferenceResponse {
@@ -71,10 +49,8 @@ pub struct Timings {
 struct Record {
     served: Arc<ServedModel>,
     clock: Clock,
-    source: Source,
-    class: Class,
+    context: RequestContext,
     texts: usize,
-    received: Nanos,
     outcome: OutcomeLabel,
     /// Stages, once the rows are complete.
     stages: Option<Stages>,
@@ -89,7 +65,7 @@ impl InferenceResponse {
     /// Durations so far.
     pub fn timings(&self) -> Timings {
         Timings {
-            total: self.record.clock.now().since(self.record.received),
+            total: self.record.clock.now().since(self.record.context.received),
             tokenize: self.stages.tokenize,
             queue: self.stages.queue,
             execute: self.stages.execute,
@@ -104,12 +80,12 @@ impl Drop for Record {
         let respond = self
             .stages
             .map_or(Duration::ZERO, |stages| now.since(stages.finished));
-        let total = now.since(self.received);
+        let total = now.since(self.context.received);
         let stages = self.stages.as_ref();
         let metrics = &self.served.metrics;
         metrics.request_done(
-            self.source,
-            self.class,
+            self.context.source,
+            self.context.class,
             self.outcome,
             self.texts,
             stages,
@@ -158,24 +134,50 @@ impl InferenceService {
         }
     }
 
-    /// Scores every text of a request. Dropping the future cancels texts that have not run yet.
-    pub async fn score(&self, call: InferenceRequest) -> Result<InferenceResponse, Rejection> {
-        let (source, class) = (call.source, call.class);
-        let served = self.served(&call).inspect_err(|rejection| {
-            self.metrics
-                .unknown_model(source, class, OutcomeLabel::of(rejection));
-        })?;
+    /// The model version that answers for `name` and `version`; a refusal is counted.
+    pub fn find(
+        &self,
+        name: &str,
+        version: &str,
+        context: &RequestContext,
+    ) -> Result<Arc<ServedModel>, Rejection> {
+        self.repository
+            .find(name, version)
+            .inspect_err(|rejection| self.refused(None, context, rejection))
+    }
+
+    /// Counts a request that was refused before it could be scored.
+    pub fn refused(&self, served: Option<&ServedModel>, context: &RequestContext, rejection: &Rejection) {
+        let RequestContext {
+            source,
+            class,
+            received,
+            ..
+        } = *context;
+        let outcome = OutcomeLabel::of(rejection);
+        match served {
+            Some(served) => {
+                let took = self.clock.now().since(received);
+                served
+                    .metrics
+                    .request_done(source, class, outcome, 0, None, Duration::ZERO, took);
+            }
+            None => self.metrics.unknown_model(source, class, outcome),
+        }
+    }
+
+    /// Scores every input of a request. Dropping the future cancels inputs that have not run yet.
+    pub async fn score(&self, request: InferenceRequest) -> Result<InferenceResponse, Rejection> {
+        let served = Arc::clone(&request.served);
         let mut record = Record {
             served: Arc::clone(&served),
             clock: self.clock,
-            source,
-            class,
-            texts: call.texts.len(),
-            received: call.received,
+            context: request.context,
+            texts: request.inputs.len(),
             outcome: OutcomeLabel::Cancelled,
             stages: None,
         };
-        let scored = self.scored(&served, call).await;
+        let scored = self.scored(request).await;
         let Gathered { rows, stages, tokens } = scored.inspect_err(|rejection| {
             record.outcome = OutcomeLabel::of(rejection);
         })?;
@@ -191,34 +193,32 @@ impl InferenceService {
         })
     }
 
-    fn served(&self, call: &InferenceRequest) -> Result<Arc<ServedModel>, Rejection> {
-        self.repository.find(&call.model, &call.version)
-    }
-
-    async fn scored(&self, served: &Arc<ServedModel>, call: InferenceRequest) -> Result<Gathered, Rejection> {
+    async fn scored(&self, request: InferenceRequest) -> Result<Gathered, Rejection> {
         // Held until the rows are complete, so that a drain waits for it.
         let Some(_inside) = self.drain.enter() else {
             return Err(Rejection::ShuttingDown);
         };
-        self.check(&call.texts)?;
-        let deadline = call.timeout.map(|timeout| call.received + timeout);
-        let left = deadline.map(|deadline| deadline.since(self.clock.now()));
+        let InferenceRequest {
+            served,
+            inputs,
+            context,
+            room,
+        } = request;
+        self.check(&inputs)?;
+        let left = context.deadline.map(|deadline| deadline.since(self.clock.now()));
         if left == Some(Duration::ZERO) {
             return Err(Rejection::DeadlineExceeded(
                 "it had passed when the request was read",
             ));
         }
-        let (gather, waiting) = Gather::new(call.texts.len());
+        let (sink, waiting) = Gather::new(inputs.len());
         let submission = Submission {
-            texts: call.texts,
-            class: call.class,
-            deadline,
-            truncate: call.truncate,
-            received: call.received,
-            sink: gather,
+            inputs,
+            context,
+            sink,
         };
         let work = async {
-            served.submit(submission, call.room).await?;
+            served.submit(submission, room).await?;
             Ok(waiting.await)
         };
         match left {
@@ -233,24 +233,24 @@ impl InferenceService {
         }
     }
 
-    fn check(&self, texts: &[String]) -> Result<(), Rejection> {
+    fn check(&self, inputs: &[Input]) -> Result<(), Rejection> {
         let Limits {
             max_request_texts,
             max_request_bytes,
             ..
         } = self.limits;
-        if texts.is_empty() {
+        if inputs.is_empty() {
             return Err(Rejection::Invalid(
                 "the request holds no text; send at least one".into(),
             ));
         }
-        if texts.len() > max_request_texts {
+        if inputs.len() > max_request_texts {
             return Err(Rejection::Invalid(format!(
                 "the request holds {} texts, more than max_request_texts = {max_request_texts}; send several requests",
-                texts.len()
+                inputs.len()
             )));
         }
-        let bytes: usize = texts.iter().map(String::len).sum();
+        let bytes: usize = inputs.iter().map(Input::bytes).sum();
         if bytes > max_request_bytes {
             return Err(Rejection::Invalid(format!(
                 "the request holds {bytes} bytes of text, more than max_request_bytes = {max_request_bytes}"
@@ -259,7 +259,7 @@ impl InferenceService {
         Ok(())
     }
 
-    /// The clock of `InferenceRequest::received`.
+    /// The clock of `RequestContext::received`.
     pub fn clock(&self) -> Clock {
         self.clock
     }

@@ -82,7 +82,11 @@ macro_rules! limits_table {
             queue_bytes_max: usize as Size [= 256 << 20]
                 "Bytes of text that wait for one model";
             connections_max: usize as Count [= 1024]
-                "Open connections of one port";
+                "Open connections of the gRPC port, and as many of the HTTP port"
+                "Further ones wait. The limit of open files is raised to its hard limit at start. Where that is too low for both ports, each gets what there is, and a warning names the numbers. The metrics port has 64 of its own";
+            connections_per_address_max: Option<usize> as Count [none "no limit"]
+                "Open connections of one client address on the gRPC or HTTP port"
+                "Further ones are closed at once. An IPv6 network of 64 bits counts as one address. Clients behind a proxy or load balancer share its address, so set it only where clients come directly";
             streams_max: usize as Count [= 100]
                 "gRPC calls at once on one connection, unary and streaming"
                 "A client library keeps further calls back until one ends. For more than 100 long streams, open a second channel or raise it";
@@ -118,6 +122,8 @@ pub struct ModelConfig {
     pub batching: Batching,
     /// Whether the vectors in `parity.json` are checked before the model serves.
     pub check_parity: bool,
+    /// Whether weights in a `pytorch_model.bin` are read.
+    pub allow_pickle: bool,
 }
 
 /// The table of `[batching]`.

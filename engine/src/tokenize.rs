@@ -8,37 +8,32 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased};
-use penstock_core::{Class, Nanos, Permit, Rejection, Request, Responder, Stages, TokenIds};
+use penstock_core::{Class, Nanos, Permit, Rejection, Request, RequestContext, Responder, Stages, TokenIds};
 use penstock_models::TokenizeError;
 use tracing::error;
 
+use crate::request::Input;
 use crate::served_model::ServedModel;
 use penstock_telemetry::clock::Clock;
 
-/// One admitted text with its responder.
-pub struct Text {
-    /// The text.
-    pub text: String,
+/// One admitted input with its responder.
+pub struct Admitted {
+    /// The input.
+    pub input: Input,
     /// Its share of the admission bounds, at the upper bound of its token count.
     pub permit: Permit,
     /// Receiver of its row.
     pub responder: Responder,
 }
 
-/// Texts of one request that one thread tokenizes together.
+/// Inputs of one request that one thread tokenizes together.
 pub struct Job {
     /// The model version that will score them.
     pub served: Arc<ServedModel>,
     /// At least one.
-    pub texts: Vec<Text>,
-    /// Class of the request.
-    pub class: Class,
-    /// Time after which the request is not worth computing.
-    pub deadline: Option<Nanos>,
-    /// Whether a text longer than the model's window is cut or refused.
-    pub truncate: bool,
-    /// When the request was read.
-    pub received: Nanos,
+    pub inputs: Vec<Admitted>,
+    /// Context of the request.
+    pub context: RequestContext,
 }
 
 /// The tokenizer threads, shared by all models, with one bounded queue a class.
@@ -81,20 +76,20 @@ impl TokenizerPool {
 
     /// Queues a job; if the queue is full, every text is answered `Overloaded`.
     pub fn submit(&self, job: Job) {
-        let queue = match job.class {
+        let queue = match job.context.class {
             Class::Interactive => &self.interactive,
             Class::Bulk => &self.bulk,
         };
         if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = queue.try_send(job) {
             let bound = queue.capacity().unwrap_or(0);
-            for text in job.texts {
+            for admitted in job.inputs {
                 let full = Rejection::Overloaded {
                     what: "the tokenizer queue",
                     used: bound,
                     bound,
                     unit: "jobs",
                 };
-                text.responder.answer(Err(full), Stages::default());
+                admitted.responder.answer(Err(full), Stages::default());
             }
         }
     }
@@ -128,17 +123,20 @@ fn tokenize_or_lose(job: Job, clock: Clock) {
 fn tokenize(job: Job, clock: Clock) {
     let Job {
         served,
-        texts,
-        class,
+        inputs,
+        context,
+    } = job;
+    let RequestContext {
+        received,
         deadline,
         truncate,
-        received,
-    } = job;
-    for Text {
-        text,
+        ..
+    } = context;
+    for Admitted {
+        input,
         mut permit,
         responder,
-    } in texts
+    } in inputs
     {
         if responder.is_cancelled() {
             responder.answer(Err(Rejection::Cancelled), stages_until(received, clock.now()));
@@ -149,18 +147,19 @@ fn tokenize(job: Job, clock: Clock) {
             responder.answer(Err(late), stages_until(received, clock.now()));
             continue;
         }
-        match encoded(&served.name, || served.tokenizer.encode(&text, truncate)) {
+        // The memory of a text is freed before its share of the bound.
+        let tokens = match input {
+            Input::Text(text) => encoded(&served.name, || served.tokenizer.encode(&text, truncate)),
+            Input::TokenIds(ids) => encoded(&served.name, || served.tokenizer.check(ids, truncate)),
+        };
+        match tokens {
             Ok(tokens) => {
-                // The text is no longer needed: its memory is freed before its share of the bound.
-                drop(text);
                 permit.settle(tokens.len());
                 let tokenized = clock.now();
                 served.enqueue(Request {
                     tokens,
-                    class,
-                    received,
+                    context,
                     tokenized,
-                    deadline,
                     permit,
                     responder,
                 });

@@ -12,15 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use penstock_core::{Class, Rejection};
+use penstock_core::{Nanos, Rejection, Reply, RequestContext, Source};
 use penstock_engine::engine::Engine;
 use penstock_engine::placement;
 use penstock_engine::placement::choice::{DeviceChoice, DtypeChoice};
 use penstock_engine::repository::ModelState;
+use penstock_engine::request::{InferenceRequest, Input};
 use penstock_engine::served_model::WhenFull;
-use penstock_engine::service::{InferenceRequest, InferenceService};
+use penstock_engine::service::InferenceService;
 use penstock_engine::settings::{Batching, EngineSettings, Limits, ModelConfig};
-use penstock_telemetry::metrics::Source;
+use penstock_models::Task;
 
 /// A model repository in Triton's form with one model `m`.
 struct Models(tempfile::TempDir);
@@ -37,11 +38,12 @@ impl Models {
     }
 
     fn add(&self, version: u64) {
-        let family = Path::new(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../models/tests/families/bert-embedding-mean"
-        ));
-        copy(family, &self.version(version));
+        self.add_of("bert-embedding-mean", version);
+    }
+
+    fn add_of(&self, family: &str, version: u64) {
+        let families = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tests/families"));
+        copy(&families.join(family), &self.version(version));
     }
 
     async fn serve(&self) -> Engine {
@@ -58,6 +60,7 @@ impl Models {
                 max_length: None,
                 batching: Batching::default(),
                 check_parity: true,
+                allow_pickle: false,
             }],
         };
         let placement =
@@ -81,22 +84,26 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn call(service: &InferenceService, texts: &[&str]) -> InferenceRequest {
-    InferenceRequest {
-        model: "m".into(),
-        version: String::new(),
-        texts: texts.iter().map(|&text| text.to_owned()).collect(),
-        class: Class::Interactive,
-        source: Source::Grpc,
-        timeout: None,
-        truncate: true,
+fn context(service: &InferenceService) -> RequestContext {
+    RequestContext::new(Source::Grpc, service.clock().now())
+}
+
+fn try_call(service: &InferenceService, texts: &[&str]) -> Result<InferenceRequest, Rejection> {
+    let context = context(service);
+    Ok(InferenceRequest {
+        served: service.find("m", "", &context)?,
+        inputs: texts.iter().map(|&text| Input::Text(text.to_owned())).collect(),
+        context,
         room: WhenFull::Reject,
-        received: service.clock().now(),
-    }
+    })
+}
+
+fn call(service: &InferenceService, texts: &[&str]) -> InferenceRequest {
+    try_call(service, texts).expect("served")
 }
 
 async fn version_of_one(service: &InferenceService) -> Result<String, Rejection> {
-    let scored = service.score(call(service, &["one text"])).await?;
+    let scored = service.score(try_call(service, &["one text"])?).await?;
     scored.all().map_err(Clone::clone)?;
     Ok(scored.served.version.clone())
 }
@@ -132,6 +139,67 @@ async fn a_new_version_takes_over_under_traffic_and_no_request_fails() {
 }
 
 #[tokio::test]
+async fn a_version_swapped_in_after_validation_does_not_score_the_request() {
+    let models = Models::new();
+    let engine = models.serve().await;
+    let service = engine.service();
+    let validated = call(service, &["one text"]);
+    assert_eq!(validated.served.spec.task, Task::Embedding);
+    models.add_of("bert", 2);
+    service.repository().load("m").await.expect("version 2 loads");
+    let newer = call(service, &["one text"]);
+    assert_eq!(newer.served.spec.task, Task::SequenceClassification);
+    for (request, version) in [(validated, "1"), (newer, "2")] {
+        let scored = service.score(request).await.expect("scored");
+        assert_eq!(scored.served.version, version);
+        let replies = scored.all().expect("a reply");
+        let is_embedding = matches!(replies[0], Reply::Embedding(_));
+        assert_eq!(is_embedding, scored.served.spec.task == Task::Embedding);
+    }
+    engine.stop(Duration::from_secs(10)).await.expect("drained");
+}
+
+#[tokio::test]
+async fn token_ids_of_a_text_score_as_the_text() {
+    let models = Models::new();
+    let engine = models.serve().await;
+    let service = engine.service();
+    let text = "one text of some words";
+    let mut request = call(service, &[text]);
+    let served = Arc::clone(&request.served);
+    let ids = served
+        .tokenizer
+        .encode(text, true)
+        .expect("tokens")
+        .as_slice()
+        .to_vec();
+    let long = ids
+        .iter()
+        .copied()
+        .cycle()
+        .take(served.spec.max_length + 1)
+        .collect();
+    for ids in [ids, long, vec![1 << 30], Vec::new()] {
+        request.inputs.push(Input::TokenIds(ids));
+    }
+    request.context.truncate = false;
+    let scored = service.score(request).await.expect("scored");
+    assert_eq!(scored.rows[0], scored.rows[1]);
+    for (row, expected) in scored.rows[2..]
+        .iter()
+        .zip(["more than the model's", "1073741824", "empty"])
+    {
+        let refused = row.as_ref().err().map_or_else(String::new, ToString::to_string);
+        assert!(
+            refused.contains(expected),
+            "{refused:?} does not say {expected:?}"
+        );
+    }
+    drop((scored, served));
+    engine.stop(Duration::from_secs(10)).await.expect("drained");
+}
+
+#[tokio::test]
 async fn a_version_that_cannot_load_leaves_the_old_one_serving() {
     let models = Models::new();
     let engine = models.serve().await;
@@ -152,6 +220,23 @@ async fn a_version_that_cannot_load_leaves_the_old_one_serving() {
     let broken = broken.expect("the index tells of it");
     assert_eq!(broken.state, ModelState::Unavailable);
     assert!(broken.reason.contains("model.safetensors"), "{broken:?}");
+    engine.stop(Duration::from_secs(10)).await.expect("drained");
+}
+
+#[tokio::test]
+async fn one_load_runs_one_waits_and_a_third_is_refused() {
+    let models = Models::new();
+    let engine = models.serve().await;
+    let repository = engine.service().repository();
+    let (running, waiting, refused) =
+        tokio::join!(repository.load("m"), repository.load("m"), repository.load("m"));
+    assert_eq!((running, waiting), (Ok(()), Ok(())));
+    let refused = refused.expect_err("a third load");
+    assert_eq!(
+        refused.to_string(),
+        "the line of loads of this model is full: 2 of 2 loads are taken"
+    );
+    repository.load("m").await.expect("there is room again");
     engine.stop(Duration::from_secs(10)).await.expect("drained");
 }
 
@@ -250,37 +335,22 @@ async fn impossible_settings_are_refused_with_possible_ones() {
     };
     check(call(service, &[]), "send at least one").await;
     check(call(service, &vec!["x"; 8193]), "max_request_texts = 8192").await;
-    check(
-        InferenceRequest {
-            model: "other".into(),
-            ..call(service, &["x"])
-        },
-        "configured are [\"m\"]",
-    )
-    .await;
-    check(
-        InferenceRequest {
-            version: "7".into(),
-            ..call(service, &["x"])
-        },
-        "no version 7",
-    )
-    .await;
-    check(
-        InferenceRequest {
-            version: "newest".into(),
-            ..call(service, &["x"])
-        },
-        "neither a number nor latest",
-    )
-    .await;
-    check(
-        InferenceRequest {
-            timeout: Some(Duration::ZERO),
-            ..call(service, &["x"])
-        },
-        "deadline exceeded",
-    )
-    .await;
+    let late = InferenceRequest {
+        context: context(service).due(Some(Nanos(0))),
+        ..call(service, &["x"])
+    };
+    check(late, "deadline exceeded").await;
+    for (name, version, expected) in [
+        ("other", "", "configured are [\"m\"]"),
+        ("m", "7", "no version 7"),
+        ("m", "newest", "neither a number nor latest"),
+    ] {
+        let refused = service.find(name, version, &context(service)).err();
+        let refused = refused.map_or_else(String::new, |rejection| rejection.to_string());
+        assert!(
+            refused.contains(expected),
+            "{refused:?} does not say {expected:?}"
+        );
+    }
     engine.stop(Duration::from_secs(10)).await.expect("drained");
 }

@@ -1,4 +1,4 @@
-//! A model folder in which one file is whatever the fuzzer makes of it: it loads, or it is refused with a reason.
+//! A model folder with one file from the fuzzer: it loads, or it is refused with a reason.
 //!
 //! The first byte chooses the file; the rest is its content. The others are those of a small BERT.
 
@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use penstock_core::PackedTokens;
 use penstock_models::{Device, LoadOptions, Precision, Threads, load};
 
-/// What may be replaced; the last two are read where there is no safetensors file.
+/// Files that may be replaced; the last two are read where there is no safetensors file.
 const FILES: [&str; 8] = [
     "config.json",
     "model.safetensors",
@@ -28,7 +28,7 @@ static WHOLE: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 static THREADS: LazyLock<Threads> = LazyLock::new(|| Threads::new(1).expect("one thread can be had"));
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-    // What panics in these crates is caught and becomes an error; the fuzzer's hook would end the process first.
+    // Panics in these crates are caught and become errors; the fuzzer's hook would end the process first.
     let caught = ["/candle-core-", "/tokenizers-"];
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -63,6 +63,7 @@ fuzz_target!(|data: &[u8]| {
             threads: Some(THREADS.clone()),
             precision: Precision::F32,
         },
+        allow_pickle: true,
         ..LoadOptions::default()
     };
     if let Ok(mut loaded) = load(folder, &options)

@@ -6,5 +6,5 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (Option<u16>, &[u8])| {
     let (json_length, body) = input;
-    penstock::ingest::fuzzing::json(body.to_vec().into(), json_length.map(usize::from));
+    penstock::fuzzing::json(body.to_vec().into(), json_length.map(usize::from));
 });

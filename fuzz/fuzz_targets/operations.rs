@@ -1,5 +1,5 @@
 //! The packed operations on operands of any shape, right or wrong, on every path and in every precision of this
-//! processor: refused, or computed without touching what is not theirs, alike on every f32 path.
+//! processor: refused, or computed within their own memory, alike on every f32 path.
 
 #![no_main]
 
@@ -41,7 +41,7 @@ fn devices() -> Vec<Cpu> {
         .collect()
 }
 
-/// What each operation leaves, or why it refused.
+/// Output of each operation, or the reason why it refused.
 fn run(cpu: &mut Cpu, input: &Input) -> Vec<Result<Vec<f32>, KernelError>> {
     let (rows, inp, out) = (input.rows.into(), input.inp.into(), input.out.into());
     let value = |i: usize| match input.values.get(i % input.values.len().max(1)) {

@@ -1,5 +1,5 @@
 // Attention of each text over itself: one block for a tile of queries of one head, on the tensor cores,
-// with keys and values brought in block by block and the softmax carried on (online softmax).
+// with keys and values copied block by block and the softmax carried on (online softmax).
 //
 // A text of up to 16 or 32 tokens is one tile of one or two warps; a longer one is cut into tiles of 64
 // queries, four warps, and the next block of keys is on its way while one is computed. The host cuts
@@ -21,7 +21,7 @@ struct Block {
     static constexpr int VALUES = KEYS * STRIDE;
 
     // Starts copying keys `first..first + KEYS`; those behind `len` become zeros, because a weight of zero
-    // times what a neighbour left there could still be NaN.
+    // times a neighbour's leftover could still be NaN.
     template <int THREADS>
     static DEVICE void fetch(T* block, const T* from, size_t row, int first, int len) {
         constexpr int CELLS = D / 8;
@@ -96,7 +96,7 @@ DEVICE void multiply_values(float (&out)[D / 8][4], const float (&weights)[KEYS 
     }
 }
 
-// Scores to weights relative to the largest score so far; what `out` and `rows` hold is brought to it.
+// Scores to weights relative to the largest score so far; `out` and `rows` are rescaled to it.
 // `query` and `key` are the positions of the first score of this lane.
 template <int D, int KEYS>
 DEVICE void soften(float (&scores)[KEYS / 8][4], float (&out)[D / 8][4], Rows& rows, const AttentionArgs& args,
@@ -172,7 +172,7 @@ DEVICE void attention(const AttentionArgs& args) {
     const T* from = static_cast<const T*>(args.qkv) + tile.start * row + blockIdx.y * D;
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const int first = static_cast<int>(tile.query) + warp * WARP_QUERIES;
-    // Where the bias of offset 0 lies for this head.
+    // Address of the bias of offset 0 for this head.
     const float* bias = args.bias ? args.bias + blockIdx.y * (2 * args.reach - 1) + args.reach - 1 : nullptr;
 
     unsigned queries[D / 16][4];
@@ -200,7 +200,7 @@ DEVICE void attention(const AttentionArgs& args) {
             soften<D, KEYS>(scores, out, rows, args, bias, first + lane / 4, block * KEYS + lane % 4 * 2, len);
             multiply_values<T, D, KEYS>(out, scores, values + block % STAGES * Keys::VALUES);
         }
-        // What the next round fetches takes the place of what this one has read.
+        // The next round's fetches overwrite the values that this round has read.
         block_barrier();
     }
     if (first < len) {

@@ -1,4 +1,4 @@
-// What kernels ask of the hardware beyond C++: on the device thin wrappers of PTX, on the processor the
+// Operations of the hardware beyond C++: on the device thin wrappers of PTX, on the processor the
 // same functions by emulate/intrinsics.h. Nothing else in a kernel may differ between the two.
 #pragma once
 

@@ -32,7 +32,7 @@ struct Pair<bf16> {
     static DEVICE float high(unsigned pair) { return bits_to_float(pair & 0xffff0000u); }
 };
 
-// As many neighbours as 16 bytes hold: what one thread loads or stores at once.
+// Neighbours that fill 16 bytes, which one thread loads or stores at once.
 template <typename T>
 struct Wide {
     static constexpr int COUNT = 8;

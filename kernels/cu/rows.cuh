@@ -1,4 +1,4 @@
-// One row for each warp, held in registers: what embedding and layer_norm share.
+// One row for each warp, held in registers; shared by embedding and layer_norm.
 #pragma once
 
 #include "number.cuh"

@@ -12,11 +12,13 @@ pub(crate) mod amx;
 pub(crate) mod amx_bf16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx_int8;
-mod attention;
+pub(crate) mod attention;
+#[cfg(target_arch = "x86_64")]
+mod attention_tiled;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
 mod embedding;
-mod gate;
+mod fork_join;
 pub(crate) mod gemm;
 pub(crate) mod int8;
 #[cfg(target_arch = "x86_64")]
@@ -33,10 +35,10 @@ mod memory;
 pub mod peak;
 mod pin;
 mod pool;
+mod preemption;
 mod threads;
 #[cfg(target_arch = "x86_64")]
 mod tiled;
-mod turns;
 pub(crate) mod vector;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vector_avx2;
@@ -57,8 +59,8 @@ pub use self::memory::{Buffer, Table};
 use self::embedding::Embed;
 use self::memory::Cells;
 use self::pool::Pool;
+use self::preemption::Place;
 pub use self::threads::Threads;
-use self::turns::Place;
 use crate::check;
 use crate::dispatch::Path;
 use crate::ops::{Activation, Embedding, KernelError, Norm, Ops, Pooling, Priority, Sharing, Tokens};
@@ -67,11 +69,11 @@ use crate::precision::Precision;
 /// Rows that one task embeds.
 const EMBED_ROWS: usize = 64;
 
-/// What lets urgent forwards in between the products of this one.
-struct LetsIn {
-    /// Whose turns they are.
+/// Preemption points between the products of this device.
+struct Preemptible {
+    /// Team whose urgent forwards run there.
     team: Threads,
-    /// How many threads compute side by side where this device is one of their seats, and 1 otherwise.
+    /// Count of threads that compute side by side where this device is one of their seats; 1 otherwise.
     side_by_side: usize,
 }
 
@@ -80,17 +82,17 @@ pub struct Cpu {
     path: Path,
     precision: Precision,
     threads: Threads,
-    linear: linear::Room,
+    linear: linear::LinearBuffers,
     scratch: Vec<attention::Scratch>,
     attention_tasks: Vec<attention::Task>,
-    /// The same processor once for each thread, for the parts of a batch that it computes by itself.
+    /// Copies of this processor, one for each thread, for the parts of a batch that threads compute by themselves.
     seats: Vec<Cpu>,
-    /// Their team.
+    /// Team of the seats.
     helpers: Threads,
-    /// The same processor for a forward that another one lets in.
+    /// Copy of this processor for a forward that preempts another.
     inside: Option<Box<Cpu>>,
-    /// Who else may be let in between two products.
-    lets_in: Option<LetsIn>,
+    /// Preemption points; `None` where this device has none.
+    preemptible: Option<Preemptible>,
     sharing: Sharing,
     sent: VecDeque<Vec<f32>>,
     spare: Vec<Vec<f32>>,
@@ -102,7 +104,7 @@ impl Cpu {
         Self::with_path(threads, Path::best())
     }
 
-    /// The same on a chosen path.
+    /// A processor as [`Cpu::new`] makes, on a chosen path.
     pub fn with_path(threads: usize, path: Path) -> Result<Self, KernelError> {
         Ok(Self::on(Threads::new(threads)?, path, Precision::F32))
     }
@@ -111,26 +113,26 @@ impl Cpu {
     pub fn on(threads: Threads, path: Path, precision: Precision) -> Self {
         let mut cpu = Self::seat(threads, path, precision);
         let count = cpu.threads.count();
-        let lets_in = |side_by_side| {
+        let preemptible = |side_by_side| {
             let team = cpu.threads.clone();
-            Some(LetsIn { team, side_by_side })
+            Some(Preemptible { team, side_by_side })
         };
         let mut seats = Vec::new();
         if count > 1 {
             cpu.helpers = Threads::helped(count);
             seats.extend((0..count).map(|_| Self {
-                lets_in: lets_in(count),
+                preemptible: preemptible(count),
                 ..Self::seat(cpu.helpers.clone(), path, precision)
             }));
         }
         Self {
             seats,
-            lets_in: lets_in(1),
+            preemptible: preemptible(1),
             ..cpu
         }
     }
 
-    /// One without seats, which lets nobody in.
+    /// A processor without seats and without preemption points.
     fn seat(threads: Threads, path: Path, precision: Precision) -> Self {
         let count = threads.count();
         let scratch = (0..count).map(|_| attention::Scratch::default()).collect();
@@ -138,13 +140,13 @@ impl Cpu {
             path,
             precision,
             threads,
-            linear: linear::Room::new(count),
+            linear: linear::LinearBuffers::new(count),
             scratch,
             attention_tasks: Vec::new(),
             seats: Vec::new(),
             helpers: Threads::helped(1),
             inside: None,
-            lets_in: None,
+            preemptible: None,
             sharing: Sharing::default(),
             sent: VecDeque::new(),
             spare: Vec::new(),
@@ -156,7 +158,7 @@ impl Cpu {
         self.threads.count()
     }
 
-    /// The one for forwards that others let in: the one there is, or another where a panic took that along.
+    /// Copy for preempting forwards: the existing one, or a new one where a panic took that along.
     fn take_inside(&mut self) -> Option<Box<Cpu>> {
         self.inside.take().or_else(|| {
             let threads = self.threads.inside()?.clone();
@@ -164,10 +166,10 @@ impl Cpu {
         })
     }
 
-    /// Between two products: lets an urgent forward in, if one waits.
-    fn let_in(&self) {
-        if let Some(LetsIn { team, side_by_side }) = &self.lets_in {
-            team.let_in(*side_by_side);
+    /// Runs an urgent forward between two products, if one waits.
+    fn preemption_point(&self) {
+        if let Some(Preemptible { team, side_by_side }) = &self.preemptible {
+            team.preemption_point(*side_by_side);
         }
     }
 
@@ -185,14 +187,14 @@ impl Cpu {
         self.path
     }
 
-    /// What the matrices that this device packs are multiplied in.
+    /// Precision of the products with matrices that this device packs.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 }
 
 impl Ops for Cpu {
-    /// What computes is what prepares.
+    /// One: the threads that compute also prepare.
     const IN_FLIGHT: usize = 1;
 
     type Matrix = Matrix;
@@ -272,7 +274,7 @@ impl Ops for Cpu {
         let (threads, mut inside) = (self.threads.clone(), self.take_inside());
         let (done, sharing) = threads.forward(priority, |place| match (place, &mut inside) {
             (Place::Inside, Some(cpu)) => {
-                // What is sent there is received here, so its memory comes back here.
+                // Rows that `cpu` sends are received here, so their memory comes back here.
                 cpu.spare.extend(self.spare.pop());
                 let done = work(cpu);
                 self.sent.append(&mut cpu.sent);
@@ -288,8 +290,8 @@ impl Ops for Cpu {
         self.sharing
     }
 
-    /// Before each product.
-    fn looks(layers: usize) -> usize {
+    /// One before each of the four products of a layer.
+    fn preemption_points(layers: usize) -> usize {
         4 * layers
     }
 
@@ -309,7 +311,7 @@ impl Ops for Cpu {
         if self.seats.is_empty() {
             return parts.iter_mut().try_for_each(|part| work(self, part));
         }
-        // Each part is one task, so nobody ever waits for its lock.
+        // Each part is one task, so its lock is always free.
         let parts: Vec<_> = parts.iter_mut().map(|part| Mutex::new((part, Ok(())))).collect();
         let helpers = &self.helpers;
         self.threads
@@ -353,7 +355,7 @@ impl Ops for Cpu {
         out: &mut Buffer,
     ) -> Result<(), KernelError> {
         let (rows, _) = x.shape();
-        self.let_in();
+        self.preemption_point();
         check::not_empty("linear", "x", x.shape())?;
         check::shape("linear", "x", x.shape(), (rows, w.inp()))?;
         out.reshape(rows, w.out());
@@ -370,7 +372,7 @@ impl Ops for Cpu {
     ) -> Result<(), KernelError> {
         const KERNEL: &str = "linear_add_norm";
         let (rows, _) = x.shape();
-        self.let_in();
+        self.preemption_point();
         check::not_empty(KERNEL, "x", x.shape())?;
         check::shape(KERNEL, "x", x.shape(), (rows, w.inp()))?;
         check::shape(KERNEL, "residual", residual.shape(), (rows, w.out()))?;
@@ -401,7 +403,7 @@ impl Ops for Cpu {
             bias: bias.map(Table::values),
         };
         attention::attention(
-            (self.path, &self.threads),
+            (self.precision.attention(self.path), &self.threads),
             operands,
             cu_seqlens,
             out.values_mut(),

@@ -1,7 +1,7 @@
 //! The operations on a GPU: shapes checked here, once, then one launch or product for each.
 //!
 //! Every kernel is one file three times: `cu/X.cu` on the device, `cuda/X.rs` that plans its launch, and
-//! `cpu/X.rs`, the same on the processor. What a device does by itself is behind [`driver::Driver`].
+//! `cpu/X.rs`, the same on the processor. The device itself is behind [`driver::Driver`].
 
 mod activation;
 mod attention;
@@ -19,7 +19,7 @@ mod small;
 use std::collections::VecDeque;
 
 pub use driver::Dtype;
-pub use memory::{Buffer, Matrix, Table};
+pub use memory::{DeviceBuffer, DeviceMatrix, DeviceTable};
 pub use nvidia::{Nvidia, Unavailable};
 
 use crate::check;
@@ -30,7 +30,7 @@ use layer_norm::check_cols;
 use memory::{Inboxes, Rows};
 use small::{Listed, Small};
 
-/// A GPU behind `D`, with what it keeps from batch to batch.
+/// A GPU behind `D`, with its state from batch to batch.
 pub struct Cuda<D: Driver> {
     dtype: Dtype,
     /// Token ids, positions and types.
@@ -38,11 +38,11 @@ pub struct Cuda<D: Driver> {
     /// `cu_seqlens` and the tiles of attention.
     cuts: Inboxes<D>,
     sequences: Sequences,
-    /// What [`Ops::linear_add_norm`] adds to its residual.
-    product: Buffer<D>,
+    /// Product that [`Ops::linear_add_norm`] adds to its residual.
+    product: DeviceBuffer<D>,
     sent: VecDeque<Sent<D>>,
     spare: Vec<Outbox<D>>,
-    /// What small batches have in common, where they are recorded as graphs.
+    /// State of small batches, where they are recorded as graphs.
     small: Option<Small<D>>,
     /// The one that is listed.
     listed: Option<Listed>,
@@ -70,7 +70,7 @@ impl<D: Driver> Cuda<D> {
             tokens: Inboxes::new(),
             cuts: Inboxes::new(),
             sequences: Sequences::default(),
-            product: Buffer::default(),
+            product: DeviceBuffer::default(),
             sent: VecDeque::new(),
             spare: Vec::new(),
             small: None,
@@ -91,10 +91,10 @@ impl<D: Driver> Cuda<D> {
         self.small.as_ref().map_or(0, |small| small.graphs.count())
     }
 
-    /// Sets the shape of `out`. What it holds afterwards is not said; memory is kept, never given back.
-    fn fit(&mut self, out: &mut Buffer<D>, rows: Rows, cols: usize) -> Result<(), KernelError> {
+    /// Sets the shape of `out`. Its values are unspecified afterwards; memory is kept, never given back.
+    fn fit(&mut self, out: &mut DeviceBuffer<D>, rows: Rows, cols: usize) -> Result<(), KernelError> {
         if let Some(bytes) = out.lacks(self.dtype, rows, cols) {
-            // What is listed may use the memory that goes.
+            // Listed work may use the memory that is freed here.
             self.start_early()?;
             out.grow(&self.driver, bytes)?;
         }
@@ -107,10 +107,10 @@ impl<D: Driver> Ops for Cuda<D> {
     /// One computes, the next is prepared and copied meanwhile.
     const IN_FLIGHT: usize = 2;
 
-    type Matrix = Matrix<D>;
-    type Table = Table<D>;
-    type Words = Table<D>;
-    type Buffer = Buffer<D>;
+    type Matrix = DeviceMatrix<D>;
+    type Table = DeviceTable<D>;
+    type Words = DeviceTable<D>;
+    type Buffer = DeviceBuffer<D>;
 
     fn matrix(
         &self,
@@ -118,28 +118,28 @@ impl<D: Driver> Ops for Cuda<D> {
         bias: Option<&[f32]>,
         out: usize,
         inp: usize,
-    ) -> Result<Matrix<D>, KernelError> {
+    ) -> Result<DeviceMatrix<D>, KernelError> {
         check::filled("matrix", "weight", weight, (out, inp))?;
         if let Some(bias) = bias {
             check::length("matrix", "bias", bias.len(), out)?;
         }
-        Matrix::new(&self.driver, self.dtype, weight, bias, (out, inp))
+        DeviceMatrix::new(&self.driver, self.dtype, weight, bias, (out, inp))
     }
 
-    fn table(&self, values: &[f32], rows: usize, cols: usize) -> Result<Table<D>, KernelError> {
+    fn table(&self, values: &[f32], rows: usize, cols: usize) -> Result<DeviceTable<D>, KernelError> {
         check::filled("table", "values", values, (rows, cols))?;
-        Table::new(&self.driver, values, rows, cols)
+        DeviceTable::new(&self.driver, values, rows, cols)
     }
 
-    fn words(&self, values: &[f32], rows: usize, cols: usize) -> Result<Table<D>, KernelError> {
+    fn words(&self, values: &[f32], rows: usize, cols: usize) -> Result<DeviceTable<D>, KernelError> {
         self.table(values, rows, cols)
     }
 
-    fn buffer(&self) -> Buffer<D> {
-        Buffer::default()
+    fn buffer(&self) -> DeviceBuffer<D> {
+        DeviceBuffer::default()
     }
 
-    fn shape(&self, buffer: &Buffer<D>) -> (usize, usize) {
+    fn shape(&self, buffer: &DeviceBuffer<D>) -> (usize, usize) {
         buffer.shape()
     }
 
@@ -148,10 +148,10 @@ impl<D: Driver> Ops for Cuda<D> {
         values: &[f32],
         rows: usize,
         cols: usize,
-        out: &mut Buffer<D>,
+        out: &mut DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         check::filled("write", "values", values, (rows, cols))?;
-        // Values are stored at once, in front of what is only listed.
+        // Values are stored at once, before work that is only listed.
         self.start_early()?;
         self.fit(out, rows.into(), cols)?;
         let mut bytes = Vec::new();
@@ -166,7 +166,7 @@ impl<D: Driver> Ops for Cuda<D> {
         }
     }
 
-    fn send(&mut self, x: &Buffer<D>) -> Result<(), KernelError> {
+    fn send(&mut self, x: &DeviceBuffer<D>) -> Result<(), KernelError> {
         check::not_empty("send", "x", x.shape())?;
         self.start()?;
         let (rows, cols) = x.shape();
@@ -229,14 +229,14 @@ impl<D: Driver> Ops for Cuda<D> {
     fn embed(
         &mut self,
         tokens: Tokens<'_>,
-        tables: &Embedding<Table<D>, Table<D>>,
-        out: &mut Buffer<D>,
+        tables: &Embedding<DeviceTable<D>, DeviceTable<D>>,
+        out: &mut DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         let (_, cols) = tables.word.shape();
         let shapes = check::EmbeddingShapes {
             word: tables.word.shape(),
-            position: tables.position.as_ref().map(Table::shape),
-            kind: tables.kind.as_ref().map(Table::shape),
+            position: tables.position.as_ref().map(DeviceTable::shape),
+            kind: tables.kind.as_ref().map(DeviceTable::shape),
             gamma: tables.norm.gamma.shape(),
             beta: tables.norm.beta.shape(),
         };
@@ -254,10 +254,10 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn linear(
         &mut self,
-        x: &Buffer<D>,
-        w: &Matrix<D>,
+        x: &DeviceBuffer<D>,
+        w: &DeviceMatrix<D>,
         activation: Activation,
-        out: &mut Buffer<D>,
+        out: &mut DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         let (rows, _) = x.shape();
         check::not_empty("linear", "x", x.shape())?;
@@ -268,10 +268,10 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn linear_add_norm(
         &mut self,
-        x: &Buffer<D>,
-        w: &Matrix<D>,
-        norm: &Norm<Table<D>>,
-        residual: &mut Buffer<D>,
+        x: &DeviceBuffer<D>,
+        w: &DeviceMatrix<D>,
+        norm: &Norm<DeviceTable<D>>,
+        residual: &mut DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         const KERNEL: &str = "linear_add_norm";
         let (rows, _) = x.shape();
@@ -291,11 +291,11 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn attention(
         &mut self,
-        qkv: &Buffer<D>,
+        qkv: &DeviceBuffer<D>,
         cu_seqlens: &[u32],
         heads: usize,
-        bias: Option<&Table<D>>,
-        out: &mut Buffer<D>,
+        bias: Option<&DeviceTable<D>>,
+        out: &mut DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         let (rows, cols) = qkv.shape();
         let longest = check::sequences("attention", cu_seqlens, rows)?;
@@ -312,10 +312,10 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn pool(
         &mut self,
-        x: &Buffer<D>,
+        x: &DeviceBuffer<D>,
         cu_seqlens: &[u32],
         pooling: Pooling,
-        out: &mut Buffer<D>,
+        out: &mut DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         let (rows, cols) = x.shape();
         check::sequences("pool", cu_seqlens, rows)?;

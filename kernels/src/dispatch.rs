@@ -1,4 +1,4 @@
-//! Which vector instructions this processor has: found out once, then carried as a value that proves it.
+//! Vector instructions of this processor: detected once, then carried as a value that proves them.
 
 use crate::cpu::vector::Vector;
 #[cfg(target_arch = "aarch64")]
@@ -24,7 +24,7 @@ enum Kind {
 
 /// Code that is compiled once for each path.
 ///
-/// `run` must be `#[inline(always)]`, and so must all that it calls per value: only what is inlined
+/// `run` must be `#[inline(always)]`, and so must all that it calls per value: only code inlined
 /// into the path's entry is compiled with the path's instructions.
 pub(crate) trait Kernel {
     type Output;

@@ -7,7 +7,6 @@ mod check;
 pub mod cpu;
 pub mod cuda;
 pub mod dispatch;
-pub mod mapped;
 pub mod ops;
 pub mod precision;
 pub mod reference;

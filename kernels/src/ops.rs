@@ -1,8 +1,8 @@
-//! What an encoder asks of a device: the packed operations, as one trait that every device implements.
+//! Packed operations of an encoder, as one trait that every device implements.
 
 use std::time::Duration;
 
-/// Why an operation was refused. Nothing has been computed when one of these comes back.
+/// Reason why an operation was refused. Nothing has been computed when one of these comes back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
     /// An operand has another shape than the operation needs.
@@ -10,7 +10,7 @@ pub enum KernelError {
     Shape {
         /// The operation that refused.
         kernel: &'static str,
-        /// Which of its operands.
+        /// Name of the operand.
         operand: &'static str,
         /// Rows it has.
         rows: usize,
@@ -26,7 +26,7 @@ pub enum KernelError {
     Length {
         /// The operation that refused.
         kernel: &'static str,
-        /// Which of its operands.
+        /// Name of the operand.
         operand: &'static str,
         /// Values it has.
         len: usize,
@@ -38,7 +38,7 @@ pub enum KernelError {
     Empty {
         /// The operation that refused.
         kernel: &'static str,
-        /// Which of its operands.
+        /// Name of the operand.
         operand: &'static str,
     },
     /// An index points behind the end of its table.
@@ -46,7 +46,7 @@ pub enum KernelError {
     Index {
         /// The operation that refused.
         kernel: &'static str,
-        /// Which index: token id, position, token type.
+        /// Kind of index: token id, position, token type.
         operand: &'static str,
         /// The index.
         index: usize,
@@ -62,7 +62,7 @@ pub enum KernelError {
         rows: usize,
         /// Position of the first entry that is wrong.
         entry: usize,
-        /// Its value.
+        /// Value of that entry.
         value: usize,
     },
     /// A hidden size that does not divide by the number of heads.
@@ -86,7 +86,7 @@ pub enum KernelError {
     Unsupported {
         /// The operation that refused.
         kernel: &'static str,
-        /// What has that size.
+        /// Operand of that size.
         operand: &'static str,
         /// The size.
         value: usize,
@@ -101,7 +101,7 @@ pub enum KernelError {
         /// The processor's feature, as Linux names it.
         missing: &'static str,
     },
-    /// The device has not enough memory left. It goes on with what it has; less work may fit.
+    /// The device has not enough memory left. It goes on; less work may fit.
     #[error("{device} has no {}memory left", in_bytes(*.bytes))]
     OutOfMemory {
         /// The device.
@@ -124,7 +124,7 @@ pub enum KernelError {
     DeviceLost {
         /// The device.
         device: String,
-        /// Where it was noticed, which may be later than where it happened.
+        /// Work at which the loss was noticed, which may be later than its cause.
         work: String,
         /// The driver's reason.
         reason: String,
@@ -139,7 +139,7 @@ pub enum KernelError {
     },
 }
 
-/// `N bytes of `, for a message that goes on.
+/// Beginning of a message: `N bytes of `.
 fn in_bytes(bytes: usize) -> String {
     if bytes == 0 {
         return String::new();
@@ -162,27 +162,27 @@ pub enum Activation {
     Tanh,
 }
 
-/// What a forward does about others that want its device.
+/// Behaviour of a forward towards others on its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// It begins inside of a preemptible forward, where one runs, instead of waiting for its end.
+    /// Runs inside a preemptible forward, where one runs, instead of waiting for its end.
     Urgent,
-    /// It lets urgent forwards run between its products.
+    /// Has preemption points, where urgent forwards run between its products.
     Preemptible,
 }
 
-/// How a forward shared its device with others.
+/// Times that a forward shared its device with others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sharing {
-    /// What it waited before it began.
+    /// Wait before the forward began.
     pub waited: Duration,
-    /// What urgent forwards took of its time after that.
+    /// Time that urgent forwards took from it after that.
     pub gave: Duration,
-    /// Whether it ran inside of a preemptible forward, on what threads that one had to give.
+    /// Whether the forward ran inside a preemptible one, on the threads at its preemption point.
     pub inside: bool,
 }
 
-/// How the rows of one text become one vector.
+/// Rule by which the rows of one text become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// The first row.
@@ -278,7 +278,7 @@ pub trait Ops: Send {
     /// may overwrite `x` meanwhile.
     fn send(&mut self, x: &Self::Buffer) -> Result<(), KernelError>;
 
-    /// Waits for the oldest [`Ops::send`] that nobody has received yet, and replaces what `out` holds by its
+    /// Waits for the oldest [`Ops::send`] that is not received yet, and replaces the contents of `out` by its
     /// values, row-major; by nothing where nothing was sent. Whatever the outcome, that one is received.
     fn receive(&mut self, out: &mut Vec<f32>) -> Result<(), KernelError>;
 
@@ -287,9 +287,9 @@ pub trait Ops: Send {
         true
     }
 
-    /// Runs `work`, the whole forward of the batch that `cu_seqlens` cuts, up to its [`Ops::send`], when it is its
-    /// turn on the device: models that share it do not slow each other down half-way. A device may collect what it
-    /// is asked for and start all of it at once; after an error nothing of it need have been.
+    /// Runs `work`, the whole forward of the batch that `cu_seqlens` cuts, up to its [`Ops::send`], once it owns the
+    /// device: models that share it do not slow each other down half-way. A device may collect the operations and
+    /// start all of them at once; after an error it may have started none.
     fn forward(
         &mut self,
         cu_seqlens: &[u32],
@@ -303,30 +303,29 @@ pub trait Ops: Send {
         work(self)
     }
 
-    /// How the last forward shared the device with others.
+    /// Sharing of the device by the last forward.
     fn sharing(&self) -> Sharing {
         Sharing::default()
     }
 
-    /// How often a preemptible forward of a model of `layers` looks whether an urgent one waits; 0 where the device
-    /// does not do that.
-    fn looks(layers: usize) -> usize {
+    /// Count of preemption points of a preemptible forward of a model of `layers`; 0 where the device has none.
+    fn preemption_points(layers: usize) -> usize {
         let _ = layers;
         0
     }
 
-    /// Called once by the thread that is to run forwards: the device may keep it where its work is.
+    /// Binds the thread that is to run forwards, which calls this once: the device may pin it.
     fn settle(&self) -> Result<(), KernelError> {
         Ok(())
     }
 
-    /// How many parts of a batch are computed sooner side by side, each by one of the device's threads, than
+    /// Count of parts of a batch that are computed sooner side by side, each by one of the device's threads, than
     /// one after the other by all of them.
     fn seats(&self) -> usize {
         1
     }
 
-    /// Runs `work` on each of `parts`, side by side on so many devices as there are seats.
+    /// Runs `work` on each of `parts`, side by side on as many devices as there are seats.
     fn side_by_side<P: Send>(
         &mut self,
         parts: &mut [P],
@@ -367,8 +366,7 @@ pub trait Ops: Send {
     /// Attention of each text over itself, for each head, scaled by `1 / √head_dim`.
     ///
     /// A row of `qkv` is query, key and value side by side, each `hidden` wide with its heads side by
-    /// side. `bias` is what [`relative_bias`] made, `[heads, 2·len_max − 1]`; it is added to the
-    /// scaled scores.
+    /// side. `bias` comes from [`relative_bias`], `[heads, 2·len_max − 1]`; it is added to the scaled scores.
     fn attention(
         &mut self,
         qkv: &Self::Buffer,

@@ -1,13 +1,15 @@
-//! What the products of the linear layers are computed in: decided once, then carried by each packed matrix.
+//! Precision of the products of the linear layers: decided once, then carried by each packed matrix.
 
+use crate::cpu::attention::Way;
 use crate::cpu::int8::Bytes;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::{amx_bf16::AmxBf16, amx_int8::AmxInt8, bf16::Avx512Bf16};
 use crate::dispatch::Path;
 use crate::ops::KernelError;
 
-/// The format of weights and of what they are multiplied with. A value exists only where the processor can
-/// compute in it. Sums are f32 or exact integers; everything but the linear layers is f32 throughout.
+/// The format of weights and the rows they are multiplied with. A value exists only where the processor can
+/// compute in it. Sums are f32 or exact integers. Everything but the linear layers is f32 throughout; with tiles, the
+/// products of attention are bfloat16 too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Precision(pub(crate) Kind);
 
@@ -35,7 +37,7 @@ impl Precision {
     /// f32: any processor.
     pub const F32: Self = Self(Kind::Singles);
 
-    /// bfloat16 by the fastest instructions this processor has for it; without any the error names what it lacks.
+    /// bfloat16 by the fastest instructions this processor has for it; without any the error names the missing ones.
     pub fn bf16() -> Result<Self, KernelError> {
         let fastest = Self::bf16_supported().into_iter().next();
         fastest.ok_or(KernelError::Instructions {
@@ -61,7 +63,7 @@ impl Precision {
         Self::int8_supported()[0]
     }
 
-    /// 8-bit integers by each way that this processor has, the fastest first. All give the same results.
+    /// 8-bit integers by each way that this processor has, the fastest first. The linear layers give the same results on all.
     pub fn int8_supported() -> Vec<Self> {
         let mut ways = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -70,7 +72,22 @@ impl Precision {
         ways.into_iter().map(Self).collect()
     }
 
-    /// What it is, without how this processor does it.
+    /// How attention computes: on the tiles where the linear layers do, otherwise in f32 on `path`.
+    pub(crate) fn attention(self, path: Path) -> Way {
+        #[cfg(target_arch = "x86_64")]
+        let tiles = match self.0 {
+            Kind::Bf16(Bf16::Tiles(tiles)) => Some(tiles),
+            Kind::TiledBytes(_) => AmxBf16::detect(),
+            _ => None,
+        };
+        #[cfg(target_arch = "x86_64")]
+        if let Some(tiles) = tiles {
+            return Way::Tiles(tiles);
+        }
+        Way::Vectors(path)
+    }
+
+    /// Number format, without the instructions that compute it.
     pub fn format(self) -> Format {
         match self.0 {
             Kind::Singles => Format::F32,

@@ -14,7 +14,7 @@ mod support;
 
 use cases::HEAD_DIMS;
 use penstock_kernels::KernelError;
-use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, Product, Work};
+use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, MatrixProduct, Work};
 use penstock_kernels::cuda::{Cuda, Dtype, Nvidia, nvidia};
 pub(crate) use support::{check, cu_seqlens, random};
 
@@ -92,7 +92,7 @@ fn gpu_layer_is_the_processors_and_a_text_hardly_depends_on_its_batch() {
 }
 
 #[test]
-fn gpu_executors_side_by_side_compute_what_one_does() {
+fn gpu_executors_side_by_side_compute_the_rows_of_one() {
     with_gpu(|| cases::executors(&open, &open));
 }
 
@@ -110,7 +110,7 @@ fn gpu_small_batches_are_the_same_through_a_graph() {
 }
 
 #[test]
-fn gpu_refuses_by_name_what_no_kernel_takes() {
+fn gpu_refuses_unsupported_operands_by_name() {
     with_gpu(|| cases::refusals(&open));
 }
 
@@ -134,7 +134,7 @@ fn stored(gpu: &Nvidia, values: &[f32]) -> <Nvidia as Driver>::Memory {
     memory
 }
 
-/// Where batches run, a device that refuses to record is only logged.
+/// Checks recording itself: in a served batch a device that refuses to record is only logged.
 #[test]
 fn gpu_records_a_product_and_a_kernel() {
     with_gpu(|| {
@@ -148,7 +148,7 @@ fn gpu_records_a_product_and_a_kernel() {
             stored(&gpu, &[0.5; 8]),
         );
         let out = stored(&gpu, &[0.0; 16 * 8]);
-        let product = Product {
+        let product = MatrixProduct {
             x: gpu.address(&x),
             weight: gpu.address(&weight),
             bias: gpu.address(&bias),
@@ -230,7 +230,7 @@ fn gpu_without_memory_says_so_and_goes_on() {
 /// Set in the process that is to lose its device.
 const LOSE: &str = "PENSTOCK_LOSES_GPU";
 
-/// An address that nobody owns ends all work of a process on that device, so a process of its own reads it.
+/// Reads an unallocated address in a process of its own, because that ends all work of a process on the device.
 #[test]
 fn gpu_that_is_lost_is_said_to_be_lost() {
     with_gpu(|| {

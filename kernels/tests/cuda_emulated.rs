@@ -1,4 +1,4 @@
-//! The CUDA kernels and what launches them, on the processor: no GPU is needed, a C++ compiler is.
+//! The CUDA kernels and their launches, on the processor: no GPU is needed, a C++ compiler is.
 
 #![allow(
     clippy::unwrap_used,
@@ -60,7 +60,7 @@ fn a_layer_is_the_processors_and_a_text_does_not_depend_on_its_batch() {
 }
 
 #[test]
-fn executors_side_by_side_compute_what_one_does() {
+fn executors_side_by_side_compute_the_rows_of_one() {
     let device = std::cell::RefCell::new(None);
     let first = |dtype| {
         let emulated = Emulated::new(dtype);
@@ -78,6 +78,6 @@ fn small_batches_are_the_same_through_a_graph() {
 }
 
 #[test]
-fn what_no_kernel_takes_is_refused_by_name() {
+fn unsupported_operands_are_refused_by_name() {
     cases::refusals(&open);
 }

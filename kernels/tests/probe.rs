@@ -1,4 +1,4 @@
-//! Every reason why no GPU is used, with libraries that say what they are told to: on a machine with neither driver nor GPU.
+//! Every reason why no GPU is used, by libraries that answer as the test tells them: no driver and no GPU is needed.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -94,12 +94,12 @@ fn compile(source: &str, folder: &Path, name: &str) {
     );
 }
 
-/// What a process is answered that finds libraries in `folders` first, told so much.
+/// Runs the probe in a process that finds libraries in `folders` first, with the environment `told`.
 fn check(folders: &[&Path], told: &[(&str, &str)], expected: &str) {
     let done = Command::new(std::env::current_exe().expect("a program"))
         .args([
             "--exact",
-            "what_a_process_with_these_libraries_is_answered",
+            "answer_of_a_process_with_these_libraries",
             "--nocapture",
         ])
         .env(ASKS, "1")
@@ -120,7 +120,7 @@ fn check(folders: &[&Path], told: &[(&str, &str)], expected: &str) {
 
 #[test]
 #[cfg_attr(miri, ignore = "an interpreter loads no driver")]
-fn what_a_process_with_these_libraries_is_answered() {
+fn answer_of_a_process_with_these_libraries() {
     if std::env::var_os(ASKS).is_some() {
         match nvidia::probe(&[0]) {
             Ok(names) => println!("ANSWER: {}", names.join(", ")),

@@ -2,6 +2,7 @@
 """Makes the reference outputs (and, for families, the models themselves); README.md says how they are used.
 
     python3 make_reference.py families [NAME...]
+    python3 make_reference.py variants
     python3 make_reference.py minilm DOWNLOADS
     python3 make_reference.py sentiment
 """
@@ -24,6 +25,7 @@ import families
 import folder
 import original
 import texts
+import variants
 
 TOLERANCE = 1e-4
 CASES = 220
@@ -38,6 +40,8 @@ def main() -> None:
     match sys.argv[1:]:
         case ["families", *names]:
             make_families(names)
+        case ["variants"]:
+            variants.write(MODELS / "tests/vectors/variants.json")
         case ["minilm", downloads]:
             base = folder.fetch_base(Path(downloads))
             write(MODELS / "tests/vectors/all-MiniLM-L6-v2.json", "embedding", 256, original.embed(base, texts.sample(CASES, 7, 256), 256))

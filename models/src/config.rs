@@ -5,22 +5,26 @@ use std::path::{Path, PathBuf};
 
 use penstock_kernels::Activation;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
+use crate::files::{keys, read_object};
 use crate::{Family, ModelError, Problem, Task};
 
 /// Bound of every dimension. No real encoder exceeds it: a file that does is broken, and products of its
 /// sizes would overflow.
 const DIMENSION_MAX: usize = 1 << 24;
 
+/// Bound of the labels of a classifier.
+const LABELS_MAX: usize = 1 << 17;
+
 /// Default of `layer_norm_eps`, which is added to a variance.
 const EPS: f32 = 1e-12;
 
 /// The file as it stands. `DistilBERT` has other keys for the same settings.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Raw {
     model_type: Option<String>,
-    #[serde(default)]
     architectures: Option<Vec<String>>,
     #[serde(alias = "dim")]
     hidden_size: Option<usize>,
@@ -40,9 +44,21 @@ struct Raw {
     position_embedding_type: Option<String>,
     relative_attention_num_buckets: Option<usize>,
     is_decoder: Option<bool>,
-    id2label: Option<BTreeMap<String, String>>,
+    id2label: Option<BTreeMap<String, Label>>,
     num_labels: Option<usize>,
     problem_type: Option<String>,
+    tokenizer_class: Option<String>,
+    auto_map: Option<Map<String, Value>>,
+    pruned_heads: Option<Map<String, Value>>,
+    quantization_config: Option<Value>,
+}
+
+/// A label: its text, or a number, which is its text.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a string or an integer")]
+enum Label {
+    Text(String),
+    Number(i64),
 }
 
 /// The settings of `config.json`, all of them checked.
@@ -72,16 +88,19 @@ pub(crate) struct Config {
     pub architecture: String,
     pub labels: Vec<String>,
     pub problem: Problem,
+    /// The tokenizer's class, where `tokenizer_config.json` names none.
+    pub tokenizer_class: Option<String>,
 }
 
 impl Config {
     /// Reads and checks `config.json` in `folder`.
     pub fn read(folder: &Path) -> Result<Config, ModelError> {
         let file = folder.join("config.json");
-        let raw: Raw = read_json(&file)?.ok_or_else(|| ModelError::MissingFile {
+        let object = read_object(&file)?.ok_or_else(|| ModelError::MissingFile {
             folder: folder.to_path_buf(),
             missing: "config.json".to_owned(),
         })?;
+        let raw = keys(&file, &object)?;
         check(file, raw)
     }
 
@@ -148,6 +167,7 @@ fn check(file: PathBuf, raw: Raw) -> Result<Config, ModelError> {
         architecture,
         problem: problem(&file, raw.problem_type.as_deref(), labels.len())?,
         labels,
+        tokenizer_class: raw.tokenizer_class,
         file,
     })
 }
@@ -200,6 +220,23 @@ fn refuse_unsupported(file: &Path, raw: &Raw) -> Result<(), ModelError> {
             "false (an encoder)",
         ));
     }
+    let own = |class: &&String| class.starts_with("AutoModel");
+    if let Some(class) = raw.auto_map.iter().flat_map(Map::keys).find(own) {
+        let supported = "none: code of the folder's own is not run";
+        return Err(ModelError::unsupported(file, "auto_map", class, supported));
+    }
+    if raw.pruned_heads.as_ref().is_some_and(|heads| !heads.is_empty()) {
+        return Err(ModelError::unsupported(file, "pruned_heads", "set", "no head"));
+    }
+    if raw.quantization_config.is_some() {
+        let supported = "none: weights in f32, f16 or bf16";
+        return Err(ModelError::unsupported(
+            file,
+            "quantization_config",
+            "set",
+            supported,
+        ));
+    }
     let eps = raw.layer_norm_eps.unwrap_or(EPS);
     if !(eps.is_finite() && eps >= 0.0) {
         return Err(ModelError::unsupported(
@@ -226,24 +263,43 @@ fn activation(file: &Path, name: &str) -> Result<Activation, ModelError> {
     }
 }
 
-/// The labels in the order of the logits. As in transformers, a file without labels has two.
+/// The labels in the order of the logits. As in transformers, a file without labels has two, `id2label` beats
+/// `num_labels`, and a key is read as a number (`"00"` is 0).
 fn labels(
     file: &Path,
-    id2label: Option<BTreeMap<String, String>>,
+    id2label: Option<BTreeMap<String, Label>>,
     num_labels: Option<usize>,
 ) -> Result<Vec<String>, ModelError> {
+    let bounded = |key: &str, count: usize| {
+        let supported = format!("1 to {LABELS_MAX} labels");
+        let refused = || ModelError::unsupported(file, key, count, &supported);
+        (1..=LABELS_MAX)
+            .contains(&count)
+            .then_some(count)
+            .ok_or_else(refused)
+    };
     let Some(map) = id2label else {
-        let count = num_labels.unwrap_or(2).min(DIMENSION_MAX);
+        let count = bounded("num_labels", num_labels.unwrap_or(2))?;
         return Ok((0..count).map(|i| format!("LABEL_{i}")).collect());
     };
-    (0..map.len())
-        .map(|i| {
-            map.get(&i.to_string()).cloned().ok_or_else(|| {
-                let keys: Vec<&str> = map.keys().map(String::as_str).collect();
-                ModelError::malformed(file, format!("id2label lacks {i}; it has {}", keys.join(", ")))
-            })
-        })
-        .collect()
+    let count = bounded("id2label", map.len())?;
+    let mut labels = vec![None; count];
+    for (key, label) in &map {
+        let number = key.trim().parse::<usize>().ok();
+        let place = number.and_then(|number| labels.get_mut(number));
+        let text = match label {
+            Label::Text(text) => text.clone(),
+            Label::Number(number) => number.to_string(),
+        };
+        if place.is_none_or(|place| place.replace(text).is_some()) {
+            let expected = format!("each number from 0 to {} once", count - 1);
+            return Err(ModelError::malformed(
+                file,
+                format!("id2label has the key \"{key}\"; its {count} keys must be {expected}"),
+            ));
+        }
+    }
+    Ok(labels.into_iter().flatten().collect())
 }
 
 /// The problem as transformers' text classification pipeline reads it: one unnamed score is a sigmoid.
@@ -258,20 +314,6 @@ fn problem(file: &Path, problem_type: Option<&str>, labels: usize) -> Result<Pro
             Err(ModelError::unsupported(file, "problem_type", other, supported))
         }
     }
-}
-
-/// The JSON in `file`; `None` where the file does not exist.
-pub(crate) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, ModelError> {
-    let bytes = match std::fs::read(file) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(ModelError::io(file, e)),
-    };
-    // Some tools write a byte order mark, which JSON does not allow.
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    serde_json::from_slice(text)
-        .map(Some)
-        .map_err(|e| ModelError::malformed(file, e))
 }
 
 #[cfg(test)]

@@ -56,9 +56,9 @@ impl Family {
         self.0.positions_after_padding
     }
 
-    /// Special tokens of a `vocab.txt`; `None` where the family needs a `tokenizer.json`.
-    pub(crate) fn word_list(self) -> Option<&'static WordList> {
-        self.0.word_list.as_ref()
+    /// Class of the tokenizer where no file names one, as transformers chooses it.
+    pub(crate) fn tokenizer_class(self) -> &'static str {
+        self.0.tokenizer_class
     }
 }
 
@@ -81,21 +81,7 @@ struct Properties {
     name: &'static str,
     names: Names,
     positions_after_padding: bool,
-    word_list: Option<WordList>,
-}
-
-/// Special tokens of a family whose tokenizer is a word list.
-pub(crate) struct WordList {
-    /// Token before a text.
-    pub cls: &'static str,
-    /// Token after a text.
-    pub sep: &'static str,
-    /// Padding.
-    pub pad: &'static str,
-    /// Mask.
-    pub mask: &'static str,
-    /// True where the mask takes the blank before it.
-    pub mask_strips: bool,
+    tokenizer_class: &'static str,
 }
 
 /// Tensor names of a family. Names in the encoder follow its prefix (`bert.`, or none), those of a layer follow

@@ -1,19 +1,23 @@
-//! Heads: from hidden states to replies. A head is a file in this folder, a [`Task`] and a row of [`load`].
+//! Heads: from hidden states to replies. A head is a file in this folder, which also describes the outputs of its
+//! task, and rows of [`Task`] and [`load`].
 
 mod embedding;
+mod output;
 mod sequence_classification;
 
 use penstock_core::Reply;
 use penstock_kernels::{KernelError, Ops, Pooling};
 
 use self::embedding::Embedding;
+use self::output::Description;
 use self::sequence_classification::Classifier;
 use crate::config::Config;
 use crate::weights::Weights;
 use crate::{ModelError, ModelSpec};
 
-pub use embedding::normalize;
-pub use sequence_classification::Problem;
+pub use embedding::{embedded, normalize};
+pub use output::{Form, Output, Value};
+pub use sequence_classification::{Classified, Problem, classified};
 
 /// The kind of result that a model gives for a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,18 +34,28 @@ impl Task {
 
     /// The name in configuration, metadata and `parity.json`.
     pub fn name(self) -> &'static str {
+        self.description().name
+    }
+
+    /// The outputs, in the order of an answer.
+    pub fn outputs(self) -> &'static [Output] {
+        self.description().outputs
+    }
+
+    /// Whether an output has this form.
+    pub fn has(self, form: Form) -> bool {
+        self.outputs().iter().any(|output| output.form == form)
+    }
+
+    fn description(self) -> &'static Description {
         match self {
-            Task::SequenceClassification => "sequence-classification",
-            Task::Embedding => "embedding",
+            Task::SequenceClassification => &sequence_classification::DESCRIPTION,
+            Task::Embedding => &embedding::DESCRIPTION,
         }
     }
 
-    /// Endings of `architectures` in `config.json` that name this task.
     fn architectures(self) -> &'static [&'static str] {
-        match self {
-            Task::SequenceClassification => sequence_classification::ARCHITECTURES,
-            Task::Embedding => embedding::ARCHITECTURES,
-        }
+        self.description().architectures
     }
 
     /// The task that `architecture` names. A folder without `architectures` holds a bare encoder.

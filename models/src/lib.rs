@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod error;
+mod files;
 mod guard;
 mod spec;
 
@@ -22,6 +23,7 @@ mod encoder;
 mod families;
 mod heads;
 
+mod check;
 mod load;
 mod model;
 mod parity;
@@ -31,7 +33,7 @@ pub mod testing;
 pub use device::Device;
 pub use error::ModelError;
 pub use families::Family;
-pub use heads::{Problem, Task, normalize};
+pub use heads::{Classified, Form, Output, Problem, Task, Value, classified, embedded, normalize};
 pub use load::{LoadOptions, Loaded, inspect, load, load_on};
 pub use locate::locate;
 pub use model::{Model, Pipelined};
@@ -39,5 +41,5 @@ pub use penstock_kernels::cuda::nvidia::probe;
 pub use penstock_kernels::cuda::{Dtype, Unavailable};
 pub use penstock_kernels::{Format, KernelError, Pooling, Precision, Sharing, Threads};
 pub use spec::ModelSpec;
-pub use tokenizer::{TextTokenizer, TokenizeError};
+pub use tokenizer::{Prompt, PromptError, TextTokenizer, TokenizeError};
 pub use versions::versions;

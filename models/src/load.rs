@@ -6,12 +6,13 @@ use std::sync::Arc;
 use penstock_kernels::cuda::{Cuda, Nvidia};
 use penstock_kernels::{Cpu, KernelError, Ops, Path as Instructions, Pooling};
 
+use crate::check::check;
 use crate::config::Config;
 use crate::device::{self, Device};
 use crate::model::PackedModel;
 use crate::parity::Parity;
-use crate::sentence::Sentence;
-use crate::tokenizer::{Limits, length_limit};
+use crate::sentence::{Prompts, Sentence};
+use crate::tokenizer::{Plan, Settings};
 use crate::weights::Weights;
 use crate::{Model, ModelError, ModelSpec, Task, TextTokenizer};
 
@@ -26,6 +27,8 @@ pub struct LoadOptions {
     pub max_length: Option<usize>,
     /// Compare the loaded model with `parity.json`.
     pub check_parity: bool,
+    /// Read weights in a `pytorch_model.bin`. Its pickle is never executed, but only trusted files deserve a parser.
+    pub allow_pickle: bool,
     /// Executors that will run the model side by side; at least one.
     pub executors: usize,
     /// Load one more replica for urgent batches, where the device can preempt others for them.
@@ -39,6 +42,7 @@ impl Default for LoadOptions {
             task: None,
             max_length: None,
             check_parity: true,
+            allow_pickle: false,
             executors: 1,
             urgent: false,
         }
@@ -88,17 +92,11 @@ pub fn load_on<O: Ops + 'static>(
 ) -> Result<Loaded, ModelError> {
     let Folder {
         config,
-        sentence,
         weights,
+        tokenizer,
         parity,
         spec,
     } = Folder::read(folder, options)?;
-    let limits = Limits {
-        max_length: spec.max_length,
-        lowercase: sentence.lowercase,
-    };
-    let tokenizer = TextTokenizer::read(folder, spec.family, limits)?;
-    tokenizer.fits(spec.vocabulary)?;
     let spec = Arc::new(spec);
     let mut model = PackedModel::load(Arc::clone(&spec), &config, &weights, open()?)?;
     if let (true, Some(parity)) = (options.check_parity, parity) {
@@ -107,7 +105,7 @@ pub fn load_on<O: Ops + 'static>(
     let mut replica = || Ok(Box::new(model.replica(open()?)) as Box<dyn Model>);
     let replicas = (1..options.executors).map(|_| replica());
     let replicas = replicas.collect::<Result<_, KernelError>>()?;
-    let preemptible = options.urgent && O::looks(spec.layers) > 0;
+    let preemptible = options.urgent && O::preemption_points(spec.layers) > 0;
     let urgent = preemptible.then(replica).transpose()?;
     Ok(Loaded {
         spec,
@@ -118,34 +116,46 @@ pub fn load_on<O: Ops + 'static>(
     })
 }
 
-/// Description of the model in `folder`, without reading its weights.
-pub fn inspect(folder: &Path) -> Result<ModelSpec, ModelError> {
-    Ok(Folder::read(folder, &LoadOptions::default())?.spec)
+/// Description of the model in `folder`: all that [`load`] reads is read and checked, except the values of its weights.
+pub fn inspect(folder: &Path, options: &LoadOptions) -> Result<ModelSpec, ModelError> {
+    let Folder {
+        config,
+        weights,
+        spec,
+        ..
+    } = Folder::read(folder, options)?;
+    check(&spec, &config, &weights.shapes_only())?;
+    Ok(spec)
 }
 
 /// The files of a model, read and compared with each other; the weights are opened, not read.
 struct Folder {
     config: Config,
-    sentence: Sentence,
     weights: Weights,
+    tokenizer: TextTokenizer,
     parity: Option<Parity>,
     spec: ModelSpec,
 }
 
 impl Folder {
     fn read(folder: &Path, options: &LoadOptions) -> Result<Folder, ModelError> {
-        let config = Config::read(folder)?;
         let sentence = Sentence::read(folder)?;
-        let weights = Weights::open(folder, config.family)?;
+        let encoder = &sentence.encoder;
+        let config = Config::read(encoder)?;
+        refuse_adapter(encoder)?;
+        let weights = Weights::open(encoder, config.family, options.allow_pickle)?;
         let task = task(&config, &sentence, options.task)?;
-        let max_length = max_length(folder, &config, &sentence, options.max_length)?;
+        let settings = Settings::read(encoder, &sentence.module.tokenizer)?;
+        let max_length = max_length(encoder, &config, &sentence, &settings, options.max_length)?;
+        let prompts = prompts(&sentence, task)?;
         // A file for another task than the one the caller wants does not apply.
         let parity = Parity::read(folder)?.filter(|p| options.task.is_none() || p.is_for(task));
         let dtypes = weights.dtypes();
+        let is_embedding = task == Task::Embedding;
         let spec = ModelSpec {
             family: config.family,
             task,
-            labels: if task == Task::Embedding {
+            labels: if is_embedding {
                 Vec::new()
             } else {
                 config.labels.clone()
@@ -156,20 +166,70 @@ impl Folder {
             heads: config.heads,
             vocabulary: config.vocabulary,
             max_length,
-            pooling: (task == Task::Embedding).then(|| sentence.pooling.unwrap_or(Pooling::Mean)),
-            pooling_assumed: task == Task::Embedding && sentence.pooling.is_none(),
-            normalize: task == Task::Embedding && sentence.normalize,
+            pooling: is_embedding.then(|| sentence.pooling.unwrap_or(Pooling::Mean)),
+            pooling_assumed: is_embedding && sentence.pooling.is_none(),
+            normalize: is_embedding && sentence.normalize,
+            prompts: prompts.named.clone(),
+            default_prompt: prompts.default.clone(),
             parameters: dtypes.values().sum(),
             dtypes,
             parity_cases: parity.as_ref().map_or(0, Parity::cases),
         };
+        let plan = Plan {
+            family: config.family,
+            class: config.tokenizer_class.as_deref(),
+            settings: &settings,
+            max_length,
+            lowercase: sentence.module.lowercase,
+            prompts,
+            prompt_excluded: sentence.prompt_excluded.clone(),
+        };
+        let tokenizer = TextTokenizer::read(encoder, plan)?;
+        tokenizer.fits(spec.vocabulary)?;
         Ok(Folder {
             config,
-            sentence,
             weights,
+            tokenizer,
             parity,
             spec,
         })
+    }
+}
+
+/// Refuses weights that come with an adapter: transformers would add it to them.
+fn refuse_adapter(folder: &Path) -> Result<(), ModelError> {
+    let file = folder.join("adapter_config.json");
+    if file.exists() {
+        let reason = "adapters are not supported; merge it into the weights and remove this file";
+        return Err(ModelError::malformed(&file, reason));
+    }
+    Ok(())
+}
+
+/// The prompts that apply to `task`. A default one that cannot be applied is refused, since every text would need it.
+fn prompts(sentence: &Sentence, task: Task) -> Result<Prompts, ModelError> {
+    let prompts = &sentence.prompts;
+    let standard = prompts.standard();
+    if task != Task::Embedding {
+        if !standard.is_empty() {
+            let supported = format!("none for {}", task.name());
+            return Err(ModelError::unsupported(
+                &prompts.file,
+                "default_prompt_name",
+                prompts.default.as_deref().unwrap_or_default(),
+                &supported,
+            ));
+        }
+        return Ok(Prompts::default());
+    }
+    match &sentence.prompt_excluded {
+        Some(file) if !standard.is_empty() => Err(ModelError::unsupported(
+            file,
+            "include_prompt",
+            false,
+            "true for a model with a default prompt",
+        )),
+        _ => Ok(prompts.clone()),
     }
 }
 
@@ -187,11 +247,13 @@ fn task(config: &Config, sentence: &Sentence, wanted: Option<Task>) -> Result<Ta
     })
 }
 
-/// The least of the limits of position table, sentence-transformers and tokenizer.
+/// The longest text: the caller's choice, else that of the encoder's module, else that of the tokenizer, else the
+/// window of the position table, which bounds them all.
 fn max_length(
     folder: &Path,
     config: &Config,
     sentence: &Sentence,
+    settings: &Settings,
     wanted: Option<usize>,
 ) -> Result<usize, ModelError> {
     let window = config.window();
@@ -206,6 +268,6 @@ fn max_length(
         }
         return Ok(wanted);
     }
-    let limits = [sentence.max_length, length_limit(folder)?];
-    Ok(limits.into_iter().flatten().fold(window, usize::min))
+    let limit = sentence.module.tokens_max.or(settings.limit);
+    Ok(limit.map_or(window, |limit| limit.min(window)))
 }

@@ -2,27 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo, RepoType};
 
 use crate::ModelError;
+use crate::sentence::{MODULE_FILES, encoder_folder, module_paths};
 
-/// Optional files of a model, read where they exist.
-const OPTIONAL: [&str; 13] = [
+/// Optional files of an encoder, read where they exist, besides those of its sentence-transformers module.
+const ENCODER: [&str; 6] = [
     "tokenizer.json",
     "vocab.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "config_sentence_transformers.json",
-    "parity.json",
-    "1_Pooling/config.json",
+    "added_tokens.json",
+    "adapter_config.json",
 ];
+
+/// Optional files of a model beside its encoder.
+const MODEL: [&str; 2] = ["config_sentence_transformers.json", "parity.json"];
 
 /// Weight files in the order in which they are preferred. An index is followed to its shards.
 pub(crate) const WEIGHTS: [&str; 4] = [
@@ -36,9 +33,10 @@ pub(crate) const WEIGHTS: [&str; 4] = [
 ///
 /// A cached id is used as it is, from `HF_HUB_CACHE`, `HF_HOME` or the default cache, so a start without
 /// network works. Missing files are downloaded unless `HF_HUB_OFFLINE` is set. `HF_ENDPOINT` and `HF_TOKEN`
-/// are honoured.
-pub fn locate(reference: &str) -> Result<PathBuf, ModelError> {
+/// are honoured. Weights in a pickle are neither looked for nor downloaded unless `allow_pickle` is set.
+pub fn locate(reference: &str, allow_pickle: bool) -> Result<PathBuf, ModelError> {
     let hub = Hub {
+        allow_pickle,
         cache: cache_folder(&|name| std::env::var(name).ok()),
         endpoint: std::env::var("HF_ENDPOINT").ok(),
         token: std::env::var("HF_TOKEN").ok(),
@@ -74,6 +72,7 @@ struct Hub {
     endpoint: Option<String>,
     token: Option<String>,
     offline: bool,
+    allow_pickle: bool,
 }
 
 impl Hub {
@@ -102,12 +101,13 @@ impl Hub {
         let commit = std::fs::read_to_string(repo.join("refs").join(revision));
         let commit = commit.map_or_else(|_| revision.to_owned(), |c| c.trim().to_owned());
         let folder = repo.join("snapshots").join(commit);
-        let has = |name: &str| folder.join(name).exists();
+        let encoder = encoder_folder(&folder).ok()?;
+        let has = |name: &str| encoder.join(name).exists();
         // An interrupted download may have left an index without its shards.
         let whole = |weights: &&str| {
             has(weights)
                 && (!weights.ends_with(".index.json")
-                    || crate::weights::shards(&folder.join(weights))
+                    || crate::weights::shards(&encoder.join(weights))
                         .is_ok_and(|shards| shards.iter().all(|shard| has(shard))))
         };
         (has("config.json") && WEIGHTS.iter().any(whole) && (has("tokenizer.json") || has("vocab.txt")))
@@ -142,24 +142,82 @@ impl Hub {
         let listing = repo.info().map_err(|e| failed("the list of files", &e))?;
         let names: Vec<&str> = listing.siblings.iter().map(|s| s.rfilename.as_str()).collect();
 
-        let weights = WEIGHTS.iter().find(|w| names.contains(*w));
-        let weights =
-            weights.ok_or_else(|| failed(WEIGHTS[0], &"the model has no weights in a known form"))?;
-        let get = |repo: &ApiRepo, file: &str| repo.get(file).map_err(|e| failed(file, &e));
-        let config = get(&repo, "config.json")?;
-        for file in OPTIONAL.iter().filter(|f| names.contains(*f)) {
-            get(&repo, file)?;
+        let remote = Remote {
+            names,
+            allow_pickle: self.allow_pickle,
+            get: &|file| repo.get(file).map_err(|e| failed(file, &e)),
+            failed: &|file, reason| failed(file, &reason),
+        };
+        remote.fetch()
+    }
+}
+
+/// Files of a model on the hub.
+struct Remote<'a> {
+    names: Vec<&'a str>,
+    allow_pickle: bool,
+    /// Downloads a file and returns its path in the cache.
+    get: &'a dyn Fn(&str) -> Result<PathBuf, ModelError>,
+    failed: &'a dyn Fn(&str, &str) -> ModelError,
+}
+
+impl Remote<'_> {
+    fn optional(&self, file: &str) -> Result<(), ModelError> {
+        if self.names.contains(&file) {
+            (self.get)(file)?;
         }
-        let weights_path = get(&repo, weights)?;
+        Ok(())
+    }
+
+    /// Downloads the files that the model needs and returns their folder in the cache.
+    fn fetch(&self) -> Result<PathBuf, ModelError> {
+        // The modules say where the encoder lies, in a folder of its own or at the top.
+        let mut modules = vec![String::new(), "1_Pooling".to_owned()];
+        if self.names.contains(&"modules.json") {
+            modules = module_paths(&(self.get)("modules.json")?)?;
+        }
+        let folder = match modules.first().map(String::as_str) {
+            None | Some("") => String::new(),
+            Some(path) => format!("{path}/"),
+        };
+        let weights = format!("{folder}{}", self.weights(&folder)?);
+        let config = (self.get)(&format!("{folder}config.json"))?;
+        for file in ENCODER.iter().chain(&MODULE_FILES) {
+            self.optional(&format!("{folder}{file}"))?;
+        }
+        for path in modules.iter().skip(1).filter(|path| !path.is_empty()) {
+            self.optional(&format!("{path}/config.json"))?;
+        }
+        for file in MODEL {
+            self.optional(file)?;
+        }
+        let weights_path = (self.get)(&weights)?;
         if weights.ends_with(".index.json") {
             for shard in crate::weights::shards(&weights_path)? {
-                get(&repo, &shard)?;
+                (self.get)(&format!("{folder}{shard}"))?;
             }
         }
-        config
-            .parent()
-            .map(Path::to_path_buf)
-            .ok_or_else(|| failed("config.json", &"it has no folder"))
+        let top = config
+            .ancestors()
+            .nth(Path::new(&folder).components().count() + 1);
+        top.map(Path::to_path_buf)
+            .ok_or_else(|| (self.failed)("config.json", "it has no folder"))
+    }
+
+    /// The weights in `folder` that are preferred.
+    fn weights(&self, folder: &str) -> Result<&'static str, ModelError> {
+        let allowed = |w: &&&str| self.allow_pickle || !w.starts_with("pytorch_model");
+        let is_there = |w: &&&str| self.names.contains(&format!("{folder}{w}").as_str());
+        let found = WEIGHTS.iter().filter(allowed).find(is_there);
+        found.copied().ok_or_else(|| {
+            let reason = if self.allow_pickle {
+                "the model has no weights in a known form"
+            } else {
+                "the model has no such weights; those in a pytorch_model.bin are read with --allow-pickle, \
+                 or allow_pickle = true under [[model]]"
+            };
+            (self.failed)(&format!("{folder}{}", WEIGHTS[0]), reason)
+        })
     }
 }
 

@@ -181,7 +181,7 @@ impl<O: Ops + 'static> Model for PackedModel<O> {
     }
 
     fn preemption_points(&self) -> usize {
-        O::looks(self.layers)
+        O::preemption_points(self.layers)
     }
 
     fn sharing(&self) -> Sharing {

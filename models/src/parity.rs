@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use penstock_core::{PackedTokens, Reply};
 use serde::Deserialize;
 
-use crate::config::read_json;
 use crate::device::Fidelity;
+use crate::files::read_json;
 use crate::{Model, ModelError, ModelSpec, Problem, Task, TextTokenizer, normalize};
 
 /// Tokens of a batch: enough to keep the device busy, few enough to need little memory.

@@ -35,6 +35,10 @@ pub struct ModelSpec {
     /// True where `modules.json` ends in a Normalize module. [`crate::Model::forward`] does not apply it, because a
     /// request may ask for the raw vector: the caller applies [`crate::normalize`].
     pub normalize: bool,
+    /// Texts that a request may ask to be put in front of its texts, by name; empty for a classifier.
+    pub prompts: BTreeMap<String, String>,
+    /// Name of the prompt in front of a text that asks for none.
+    pub default_prompt: Option<String>,
     /// Number of weights of all tensors in the file.
     pub parameters: u64,
     /// Number of weights by stored type (`F32`, `F16`, `BF16`, …).

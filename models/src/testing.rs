@@ -19,6 +19,8 @@ pub fn spec(task: Task, labels: &[&str]) -> ModelSpec {
         pooling: None,
         pooling_assumed: false,
         normalize: false,
+        prompts: BTreeMap::new(),
+        default_prompt: None,
         parameters: 0,
         dtypes: BTreeMap::new(),
         parity_cases: 0,

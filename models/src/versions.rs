@@ -4,9 +4,14 @@ use std::path::{Path, PathBuf};
 
 /// The version folders of `folder`, lowest first; empty where `folder` is a plain model folder or does not
 /// exist. As in Triton, only folders named by an integer without leading zeros count. They must hold a
-/// `config.json`, so a half-copied version is not offered.
+/// `config.json`, or the `modules.json` that names its folder, so a half-copied version is not offered.
 pub fn versions(folder: &Path) -> Vec<(u64, PathBuf)> {
-    if folder.join("config.json").exists() {
+    let is_model = |folder: &Path| {
+        ["config.json", "modules.json"]
+            .iter()
+            .any(|name| folder.join(name).is_file())
+    };
+    if is_model(folder) {
         return Vec::new();
     }
     let Ok(entries) = std::fs::read_dir(folder) else {
@@ -19,7 +24,7 @@ pub fn versions(folder: &Path) -> Vec<(u64, PathBuf)> {
             let name = name.to_str()?;
             let version: u64 = name.parse().ok()?;
             let plain = version.to_string() == name;
-            (plain && entry.path().join("config.json").is_file()).then(|| (version, entry.path()))
+            (plain && is_model(&entry.path())).then(|| (version, entry.path()))
         })
         .collect();
     found.sort_unstable();
@@ -54,6 +59,11 @@ mod tests {
     #[test]
     fn a_plain_model_folder_has_no_versions() {
         check(&["config.json", "1_Pooling/config.json", "2/config.json"], &[]);
+        check(
+            &["modules.json", "0_Transformer/config.json", "2/config.json"],
+            &[],
+        );
+        check(&["2/modules.json", "2/0_Transformer/config.json"], &[2]);
     }
 
     #[test]

@@ -1,22 +1,19 @@
 //! Tensors by name, from safetensors or `PyTorch`'s pickle, as f32 in the shape that the caller expects.
 //!
-//! A tensor is mapped when it is read and unmapped when it is packed. So a model is never in memory twice, and
-//! its file is not held while it serves. A file that has been shortened since it was opened gives an error; only
-//! while a tensor is being packed does it end in a fault.
+//! A tensor is read when it is packed and dropped afterwards. So a model is never in memory twice, and its file is not
+//! held while it serves. A file that is shortened meanwhile gives an error.
 
 mod pickle;
 mod safetensors;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use penstock_kernels::mapped::MappedSingles;
 use serde::Deserialize;
 
 use self::pickle::PickleFile;
 use self::safetensors::SafetensorsFile;
-use crate::config::read_json;
+use crate::files::read_json;
 use crate::locate::WEIGHTS;
 use crate::{Family, ModelError};
 
@@ -35,6 +32,8 @@ pub(crate) struct Weights {
     encoder: String,
     /// Prefix of every tensor outside the encoder.
     outer: String,
+    /// Read zeros in place of the values.
+    shapes_only: bool,
 }
 
 /// One opened file.
@@ -54,32 +53,19 @@ pub(crate) struct Info {
 }
 
 /// The values of a tensor, row-major.
-pub(crate) enum Values {
-    /// Mapped from the file.
-    Mapped(MappedSingles),
-    /// Converted from another form.
-    Owned(Vec<f32>),
-}
-
-impl Deref for Values {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        match self {
-            Values::Mapped(values) => values,
-            Values::Owned(values) => values,
-        }
-    }
-}
+pub(crate) type Values = Vec<f32>;
 
 impl Storage {
-    fn open(file: &Path) -> Result<Storage, ModelError> {
-        let pickled = file.extension().is_some_and(|e| e == "bin");
-        Ok(if pickled {
-            Storage::Pickle(PickleFile::open(file)?)
-        } else {
-            Storage::Safetensors(SafetensorsFile::open(file)?)
-        })
+    fn open(file: &Path, allow_pickle: bool) -> Result<Storage, ModelError> {
+        if file.extension().is_none_or(|e| e != "bin") {
+            return Ok(Storage::Safetensors(SafetensorsFile::open(file)?));
+        }
+        if !allow_pickle {
+            let reason = "weights in a pickle are not read; convert them to model.safetensors, or trust this file: \
+                          allow_pickle = true under [[model]], or --allow-pickle";
+            return Err(ModelError::malformed(file, reason));
+        }
+        Ok(Storage::Pickle(PickleFile::open(file)?))
     }
 
     fn names(&self) -> Vec<String> {
@@ -96,6 +82,15 @@ impl Storage {
         }
     }
 
+    /// Refuses a stored type that cannot be read.
+    fn check_type(&self, name: &str) -> Result<(), ModelError> {
+        match self {
+            Storage::Safetensors(f) => f.check_type(name),
+            // Every type is converted.
+            Storage::Pickle(_) => Ok(()),
+        }
+    }
+
     fn read(&self, name: &str) -> Result<Values, ModelError> {
         match self {
             Storage::Safetensors(f) => f.read(name),
@@ -106,7 +101,7 @@ impl Storage {
 
 impl Weights {
     /// Opens the weights in `folder`, in the first known form; an index is followed to its shards.
-    pub fn open(folder: &Path, family: Family) -> Result<Weights, ModelError> {
+    pub fn open(folder: &Path, family: Family, allow_pickle: bool) -> Result<Weights, ModelError> {
         let file = WEIGHTS.iter().map(|w| folder.join(w)).find(|f| f.exists());
         let file = file.ok_or_else(|| ModelError::MissingFile {
             folder: folder.to_path_buf(),
@@ -120,7 +115,7 @@ impl Weights {
         let mut files = Vec::with_capacity(names.len());
         let mut tensors = HashMap::new();
         for (at, name) in names.iter().enumerate() {
-            let opened = Storage::open(name)?;
+            let opened = Storage::open(name, allow_pickle)?;
             tensors.extend(opened.names().into_iter().map(|tensor| (tensor, at)));
             files.push(opened);
         }
@@ -132,7 +127,16 @@ impl Weights {
             tensors,
             encoder,
             outer,
+            shapes_only: false,
         })
+    }
+
+    /// The same weights, all of them zero: their names, shapes and types are still checked.
+    pub fn shapes_only(self) -> Weights {
+        Weights {
+            shapes_only: true,
+            ..self
+        }
     }
 
     /// File for messages about the weights.
@@ -186,6 +190,10 @@ impl Weights {
                 found: info.shape,
                 expected: expected.to_vec(),
             });
+        }
+        if self.shapes_only {
+            self.files[at].check_type(&stored)?;
+            return Ok(vec![0.0; expected.iter().product()]);
         }
         self.files[at].read(&stored)
     }

@@ -79,6 +79,7 @@ fn define(source: &mut String, messages: &Messages<'_>, name: &str) -> std::fmt:
     for field in &message.field {
         let kind = match field.r#type() {
             Type::Message => format!("Kind::Message(&{})", ident(field.type_name())),
+            Type::String if is_text(name, field) => "Kind::Text".to_owned(),
             Type::String => "Kind::String".to_owned(),
             Type::Bytes => "Kind::Bytes".to_owned(),
             Type::Fixed32 | Type::Sfixed32 | Type::Float => "Kind::Fixed32".to_owned(),
@@ -98,6 +99,11 @@ fn define(source: &mut String, messages: &Messages<'_>, name: &str) -> std::fmt:
         )?;
     }
     writeln!(source, "    ],\n}};")
+}
+
+/// Whether a string may be as long as the message: the texts that are scored. All others are names and ids.
+fn is_text(message: &str, field: &FieldDescriptorProto) -> bool {
+    message.starts_with(".penstock.v1.") && field.name() == "text"
 }
 
 fn is_map_entry(message: &DescriptorProto) -> bool {

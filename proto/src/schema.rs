@@ -17,6 +17,9 @@ const ALLOCATION: usize = 32;
 /// A control byte and the free places of a hash table, for each entry.
 const ENTRY: usize = 16;
 
+/// Longest name, id or other string that is no text. Errors quote such strings, escaped, and answers repeat them.
+pub const STRING_BYTES_MAX: usize = 16 << 10;
+
 /// Decoders refuse messages that nest deeper.
 const DEPTH_MAX: usize = 100;
 
@@ -41,7 +44,10 @@ struct Field {
 #[derive(Debug)]
 enum Kind {
     Message(&'static Schema),
+    /// A name, an id, or a parameter: short.
     String,
+    /// A text of any length.
+    Text,
     /// Decoded as a view of the message: a handle, no copy.
     Bytes,
     Fixed32,
@@ -64,6 +70,15 @@ pub enum Refusal {
         /// The bound.
         bytes_max: usize,
     },
+    /// A string that is no text has `bytes` bytes, more than [`STRING_BYTES_MAX`].
+    TooLong {
+        /// The message type that holds `field`.
+        message: &'static str,
+        /// The string's field.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+    },
 }
 
 impl fmt::Display for Refusal {
@@ -80,6 +95,14 @@ impl fmt::Display for Refusal {
                 f,
                 "the request has too many elements: with field \"{field}\" of {message} it takes more than \
                  {bytes_max} bytes of memory once decoded; send fewer elements in one request"
+            ),
+            Refusal::TooLong {
+                message,
+                field,
+                bytes,
+            } => write!(
+                f,
+                "field \"{field}\" of {message} has {bytes} bytes; only texts may have more than {STRING_BYTES_MAX}"
             ),
         }
     }
@@ -151,8 +174,15 @@ impl Walk {
                 self.take(elements * own, schema, field)?;
                 return self.message(inner, &mut inside, depth + 1);
             }
-            (Kind::String, Wire::Delimited) => {
+            (kind @ (Kind::String | Kind::Text), Wire::Delimited) => {
                 let length = at.delimited()?.left();
+                if matches!(kind, Kind::String) && length > STRING_BYTES_MAX {
+                    return Err(Refusal::TooLong {
+                        message: schema.name,
+                        field: field.name,
+                        bytes: length,
+                    });
+                }
                 let allocation = if length > 0 { ALLOCATION } else { 0 };
                 elements * 24 + length + allocation
             }

@@ -12,8 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::{admin, ingest};
+use crate::listen::{self, AnswerMemory, BoundedListener, TooFewDescriptors};
+use crate::{admin, grpc, http};
 use penstock_config::Config;
+use penstock_connectors::kafka;
 use penstock_engine::engine::{Engine, EngineError};
 use penstock_engine::placement::Placement;
 use penstock_engine::served_model::Wrap;
@@ -40,6 +42,9 @@ pub enum AppError {
         /// Error of the system.
         source: std::io::Error,
     },
+    /// The process may open too few files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The engine could not start, or did not end cleanly.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -56,7 +61,7 @@ pub enum AppError {
     },
     /// A Kafka route has ended.
     #[error("{0}")]
-    Kafka(#[from] ingest::kafka::Ended),
+    Kafka(#[from] kafka::Ended),
     /// A Kafka route had not committed when `drain_timeout` passed.
     #[error(
         "a kafka route had not committed when drain_timeout = {timeout:?} passed: its last records are read again"
@@ -77,6 +82,9 @@ pub enum AppError {
 
 /// Share of a drain in which records that were read may still be scored.
 const SCORING_SHARE: f64 = 0.7;
+
+/// Bytes of unread pages of the metrics port, which other ports' clients cannot take.
+const METRICS_UNREAD_MAX: usize = 32 << 20;
 
 /// Runs the server until SIGTERM or SIGINT, then drains it.
 pub fn serve(config: Config, placement: &Placement) -> Result<(), AppError> {
@@ -110,20 +118,33 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
     let (grpc, grpc_addr) = bind("grpc", config.grpc_addr).await?;
     let (http, http_addr) = bind("http", config.http_addr).await?;
     let (scrape, metrics_addr) = bind("metrics", config.metrics_addr).await?;
+    let limits = listen::share_out(config.limits.connections_max, config.kafka.len())?;
     let engine = Engine::prepare(&config.engine(), placement, wrap)?;
     let service = engine.service();
     // Held until the routes hold reasons of their own, so that readiness does not flicker.
-    let unread = service.unready();
+    let unready = service.unready();
+
+    let answers = |bytes_max| AnswerMemory::new(bytes_max, service.metrics().unread_bytes());
+    let unread = answers(config.limits.queue_bytes_max);
+    let bounded = |name, listener, connections_max, answers: &Arc<AnswerMemory>| {
+        let metrics = service.metrics().listener(name);
+        BoundedListener::new(listener, connections_max, Arc::clone(answers), metrics)
+    };
+    let each_max = config.limits.connections_per_address_max;
+    let grpc = bounded("grpc", grpc, limits.protocol, &unread).limit_addresses(each_max);
+    let http = bounded("http", http, limits.protocol, &unread).limit_addresses(each_max);
+    // Scrapers and probes of one node share its address.
+    let scrape = bounded("metrics", scrape, limits.metrics, &answers(METRICS_UNREAD_MAX));
 
     let closing = watch::Sender::new(false);
     let mut listeners = JoinSet::new();
     listeners.spawn(named(
         "grpc",
-        ingest::grpc::serve(Arc::clone(service), grpc, closed(&closing)),
+        grpc::serve(Arc::clone(service), config.model_control, grpc, closed(&closing)),
     ));
     listeners.spawn(named(
         "http",
-        ingest::http::serve(Arc::clone(service), http, closed(&closing)),
+        http::serve(Arc::clone(service), config.model_control, http, closed(&closing)),
     ));
     listeners.spawn(named(
         "metrics",
@@ -141,7 +162,7 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
     let (mut routes, outcome) = match outcome {
         Ok(true) => {
             let mut routes = streams(service, &config)?;
-            drop(unread);
+            drop(unready);
             announce(grpc_addr, http_addr, metrics_addr);
             let outcome = tokio::select! {
                 failed = first_failure(&mut listeners) => Err(failed),
@@ -164,20 +185,20 @@ async fn run(config: Config, placement: &Placement, wrap: Option<Wrap>) -> Resul
 }
 
 /// The pumps of the Kafka routes. They start when the models serve, so that no record waits for a model.
-fn streams(service: &Arc<InferenceService>, config: &Config) -> Result<ingest::kafka::Routes, AppError> {
-    ingest::kafka::Routes::start(service, &config.kafka, &tokio::runtime::Handle::current()).map_err(
-        |source| AppError::Start {
+fn streams(service: &Arc<InferenceService>, config: &Config) -> Result<kafka::Routes, AppError> {
+    kafka::Routes::start(service, &config.kafka, &tokio::runtime::Handle::current()).map_err(|source| {
+        AppError::Start {
             what: "the Kafka pumps",
             source,
-        },
-    )
+        }
+    })
 }
 
 /// Drains in the order of the data path. New requests are refused, requests in flight finish, streams commit,
 /// connections close, and the threads end.
 async fn drain(
     engine: Engine,
-    routes: Option<ingest::kafka::Routes>,
+    routes: Option<kafka::Routes>,
     closing: watch::Sender<bool>,
     mut listeners: JoinSet<Result<(), AppError>>,
     timeout: Duration,

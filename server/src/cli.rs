@@ -130,4 +130,7 @@ pub struct InspectArgs {
     /// A model folder, or a Hugging Face id with an optional revision
     #[arg(value_name = "DIR_OR_HF_ID[@REVISION]")]
     pub model: String,
+    /// Read pickled weights; trust their source [default: false]
+    #[arg(long, env = "PENSTOCK_ALLOW_PICKLE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true)]
+    pub allow_pickle: bool,
 }

@@ -12,8 +12,10 @@ use penstock_models::{ModelError, ModelSpec};
 
 use crate::app::AppError;
 use crate::cli::{Command, ModelCommand};
-use penstock_config::ConfigError;
+use penstock_config::{Config, ConfigError};
 use penstock_engine::placement::DeviceError;
+use penstock_telemetry::logging;
+
 pub use score::StopSignal;
 
 /// Reason why a command ended early.
@@ -89,6 +91,15 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Check(args) => check::check(&args),
         Command::Model(ModelCommand::Inspect(args)) => inspect::inspect(&args),
     }
+}
+
+fn start_logging(config: &Config) -> Result<(), Failure> {
+    logging::init(&config.log, config.log_format).map_err(|source| {
+        Failure::Serve(AppError::Start {
+            what: "the log thread",
+            source,
+        })
+    })
 }
 
 fn print(text: &str) -> Result<(), Failure> {

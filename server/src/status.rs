@@ -6,8 +6,6 @@ use penstock_core::{Rejection, Retry};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-use penstock_telemetry::metrics::DeadReason;
-
 /// Codes of a rejection in each protocol.
 struct Row {
     grpc: Code,
@@ -15,8 +13,6 @@ struct Row {
     v2: StatusCode,
     /// On the OpenAI and text-embeddings-inference routes.
     rest: StatusCode,
-    /// Dead-letter reason of a rejected record; `None` if the record is not at fault and is retried.
-    dead: Option<DeadReason>,
 }
 
 fn row(rejection: &Rejection) -> Row {
@@ -24,45 +20,29 @@ fn row(rejection: &Rejection) -> Row {
         grpc,
         v2: http,
         rest: http,
-        dead: None,
     };
-    let dead = |reason, row: Row| Row {
-        dead: Some(reason),
-        ..row
-    };
-    let failed = || same(Code::Internal, StatusCode::INTERNAL_SERVER_ERROR);
-    let not_ready = || same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE);
     match rejection {
-        Rejection::Invalid(_) => dead(
-            DeadReason::Invalid,
-            same(Code::InvalidArgument, StatusCode::BAD_REQUEST),
-        ),
-        Rejection::NotFound(_) => dead(
-            DeadReason::UnknownModel,
-            same(Code::NotFound, StatusCode::NOT_FOUND),
-        ),
+        Rejection::Invalid(_) => same(Code::InvalidArgument, StatusCode::BAD_REQUEST),
+        Rejection::NotFound(_) => same(Code::NotFound, StatusCode::NOT_FOUND),
         Rejection::Overloaded { .. } => Row {
             grpc: Code::Unavailable,
             v2: StatusCode::SERVICE_UNAVAILABLE,
             rest: StatusCode::TOO_MANY_REQUESTS,
-            dead: None,
         },
-        Rejection::DeadlineExceeded(_) => dead(
-            DeadReason::Deadline,
-            same(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
-        ),
+        Rejection::DeadlineExceeded(_) => same(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
         // 499 is the code that proxies log for a disconnected client; the answer is never read.
         Rejection::Cancelled => same(
             Code::Cancelled,
             StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
         ),
-        Rejection::NotReady(_) | Rejection::ShuttingDown => not_ready(),
-        Rejection::NotFinite { .. } => dead(DeadReason::NotFinite, failed()),
-        Rejection::Model(_) => dead(DeadReason::Model, failed()),
-        // Memory may suffice later, or at another replica.
-        Rejection::NoMemory(_) => dead(DeadReason::Model, not_ready()),
-        // A fault of the server, so another replica may answer the request.
-        Rejection::Lost => same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+        Rejection::NotFinite { .. } | Rejection::Model(_) => {
+            same(Code::Internal, StatusCode::INTERNAL_SERVER_ERROR)
+        }
+        // Memory may suffice later, or at another replica. A lost request is a fault of the server, so another
+        // replica may answer it.
+        Rejection::NotReady(_) | Rejection::ShuttingDown | Rejection::NoMemory(_) | Rejection::Lost => {
+            same(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE)
+        }
     }
 }
 
@@ -71,9 +51,26 @@ pub fn grpc_code(rejection: &Rejection) -> Code {
     row(rejection).grpc
 }
 
+/// Longest message of an answer. Clients take some kilobytes of trailers, in which a byte may become three.
+const MESSAGE_BYTES_MAX: usize = 2 << 10;
+
+/// The message of a rejection, cut to a length that every client takes.
+pub fn message(rejection: &Rejection) -> String {
+    cut(rejection.to_string())
+}
+
+/// `message`, cut to a length that every client takes.
+pub fn cut(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message.push('…');
+    }
+    message
+}
+
 /// The gRPC status: code, message, and `retry-after` in seconds where a retry makes sense.
 pub fn to_status(rejection: &Rejection) -> Status {
-    let mut status = Status::new(grpc_code(rejection), rejection.to_string());
+    let mut status = Status::new(grpc_code(rejection), message(rejection));
     if let Some(seconds) = retry_after(rejection) {
         status
             .metadata_mut()
@@ -100,11 +97,6 @@ pub fn retry_after(rejection: &Rejection) -> Option<u64> {
     }
 }
 
-/// Dead-letter reason of a rejected record; `None` if the record is retried.
-pub fn dead_letter(rejection: &Rejection) -> Option<DeadReason> {
-    row(rejection).dead
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,14 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_dead_only_for_what_it_did_itself() {
-        assert_eq!(
-            dead_letter(&Rejection::Invalid(String::new())),
-            Some(DeadReason::Invalid)
-        );
-        assert_eq!(dead_letter(&Rejection::NotReady(String::new())), None);
-        assert_eq!(dead_letter(&Rejection::ShuttingDown), None);
-        assert_eq!(dead_letter(&Rejection::Lost), None);
+    fn a_long_message_is_cut_between_characters() {
+        let long = Rejection::Invalid("ü".repeat(MESSAGE_BYTES_MAX));
+        let message = message(&long);
+        assert!(message.len() <= MESSAGE_BYTES_MAX + 3 && message.ends_with("ü…"));
+        assert_eq!(cut("short".into()), "short");
     }
 
     #[test]

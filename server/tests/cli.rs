@@ -2,8 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "cli/connections.rs"]
+mod connections;
+#[path = "cli/logs.rs"]
+mod logs;
 #[path = "cli/output.rs"]
 mod output;
+#[path = "cli/serving.rs"]
+mod serving;
 #[path = "cli/stop.rs"]
 mod stop;
 

@@ -6,7 +6,9 @@ mod device;
 mod kafka;
 mod labels;
 mod level;
+mod listener;
 mod model;
+mod process;
 mod series;
 mod topics;
 
@@ -16,10 +18,12 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use metrics::Counter;
 use parking_lot::Mutex;
-use penstock_core::Class;
+use penstock_core::{Class, Source};
 
 use crate::clock::Clock;
+use crate::logging;
 use labels::{Cells, Outcomes};
 use names::UNKNOWN_MODEL;
 use series::Series;
@@ -27,7 +31,8 @@ use topics::Topics;
 
 pub use device::BusyMeter;
 pub use kafka::{Counted, KafkaMetrics, Left};
-pub use labels::{DeadReason, OutcomeLabel, ResetReason, Source};
+pub use labels::{DeadReason, OutcomeLabel, ResetReason};
+pub use listener::{ListenerMetrics, UnreadBytes};
 pub use model::{ModelMetrics, Statistics, Tally};
 pub use topics::{Drain, Lag, TopicMetrics};
 
@@ -40,6 +45,7 @@ pub struct Metrics {
     unknown: Cells<Outcomes>,
     devices: Mutex<BTreeMap<String, BusyMeter>>,
     topics: Topics,
+    log_lines_lost: Counter,
 }
 
 impl Metrics {
@@ -51,6 +57,7 @@ impl Metrics {
             .set(1);
         Metrics {
             clock,
+            log_lines_lost: series.counter(&names::LOG_LINES_LOST, &[]),
             series: Arc::new(series),
             models: Mutex::default(),
             unknown: Cells::default(),
@@ -76,6 +83,16 @@ impl Metrics {
                 Outcomes::new(&self.series, UNKNOWN_MODEL, source, class)
             })
             .count(outcome);
+    }
+
+    /// The handles of a port.
+    pub fn listener(&self, port: &'static str) -> ListenerMetrics {
+        ListenerMetrics::new(&self.series, port)
+    }
+
+    /// The handle of the unread answers of all ports.
+    pub fn unread_bytes(&self) -> UnreadBytes {
+        UnreadBytes::new(&self.series)
     }
 
     /// The handles of one consumer of a Kafka route.
@@ -107,8 +124,10 @@ impl Metrics {
     pub fn render(&self) -> String {
         self.models.lock().values().for_each(|model| model.publish());
         self.devices.lock().values().for_each(BusyMeter::publish);
+        self.log_lines_lost.absolute(logging::lines_lost());
         let mut page = self.series.render();
         self.topics.render(&mut page);
+        process::render(&mut page);
         page
     }
 }

@@ -19,7 +19,7 @@ TARGETS = ("sm_80", "sm_90")
 def run(part: Part) -> None:
     places = [shutil.which("nvcc"), *(folder / "nvcc" for folder in TOOLS)]
     nvcc = next((str(path) for path in places if path and Path(path).exists()), None)
-    # It has the sources read by the host's compiler first.
+    # nvcc lets the host's compiler read the sources first.
     if not nvcc or not shutil.which("gcc"):
         raise Skipped("nvcc or gcc is not installed")
 

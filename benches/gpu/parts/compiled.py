@@ -1,4 +1,4 @@
-"""PyTorch's compiler on the peer: what it gains, if it works here."""
+"""PyTorch's compiler on the peer: its gain, if it works here."""
 
 from contextlib import ExitStack
 from functools import partial

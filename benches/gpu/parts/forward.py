@@ -89,7 +89,7 @@ def in_turn(part: Part, label: str, bursts: dict) -> dict:
 
 
 def started(part: Part, closing: ExitStack, commands: dict[str, list]) -> dict[str, Contender]:
-    """Those that start, all at once: most of the time goes into imports and reading weights."""
+    """Contenders that start, all at once: most of the time goes into imports and reading weights."""
 
     def start(what: str) -> tuple[str, Contender] | None:
         try:
@@ -148,7 +148,7 @@ def working(part: Part, label: str, name: str, peer: Contender) -> list[str]:
 
 
 def works(part: Part, label: str, name: str, peer: Contender, how: str) -> bool:
-    """Whether this way of the peer works here, after a look at what it computes. Whatever fails in it ends nothing."""
+    """Whether this way of the peer works here, after a look at its results. A failure in it ends nothing."""
     try:
         least = least_cosine(part, name, peer.burst({"check": CHECKED, "ways": [how]})[how])
     except (Exception, SystemExit) as error:  # noqa: BLE001: a peer's failure must not take our figures

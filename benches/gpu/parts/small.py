@@ -54,6 +54,6 @@ def forward(part: Part, name: str, folder, dtype: str, texts) -> list[dict]:
 
 def shapes(part: Part) -> dict[str, dict]:
     equal = {f"{texts} texts of {length}": {"order": "equal", "texts": texts, "length": length} for texts, length in plan.SMALL}
-    # Mixed lengths meet many buckets: what is recorded must come again often enough.
+    # Mixed lengths meet many buckets: recorded lists must come again often enough.
     mixed = {"mixed, up to 512 tokens": {"order": "arrival", "tokens": 512, "texts": 32}}
     return {how: {**wanted, "seconds": part.sizes.seconds} for how, wanted in {**equal, **mixed}.items()}

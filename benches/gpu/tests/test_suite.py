@@ -1,4 +1,4 @@
-"""The suite's own promises: no part ends another, what was measured survives, and a wrong output is a failure."""
+"""The suite's own promises: no part ends another, measured figures survive, and a wrong output is a failure."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from gpu.parts import fidelity, forward, serving
 from harness import place
 from harness.contenders import Contender
 
-# Stands in for tools/gpu-check: each part does what its name says here.
+# Stands in for tools/gpu-check: each part does here as its name says.
 PARTS = """
 import json, os, pathlib, sys, time
 name, work = sys.argv[2], pathlib.Path(sys.argv[4])
@@ -75,12 +75,12 @@ def test_parts_that_hang_or_die_end_no_other(tmp_path, monkeypatch):
     assert "cut off after" in running.outcomes["ceilings"]["reason"]
     assert "no such kernel" in running.outcomes["kernels"]["reason"]
     written = json.loads(running.stem.with_suffix(".json").read_text())
-    assert written["parts"]["ceilings"]["copy_tbps"] == 4.0, "what a part had measured survives it"
+    assert written["parts"]["ceilings"]["copy_tbps"] == 4.0, "figures of a part survive it"
     grandchild = int((running.work / "grandchild").read_text())
     until = time.monotonic() + 60
     while alive(grandchild) and time.monotonic() < until:
         time.sleep(0.05)
-    assert not alive(grandchild), "what a part has started ends with it"
+    assert not alive(grandchild), "processes of a part end with it"
 
 
 def alive(process: int) -> bool:
@@ -122,7 +122,7 @@ def test_a_page_that_cannot_be_written_ends_no_part(tmp_path, monkeypatch):
     assert {name: outcome["status"] for name, outcome in running.outcomes.items()} == {"machine": "ok", "memcheck": "ok"}
 
 
-# Says what it is, then answers each line by its name.
+# Names itself, then answers each line by its name.
 CONTENDER = """
 import json, sys, time
 print(json.dumps({"ready": "it"}), flush=True)
@@ -141,14 +141,14 @@ def test_a_burst_that_fails_is_left_out_and_ends_no_other(tmp_path):
     measured = forward.in_turn(one, "model", bursts)
     assert measured == {"torch | works": [{"rate": 1}] * one.sizes.rounds}
     assert "no kernel" in one.data["notes"][0] and "checks" not in one.data
-    # One that hangs takes its process with it. Ours is a failure.
+    # A hanging peer takes its process with it. A hanging program of ours is a failure.
     contender.patience = 0.2
     assert forward.in_turn(one, "model", {("hangs", "ours"): lambda: contender.burst({"how": "hangs"})}) == {}
     assert [check["name"] for check in one.data["checks"]] == ["model, hangs, ours: runs"]
     contender.close()
 
 
-# Answers what works, and is gone at what loses the device.
+# Answers working requests, and ends at one that loses the device.
 PEER = """
 import json, sys
 print(json.dumps({"ready": "it"}), flush=True)

@@ -7,7 +7,7 @@ use std::io::{BufRead, Write, stdin, stdout};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use penstock_benches::gemm::{Shape, Subject, Wanted, subject, subjects};
+use penstock_benches::gemm::{Shape, Subject, WantedProduct, subject, subjects};
 
 /// One line on stdin is one burst:
 /// `{"subject": "penstock f32", "rows": N, "inputs": N, "outputs": N, "seconds": S}`.
@@ -26,7 +26,8 @@ fn main() -> Result<()> {
     let mut prepared: HashMap<(String, Shape), Subject> = HashMap::new();
     for line in stdin().lock().lines() {
         let line = line.context("cannot read from stdin")?;
-        let wanted: Wanted = serde_json::from_str(&line).with_context(|| format!("no burst: {line}"))?;
+        let wanted: WantedProduct =
+            serde_json::from_str(&line).with_context(|| format!("no burst: {line}"))?;
         let subject = match prepared.entry((wanted.subject.clone(), wanted.shape)) {
             Entry::Occupied(made) => made.into_mut(),
             Entry::Vacant(place) => place.insert(subject(&wanted.subject, wanted.shape, arguments.threads)?),

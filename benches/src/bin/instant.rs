@@ -39,7 +39,7 @@ fn main() -> Result<()> {
         bail!("it only serves: instant serve --config FILE");
     };
     let config = config::load(args.config.as_deref(), args.settings)?;
-    logging::init(&config.log, config.log_format);
+    logging::init(&config.log, config.log_format)?;
     let placement = placement::place(&config.device, config.dtype, penstock_models::probe)?;
     let wrap = Arc::new(|model| Box::new(Instantly { model, reply: None }) as Box<dyn Model>);
     app::serve_with(config, &placement, Some(wrap))?;

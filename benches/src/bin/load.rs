@@ -52,7 +52,7 @@ struct Arguments {
     /// Measured seconds of each burst.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Where the JSON goes; `-` prints it instead of the table.
+    /// File for the JSON; `-` prints it instead of the table.
     #[arg(long)]
     json: Option<PathBuf>,
 }

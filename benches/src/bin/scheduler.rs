@@ -1,12 +1,12 @@
-//! Measures the line without a model: how many texts a second it carries, what it adds to each at half of
-//! 100,000 a second, and what the metrics cost. Prints JSON.
+//! Measures the line without a model: texts a second, time added to each text at half of
+//! 100,000 a second, and cost of the metrics. Prints JSON.
 
 use std::io::{Write, stdout};
 
 use anyhow::Result;
 use clap::Parser;
 use penstock_benches::load::figures::median;
-use penstock_benches::scheduler::{Measured, MetricsCost, flood, metrics_cost, trickle};
+use penstock_benches::scheduler::{MeasuredLine, MetricsCost, flood, metrics_cost, trickle};
 use serde::Serialize;
 
 /// Queue, batcher, executor and responders around a model that answers at once.
@@ -36,8 +36,8 @@ struct Report {
     added_p99_us: f64,
     arrivals_per_second: f64,
     metrics: MetricsCost,
-    floods: Vec<Measured>,
-    trickles: Vec<Measured>,
+    floods: Vec<MeasuredLine>,
+    trickles: Vec<MeasuredLine>,
 }
 
 fn main() -> Result<()> {

@@ -9,7 +9,7 @@ use penstock_benches::workload::{COUNT, SEED, generate};
 /// The generated workload as JSON Lines.
 #[derive(Parser)]
 struct Arguments {
-    /// How many texts.
+    /// Count of texts.
     #[arg(long, default_value_t = COUNT)]
     count: usize,
     /// Another seed gives other texts with the same spread of lengths.

@@ -1,4 +1,4 @@
-//! Open loop: requests start at the times of a Poisson process, whatever the server does.
+//! Open loop: requests start at the times of a Poisson process, independent of the server.
 //!
 //! A thread of its own waits for each arrival, because the runtime's timers are a millisecond coarse.
 

@@ -48,7 +48,7 @@ impl Protocol {
 pub struct Target {
     /// The name in the results.
     pub name: String,
-    /// Its protocol.
+    /// Protocol that it speaks.
     pub protocol: Protocol,
     /// Host and port.
     pub address: String,

@@ -167,7 +167,7 @@ impl Batch {
 
     /// True where every request is bulk work.
     pub fn is_bulk(&self) -> bool {
-        self.requests.iter().all(|r| r.class == Class::Bulk)
+        self.requests.iter().all(|r| r.context.class == Class::Bulk)
     }
 
     /// The requests, in row order.
@@ -187,7 +187,7 @@ impl Batch {
         let late = |r: &Request| {
             let end = now + self.predicted.unwrap_or_default();
             r.dead(now).or_else(|| {
-                let misses = r.deadline.is_some_and(|deadline| deadline < end);
+                let misses = r.context.deadline.is_some_and(|deadline| deadline < end);
                 misses.then_some(Rejection::DeadlineExceeded("it would pass before the batch ends"))
             })
         };

@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::batch::{Batch, BatchShape};
+use super::context::earlier;
 use super::cost::CostModel;
 use super::policy::BatchPolicy;
 use super::reply::Rejection;
@@ -138,8 +139,8 @@ impl Batcher {
             return r.refuse(Rejection::Invalid(why), now);
         }
         self.waiting = self.waiting.with(len);
-        self.deadline_min = earlier(self.deadline_min, r.deadline);
-        match r.class {
+        self.deadline_min = earlier(self.deadline_min, r.context.deadline);
+        match r.context.class {
             Class::Interactive => {
                 self.interactive_seen = self.interactive_seen.max(Some(r.tokenized));
                 self.interactive.push_back(r);
@@ -260,7 +261,7 @@ impl Batcher {
     /// Moves requests of `class` into `draft` while there is room, and answers dead ones.
     fn fill(&mut self, draft: &mut Draft, class: Class, room: &Room, now: Nanos) {
         while let Some(head) = self.queue(class).front() {
-            if now.since(head.received) < room.age_min {
+            if now.since(head.context.received) < room.age_min {
                 return;
             }
             if let Some(why) = head.dead(now) {
@@ -272,7 +273,7 @@ impl Batcher {
             if !first && (shape.tokens > room.tokens || shape.texts > room.texts) {
                 return;
             }
-            let deadline = head.deadline;
+            let deadline = head.context.deadline;
             let mut predicted = self.cost.predict(shape);
             if let Some(took) = predicted {
                 let end = now + took;
@@ -363,13 +364,6 @@ impl Batcher {
         if let Some(request) = self.take(class) {
             request.refuse(why, now);
         }
-    }
-}
-
-fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }
 

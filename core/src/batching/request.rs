@@ -1,6 +1,7 @@
-//! Requests: token ids with their class, deadline, permit and responder.
+//! Requests: token ids with their context, permit and responder.
 
 use super::admission::Permit;
+use super::context::RequestContext;
 use super::reply::{Outcome, Rejection, Responder, Stages};
 use crate::time::Nanos;
 
@@ -54,14 +55,10 @@ impl TokenIds {
 pub struct Request {
     /// The text.
     pub tokens: TokenIds,
-    /// Its priority.
-    pub class: Class,
-    /// Time of receipt.
-    pub received: Nanos,
+    /// Context of the request that it belongs to.
+    pub context: RequestContext,
     /// Time at which its token ids were ready.
     pub tokenized: Nanos,
-    /// Time from which its answer is worthless.
-    pub deadline: Option<Nanos>,
     /// The room it takes.
     pub permit: Permit,
     /// The duty to answer it.
@@ -81,7 +78,7 @@ impl Request {
         let started = started.max(self.tokenized);
         let finished = finished.max(started);
         let stages = Stages {
-            tokenize: self.tokenized.since(self.received),
+            tokenize: self.tokenized.since(self.context.received),
             queue: started.since(self.tokenized),
             execute: finished.since(started),
             finished,
@@ -96,7 +93,7 @@ impl Request {
     pub(crate) fn dead(&self, now: Nanos) -> Option<Rejection> {
         if self.responder.is_cancelled() {
             Some(Rejection::Cancelled)
-        } else if self.deadline.is_some_and(|deadline| deadline <= now) {
+        } else if self.context.deadline.is_some_and(|deadline| deadline <= now) {
             Some(Rejection::DeadlineExceeded(
                 "it passed while the text waited for a batch",
             ))

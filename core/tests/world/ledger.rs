@@ -231,12 +231,12 @@ impl Ledger {
                 batch.tokens.cu_seqlens[i + 1] as usize,
             ];
             assert_eq!(&batch.tokens.ids[ends[0]..ends[1]], request.tokens.as_slice());
-            let head = books.queues[index(request.class)].pop_front();
-            assert_eq!(head, Some(row), "{:?} work out of order", request.class);
+            let head = books.queues[index(request.context.class)].pop_front();
+            assert_eq!(head, Some(row), "{:?} work out of order", request.context.class);
             if let Some(open) = books.open.get_mut(&row) {
                 open.queued = false;
             }
-            match request.class {
+            match request.context.class {
                 Class::Interactive => books.tally.interactive_ran += 1,
                 Class::Bulk => books.tally.bulk_ran += 1,
             }
@@ -255,6 +255,7 @@ impl Ledger {
             );
             let end = now + batch.predicted().unwrap_or_default();
             let dead = request
+                .context
                 .deadline
                 .is_some_and(|deadline| deadline <= now || deadline < end);
             assert!(!dead, "row {row} runs though it is late");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use penstock_core::{
     Admission, AdmissionBounds, BatchPolicy, Batcher, Class, CostModel, Nanos, Poll, Rejection, Request,
-    Responder, TokenIds,
+    RequestContext, Responder, Source, TokenIds,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -231,10 +231,12 @@ impl World {
         let tokenized = self.now + Duration::from_nanos(self.rng.random_range(0..MS));
         let request = Request {
             tokens: TokenIds::new(vec![text.row; text.len]).unwrap(),
-            class: text.class,
-            received: text.received,
+            context: RequestContext {
+                class: text.class,
+                ..RequestContext::new(Source::Grpc, text.received)
+            }
+            .due(text.deadline),
             tokenized,
-            deadline: text.deadline,
             permit,
             responder,
         };
@@ -274,7 +276,7 @@ impl World {
                 assert!(batch.tokens.tokens() <= self.batcher.tokens_max());
                 self.ledger.launched(&batch, &self.policy);
                 for (class, turn) in Class::ALL.into_iter().zip(turn) {
-                    let ran = batch.requests().iter().any(|r| r.class == class);
+                    let ran = batch.requests().iter().any(|r| r.context.class == class);
                     let waits = self.ledger.head(class);
                     let still = waits.is_some_and(|received| class == Class::Interactive || aged(received));
                     let missed = turn && still && !ran;

@@ -55,6 +55,7 @@ impl Loader<'_> {
             max_length,
             batching,
             check_parity,
+            allow_pickle,
             ..
         } = self.config;
         let load = |device: &Device| {
@@ -63,6 +64,7 @@ impl Loader<'_> {
                 task: *task,
                 max_length: *max_length,
                 check_parity: *check_parity,
+                allow_pickle: *allow_pickle,
                 executors: match device {
                     // More executors would only compete for the same compute threads.
                     Device::Cpu { .. } => 1,
@@ -271,6 +273,7 @@ mod tests {
             max_length: None,
             batching: Batching::default(),
             check_parity: false,
+            allow_pickle: false,
         };
         let first = Arc::new(Mutex::new(Some(error)));
         let wrap: Wrap = Arc::new(move |model| {

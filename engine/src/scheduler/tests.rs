@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use penstock_core::{
-    Admission, AdmissionBounds, BatchPolicy, Class, CostModel, Outcome, Rejection, Responder, Sink, Stages,
-    TokenIds,
+    Admission, AdmissionBounds, BatchPolicy, Class, CostModel, Outcome, Rejection, RequestContext, Responder,
+    Sink, Source, Stages, TokenIds,
 };
 
 use super::*;
@@ -32,10 +32,11 @@ fn request_of(class: Class, admission: &Arc<Admission>, answers: &Arc<Answers>, 
     let sink: Arc<dyn Sink> = Arc::clone(answers) as _;
     Request {
         tokens: TokenIds::new(vec![1, 2]).unwrap(),
-        class,
-        received: Nanos(0),
+        context: RequestContext {
+            class,
+            ..RequestContext::new(Source::Grpc, Nanos(0))
+        },
         tokenized: Nanos(0),
-        deadline: None,
         permit: admission.admit(class, 2, 2).unwrap(),
         responder: Responder::new(sink, row),
     }

@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use penstock_core::{Class, Outcome, PackedTokens, Rejection, Reply};
+use penstock_core::{Class, Outcome, PackedTokens, Rejection, Reply, RequestContext, Source};
 use penstock_engine::device_lost::DeviceLost;
 use penstock_engine::executor::DeviceSlot;
 use penstock_engine::gather::{Gather, Gathered, Waiting};
+use penstock_engine::request::Input;
 use penstock_engine::served_model::{
     self, ModelThreads, Replicas, ServedModel, Shared, Submission, WhenFull,
 };
@@ -261,37 +262,38 @@ impl Rig {
         room: WhenFull,
         timeout: Option<Duration>,
     ) -> Result<Waiting, Rejection> {
-        let (sink, waiting) = Gather::new(texts.len());
-        let received = self.clock.now();
-        let deadline = timeout.map(|timeout| received + timeout);
-        let submission = Submission {
-            texts,
+        let (submission, waiting) = self.submission(texts);
+        let deadline = timeout.map(|timeout| submission.context.received + timeout);
+        let context = RequestContext {
             class,
             deadline,
-            truncate: true,
-            received,
-            sink,
+            ..submission.context
+        };
+        let submission = Submission {
+            context,
+            ..submission
         };
         self.served.submit(submission, room).await.map(|()| waiting)
     }
 
     pub async fn submit_as(&self, texts: Vec<String>, truncate: bool) -> Gathered {
-        let (sink, waiting) = Gather::new(texts.len());
-        let received = self.clock.now();
-        let class = Class::Interactive;
-        let submission = Submission {
-            texts,
-            class,
-            deadline: None,
-            truncate,
-            received,
-            sink,
-        };
+        let (mut submission, waiting) = self.submission(texts);
+        submission.context.truncate = truncate;
         self.served
             .submit(submission, WhenFull::Reject)
             .await
             .expect("admitted");
         waiting.await
+    }
+
+    fn submission(&self, texts: Vec<String>) -> (Submission, Waiting) {
+        let (sink, waiting) = Gather::new(texts.len());
+        let submission = Submission {
+            inputs: texts.into_iter().map(Input::Text).collect(),
+            context: RequestContext::new(Source::Grpc, self.clock.now()),
+            sink,
+        };
+        (submission, waiting)
     }
 
     /// Ends every thread; a served model that cannot end would hang here.
@@ -313,6 +315,7 @@ fn limits() -> Limits {
         queue_tokens_max: 1 << 20,
         queue_bytes_max: 1 << 28,
         connections_max: 16,
+        connections_per_address_max: None,
         streams_max: 100,
     }
 }

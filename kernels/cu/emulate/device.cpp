@@ -39,7 +39,7 @@ struct Copy {
     bool wanted;
 };
 
-// One thread of the block that runs. It gives its turn away only where it has to wait.
+// One thread of the block that runs. It yields only where it has to wait.
 struct Fiber {
     void* stack_pointer;
     std::vector<char> stack;
@@ -187,7 +187,7 @@ static void start_fiber(Fiber& fiber) {
     constexpr size_t STACK = 256 << 10;
     fiber.stack.resize(STACK);
     const uintptr_t top = (reinterpret_cast<uintptr_t>(fiber.stack.data()) + STACK) & ~uintptr_t{15};
-    // `run_fiber` never returned, so the sanitizer still guards what was its frame.
+    // `run_fiber` never returned, so the sanitizer still guards its former frame.
     ASAN_UNPOISON_MEMORY_REGION(reinterpret_cast<void*>(top - 4096), 4096);
     void** frame = reinterpret_cast<void**>(top) - FRAME;
     std::memset(frame, 0, FRAME * sizeof(void*));
@@ -197,7 +197,7 @@ static void start_fiber(Fiber& fiber) {
     fiber.done = false;
 }
 
-// Runs what can run of one warp until all of it waits for the rest of the block.
+// Runs one warp until all of its lanes wait for the rest of the block.
 static unsigned run_warp(unsigned warp, bool backwards) {
     unsigned ended = 0;
     for (bool moved = true; moved;) {
@@ -217,8 +217,8 @@ static unsigned run_warp(unsigned warp, bool backwards) {
 }
 
 // A warp runs as far ahead of the others as barriers let it, another one first from block to block, and
-// copies arrive at once in one block and as late as may be in the next: whatever lacks a barrier or a wait
-// meets an order in which that shows.
+// copies arrive at once in one block and as late as possible in the next: a kernel that lacks a barrier or a
+// wait meets an order in which that shows.
 static void run_block(unsigned number) {
     for (Fiber& fiber : fibers) start_fiber(fiber);
     for (Warp& warp : warps) warp.arrived = 0;
@@ -250,7 +250,7 @@ static void launch(const std::string& name, dim3 grid, unsigned block, size_t sh
     for (unsigned y = 0; y < grid.y; y++) {
         for (unsigned x = 0; x < grid.x; x++) {
             blockIdx = dim3{x, y, 0};
-            // Exactly as large as asked for, so that the sanitizer sees what lies behind it; NaN in every format.
+            // Exactly as large as asked for, so that the sanitizer sees reads behind it; NaN in every format.
             shared_memory = static_cast<unsigned char*>(std::aligned_alloc(16, (shared + 15) / 16 * 16));
             std::memset(shared_memory, 0xff, shared);
             run_block(y * grid.x + x);
@@ -282,7 +282,7 @@ int main() {
     for (;;) {
         switch (number<char>()) {
             case 'a': {
-                // As aligned as the device's; exactly as large, so that the sanitizer sees what lies behind.
+                // As aligned as the device's; exactly as large, so that the sanitizer sees accesses behind it.
                 const uint64_t bytes = number<uint64_t>();
                 void* memory = nullptr;
                 if (posix_memalign(&memory, 256, bytes)) emulate::fail("out of memory");

@@ -1,9 +1,9 @@
-// intrinsics.cuh on the processor: every thread of a block is a fiber (device.cpp), and what a warp does
-// together is done when the last of its 32 fibers has come.
+// intrinsics.cuh on the processor: every thread of a block is a fiber (device.cpp), and an operation of a
+// warp is done when the last of its 32 fibers has come.
 //
 // Stricter than a device where that finds faults: lanes that disagree, barriers that not all threads reach,
-// addresses that are not aligned and copies nobody waits for end the program; shared memory starts as NaN;
-// an asynchronous copy arrives at once or only when its thread waits for it, by turns.
+// addresses that are not aligned and copies without a wait end the program; shared memory starts as NaN;
+// asynchronous copies arrive at once or only when their thread waits, alternately.
 #pragma once
 
 #include <cmath>
@@ -30,7 +30,7 @@ struct dim3 {
     unsigned x, y, z;
 };
 
-// Of the fiber that runs.
+// Thread and block index of the fiber that runs.
 extern dim3 threadIdx, blockIdx;
 
 template <typename T>
@@ -52,7 +52,7 @@ void copy_start(void* to, const void* from, bool wanted);
 void copy_group();
 void copy_wait(unsigned left);
 
-// What one lane brings to an operation of its warp, and takes from it.
+// Operands of one lane in an operation of its warp, and its results.
 struct Operands {
     unsigned bits[12];
     const void* row;

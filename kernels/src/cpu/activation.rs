@@ -3,8 +3,8 @@
 use super::vector::Vector;
 use crate::ops::Activation;
 
-/// `erf(x/√2) = x · P(x²) / Q(x²)` on |x| ≤ [`ERF_END`], fitted so that the error of `x/2 · erf`,
-/// which is what GELU sees, is least and even: 5e-8 before rounding. Highest power first.
+/// `erf(x/√2) = x · P(x²) / Q(x²)` on |x| ≤ [`ERF_END`], fitted so that the error of `x/2 · erf`
+/// in GELU is least and even: 5e-8 before rounding. Highest power first.
 const ERF_P: [f32; 7] = [
     2.232_197_7e-10,
     -4.650_077e-8,

@@ -2,7 +2,7 @@
 //!
 //! The compiler knows nothing of these registers, so all that a product does with them happens within one block of
 //! assembly. Their shape is the one thing that stays between blocks: it belongs to the thread, is set by
-//! [`Tiles::shaped`] and given back with that value, so that a thread which computes something else has no tiles to save.
+//! [`ThreadTiles::shaped`] and given back with that value, so that a thread which computes something else has no tiles to save.
 
 use std::arch::asm;
 use std::marker::PhantomData;
@@ -89,11 +89,20 @@ pub(crate) struct Sums(pub [u32; ROWS_MAX * PANEL]);
 
 impl Sums {
     pub(crate) const ZERO: Self = Self([0; ROWS_MAX * PANEL]);
+
+    /// The 32 sums of a row, where they are f32.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> &mut [f32; PANEL] {
+        let words = &mut self.0[row * PANEL..(row + 1) * PANEL];
+        // SAFETY: the slice has 32 words; f32 has their size and alignment, and any bits are one; the borrow is
+        // exclusive.
+        unsafe { &mut *words.as_mut_ptr().cast() }
+    }
 }
 
 /// Format of both operands' words, and of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Words {
+pub(crate) enum WordFormat {
     /// Four bytes, the rows' unsigned and the weights' signed, summed to i32.
     Bytes,
     /// Two bfloat16, summed to f32.
@@ -101,7 +110,7 @@ pub(crate) enum Words {
 }
 
 /// Tiles in the shape for products of a number of rows, on this thread.
-pub(crate) struct Tiles {
+pub(crate) struct ThreadTiles {
     rows: usize,
     /// Shape and tiles are the thread's, so this stays with it.
     _thread: PhantomData<*const ()>,
@@ -138,7 +147,7 @@ impl Shape {
     }
 }
 
-impl Tiles {
+impl ThreadTiles {
     /// Tiles for products of `rows` rows: 1 to [`ROWS_MAX`]. They are given back when the value goes.
     ///
     /// # Safety
@@ -162,23 +171,23 @@ impl Tiles {
     /// `[k][32]`. Sums of row r and column c land in `sums` at 32·r + c. Panics where an operand is too short, or `k`
     /// no multiple of [`STEP`].
     #[inline(always)]
-    pub(crate) fn multiply(&self, words: Words, a: &[u32], b: &[u32], k: usize, sums: &mut Sums) {
+    pub(crate) fn multiply(&self, words: WordFormat, a: &[u32], b: &[u32], k: usize, sums: &mut Sums) {
         assert!(k > 0 && k.is_multiple_of(STEP) && a.len() >= self.rows * k && b.len() >= PANEL * k);
         let (a, b, sums) = (a.as_ptr(), b.as_ptr(), sums.0.as_mut_ptr());
-        // SAFETY: `a`, `b` and `sums` hold what each product reads and writes, by the assertion and by type; the tiles
+        // SAFETY: `a`, `b` and `sums` hold all values that each product reads and writes, by the assertion and by type; the tiles
         // have the shape for `rows` rows, which is above 16 where the second pair takes part.
         unsafe {
             match (words, self.rows > HEIGHT) {
-                (Words::Bytes, false) => bytes_of_one(a, b, k, sums),
-                (Words::Bytes, true) => bytes_of_two(a, b, k, sums),
-                (Words::Halves, false) => halves_of_one(a, b, k, sums),
-                (Words::Halves, true) => halves_of_two(a, b, k, sums),
+                (WordFormat::Bytes, false) => bytes_of_one(a, b, k, sums),
+                (WordFormat::Bytes, true) => bytes_of_two(a, b, k, sums),
+                (WordFormat::Halves, false) => halves_of_one(a, b, k, sums),
+                (WordFormat::Halves, true) => halves_of_two(a, b, k, sums),
             }
         }
     }
 }
 
-impl Drop for Tiles {
+impl Drop for ThreadTiles {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: a value exists only where the instruction does.
@@ -272,12 +281,11 @@ macro_rules! products {
 products!(bytes_of_one bytes_of_two "tdpbusd");
 products!(halves_of_one halves_of_two "tdpbf16ps");
 
-/// Multiplies tiles of zeros `rounds` times eight, which is what the processor can do at most. Returns the words
-/// multiplied.
-pub(crate) fn burst(proof: Amx, words: Words, rounds: usize) -> usize {
+/// Multiplies tiles of zeros `rounds` times eight, to measure the processor's peak. Returns the words multiplied.
+pub(crate) fn burst(proof: Amx, words: WordFormat, rounds: usize) -> usize {
     macro_rules! burst {
         ($instruction:literal) => {
-            // SAFETY: `Tiles::shaped` set the shape of all tiles; no memory is touched.
+            // SAFETY: `ThreadTiles::shaped` set the shape of all tiles; no memory is touched.
             unsafe {
                 asm!(
                     "2:",
@@ -299,10 +307,10 @@ pub(crate) fn burst(proof: Amx, words: Words, rounds: usize) -> usize {
         };
     }
     // SAFETY: nothing that is called before they go sets another shape.
-    let _tiles = unsafe { Tiles::shaped(proof, ROWS_MAX) };
+    let _tiles = unsafe { ThreadTiles::shaped(proof, ROWS_MAX) };
     match words {
-        Words::Bytes => burst!("tdpbusd"),
-        Words::Halves => burst!("tdpbf16ps"),
+        WordFormat::Bytes => burst!("tdpbusd"),
+        WordFormat::Halves => burst!("tdpbf16ps"),
     }
     8 * rounds.max(1) * HEIGHT * HEIGHT * STEP
 }

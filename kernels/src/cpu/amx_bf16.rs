@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::_mm512_loadu_ps;
 
-use super::amx::{Amx, Words};
+use super::amx::{Amx, WordFormat};
 use super::bf16::{Avx512Bf16, Bf16Kernel, Round};
 use super::gemm::{Panels, Product};
 use super::tiled::{TileKernel, Tiled};
@@ -28,7 +28,7 @@ impl AmxBf16 {
 impl Tiled for AmxBf16 {
     type Weights = Panels<u32>;
     type Columns = ();
-    const WORDS: Words = Words::Halves;
+    const WORDS: WordFormat = WordFormat::Halves;
 
     #[inline(always)]
     fn amx(self) -> Amx {

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::{__m512i, _mm512_add_epi32, _mm512_loadu_si512};
 
-use super::amx::{Amx, Words};
+use super::amx::{Amx, WordFormat};
 use super::gemm::Panels;
 use super::int8::{ByteMatrix, Dot, DotKernel, Quantise};
 use super::int8_avx512::Avx512Vnni;
@@ -32,7 +32,7 @@ pub(crate) struct Columns {
 impl Tiled for AmxInt8 {
     type Weights = ByteMatrix;
     type Columns = Columns;
-    const WORDS: Words = Words::Bytes;
+    const WORDS: WordFormat = WordFormat::Bytes;
 
     #[inline(always)]
     fn amx(self) -> Amx {
@@ -83,7 +83,7 @@ impl Tiled for AmxInt8 {
             _mm512_add_epi32(sums, columns.starts)
         };
         let v = self.vector();
-        // As `Quantised::finish` has it, so that every way rounds alike.
+        // The order of `Quantised::finish`, so that every path rounds alike.
         v.mul(v.mul(self.1.to_f32(sums), v.splat(scale)), columns.scales)
     }
 }

@@ -5,30 +5,48 @@
 //! longer than one block carry the running maximum and sum on (online softmax), so scratch grows with
 //! the length of a text, never with its square.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx_bf16::AmxBf16;
+#[cfg(target_arch = "x86_64")]
+use super::attention_tiled;
 use super::gemm::{PANEL, Singles, TILE_ROWS_MAX, Tile, pack_panel, tile, tiles};
 use super::memory::{Cells, Lines};
 use super::threads::Threads;
+#[cfg(target_arch = "x86_64")]
+use super::tiled::Tiled;
 use super::vector::Vector;
 use crate::dispatch::{Kernel, Path};
 
 /// Keys whose scores are held at once: with 12 queries, 24 KiB.
 const BLOCK_KEYS: usize = 512;
 
-/// What one thread works in.
+/// Scratch of one thread.
 #[derive(Default)]
 pub(crate) struct Scratch {
     keys: Lines,
     values: Lines,
     scores: Lines,
+    #[cfg(target_arch = "x86_64")]
+    tiled: attention_tiled::TiledScratch,
 }
 
 /// Part of the work: some heads of one text, or some queries of one head.
 #[derive(Clone, Copy)]
 pub(crate) struct Task {
-    start: usize,
-    len: usize,
-    heads: (usize, usize),
-    queries: (usize, usize),
+    pub(super) start: usize,
+    pub(super) len: usize,
+    pub(super) heads: (usize, usize),
+    pub(super) queries: (usize, usize),
+}
+
+/// Instructions that compute.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    /// In f32.
+    Vectors(Path),
+    /// In bfloat16, with the softmax in f32.
+    #[cfg(target_arch = "x86_64")]
+    Tiles(AmxBf16),
 }
 
 /// The shapes and operands that all tasks share.
@@ -43,7 +61,7 @@ pub(crate) struct Operands<'a> {
 
 /// Attention of every text in `cu_seqlens`. `tasks` and `scratch` are the caller's to keep between calls.
 pub(crate) fn attention(
-    (path, threads): (Path, &Threads),
+    (way, threads): (Way, &Threads),
     operands: Operands<'_>,
     cu_seqlens: &[u32],
     out: &mut [f32],
@@ -52,12 +70,22 @@ pub(crate) fn attention(
     cut(cu_seqlens, operands.heads, threads.count(), tasks);
     let out = Cells::new(out);
     threads.each_with(scratch, tasks.len(), |scratch, task| {
-        path.run(Heads {
-            operands,
-            task: tasks[task],
-            scratch,
-            out,
-        });
+        let task = tasks[task];
+        match way {
+            Way::Vectors(path) => path.run(Heads {
+                operands,
+                task,
+                scratch,
+                out,
+            }),
+            #[cfg(target_arch = "x86_64")]
+            Way::Tiles(tiled) => tiled.enter(attention_tiled::Heads {
+                operands,
+                task,
+                scratch: &mut scratch.tiled,
+                out,
+            }),
+        }
     });
 }
 
@@ -139,7 +167,7 @@ impl Kernel for Heads<'_> {
 impl Operands<'_> {
     /// The part (0 query, 1 key, 2 value) of a token's row that belongs to `head`: where it starts.
     #[inline(always)]
-    fn at(&self, token: usize, part: usize, head: usize) -> usize {
+    pub(super) fn at(&self, token: usize, part: usize, head: usize) -> usize {
         ((token * 3 + part) * self.heads + head) * self.head_dim
     }
 
@@ -151,7 +179,7 @@ impl Operands<'_> {
     /// Asks for all that a task reads of one head. Its pieces lie a whole row apart, which is more than a
     /// page, so no hardware prefetcher sees them coming.
     #[inline(always)]
-    fn prefetch<V: Vector>(&self, v: V, task: Task, head: usize) {
+    pub(super) fn prefetch<V: Vector>(&self, v: V, task: Task, head: usize) {
         const LINE: usize = 16;
         for token in task.start..task.start + task.len {
             for part in 0..3 {
@@ -210,7 +238,7 @@ struct Queries {
 struct Running {
     top: [f32; TILE_ROWS_MAX],
     sum: [f32; TILE_ROWS_MAX],
-    /// What the results so far shrink by, because the maximum rose.
+    /// Factors by which the results so far shrink, because the maximum rose.
     shrink: [f32; TILE_ROWS_MAX],
 }
 
@@ -273,8 +301,8 @@ impl Queries {
         }
     }
 
-    /// Adds the relative bias, where there is one, to the scaled scores of one row. Returns what the
-    /// scores are still to be multiplied with to be powers of two.
+    /// Adds the relative bias, where there is one, to the scaled scores of one row. Returns the
+    /// factor that makes the scores powers of two.
     #[inline(always)]
     fn transform(self, operands: &Operands<'_>, row: usize, block: usize, scores: &mut [f32]) -> f32 {
         let scale = 1.0 / (operands.head_dim as f32).sqrt();

@@ -1,8 +1,9 @@
 //! Products in bfloat16: AVX512-BF16, which multiplies two pairs in each lane and sums them in f32.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_storeu_si512,
+    __m256bh, __m512, __m512bh, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
+    _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_or_si512, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_slli_epi32, _mm512_storeu_si512,
 };
 
 use super::gemm::Product;
@@ -106,44 +107,97 @@ impl Bf16Kernel for Round<'_> {
 
     #[inline(always)]
     fn run(self, proof: Avx512Bf16) {
-        const STEP: usize = 32;
         let rows = self.words.chunks_exact_mut(self.width);
         for (row, words) in self.x.chunks_exact(self.inp).zip(rows) {
-            let whole = self.inp / STEP * STEP;
-            for (values, words) in row.chunks_exact(STEP).zip(words.chunks_exact_mut(STEP / WORD)) {
-                proof.round(values, words);
-            }
-            let rest = &row[whole..];
-            if !rest.is_empty() {
-                let (mut values, mut rounded) = ([0.0; STEP], [0; STEP / WORD]);
-                values[..rest.len()].copy_from_slice(rest);
-                proof.round(&values, &mut rounded);
-                let rest = rest.len().div_ceil(WORD);
-                words[whole / WORD..][..rest].copy_from_slice(&rounded[..rest]);
-            }
-            words[self::words(self.inp)..].fill(0);
+            proof.round_row(row, words);
         }
     }
 }
 
+/// Values that are rounded at once.
+const STEP: usize = 32;
+
 impl Avx512Bf16 {
-    /// The first 32 values to the first 16 words.
+    /// Rounds a row; words beyond it are zeros.
+    #[inline(always)]
+    pub(crate) fn round_row(self, row: &[f32], words: &mut [u32]) {
+        let whole = row.len() / STEP * STEP;
+        for (values, words) in row.chunks_exact(STEP).zip(words.chunks_exact_mut(STEP / WORD)) {
+            self.round(values, words);
+        }
+        let rest = &row[whole..];
+        if !rest.is_empty() {
+            let (mut values, mut rounded) = ([0.0; STEP], [0; STEP / WORD]);
+            values[..rest.len()].copy_from_slice(rest);
+            self.round(&values, &mut rounded);
+            let rest = rest.len().div_ceil(WORD);
+            words[whole / WORD..][..rest].copy_from_slice(&rounded[..rest]);
+        }
+        words[self::words(row.len())..].fill(0);
+    }
+
+    /// Rounds two rows of at most 32 values, one value of each to a word: `even` below, `odd` above. Words beyond them
+    /// are zeros.
+    #[inline(always)]
+    pub(crate) fn round_pairs(self, even: &[f32], odd: &[f32], words: &mut [u32]) {
+        let (mut padded, mut words) = ([[0.0; STEP]; 2], &mut words[..STEP]);
+        let rows = if even.len() == STEP && odd.len() == STEP {
+            [even, odd]
+        } else {
+            padded[0][..even.len()].copy_from_slice(even);
+            padded[1][..odd.len()].copy_from_slice(odd);
+            [padded[0].as_slice(), padded[1].as_slice()]
+        };
+        for half in 0..2 {
+            let (lower, upper) = words.split_at_mut(STEP / WORD);
+            let [even, odd] = rows.map(|row| self.0.load(&row[half * STEP / WORD..]));
+            self.interleave(even, odd, lower);
+            words = upper;
+        }
+    }
+
+    /// One value of each register to a word.
     #[inline(always)]
     #[allow(
         clippy::unused_self,
         reason = "it is the proof that the instructions are there"
     )]
-    fn round(self, values: &[f32], words: &mut [u32]) {
-        let (values, words) = (&values[..32], &mut words[..16]);
-        // SAFETY: the slices have 32 values and 16 words; the instructions need no alignment; the features are
-        // proven; both types are 512 bits of which any is a value.
+    fn interleave(self, even: __m512, odd: __m512, words: &mut [u32]) {
+        let words = &mut words[..16];
+        // SAFETY: the slice has 16 words; the instruction needs no alignment; the features are proven; both types are
+        // 256 bits of which any is a value.
         unsafe {
-            let low = _mm512_loadu_ps(values.as_ptr());
-            let high = _mm512_loadu_ps(values.as_ptr().add(16));
+            let wide = |x| {
+                _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, std::arch::x86_64::__m256i>(
+                    _mm512_cvtneps_pbh(x),
+                ))
+            };
+            let pairs = _mm512_or_si512(wide(even), _mm512_slli_epi32::<16>(wide(odd)));
+            _mm512_storeu_si512(words.as_mut_ptr().cast(), pairs);
+        }
+    }
+
+    /// Rounds 32 values in two registers to the first 16 words.
+    #[inline(always)]
+    #[allow(
+        clippy::unused_self,
+        reason = "it is the proof that the instructions are there"
+    )]
+    pub(crate) fn round_registers(self, low: __m512, high: __m512, words: &mut [u32]) {
+        let words = &mut words[..STEP / WORD];
+        // SAFETY: the slice has 16 words; the instructions need no alignment; the features are proven; both types are
+        // 512 bits of which any is a value.
+        unsafe {
             let rounded =
                 std::mem::transmute::<__m512bh, std::arch::x86_64::__m512i>(_mm512_cvtne2ps_pbh(high, low));
             _mm512_storeu_si512(words.as_mut_ptr().cast(), rounded);
         }
+    }
+
+    /// The first 32 values to the first 16 words.
+    #[inline(always)]
+    fn round(self, values: &[f32], words: &mut [u32]) {
+        self.round_registers(self.0.load(values), self.0.load(&values[Avx512::LANES..]), words);
     }
 }
 

@@ -5,8 +5,8 @@
 //! k from first to last by one chain of multiply-adds, whatever the tile's height, so that a row's
 //! result does not depend on the rows beside it.
 //!
-//! All that is read is words of four bytes: one f32, two bf16 or four bytes, as the [`Product`] has it. The
-//! tile is the same for all of them.
+//! Words have four bytes: one f32, two bf16 or four bytes, as the [`Product`] says. The tile is the same for all
+//! of them.
 
 use super::memory::{Lines, Word};
 use super::vector::Vector;
@@ -17,18 +17,18 @@ pub(crate) const PANEL: usize = 32;
 /// Rows of the largest tile of any path.
 pub(crate) const TILE_ROWS_MAX: usize = 12;
 
-/// What a tile does with the words of `a` and `b`. The value itself is the proof that the processor can.
+/// Arithmetic of a tile on the words of `a` and `b`. The value itself is the proof that the processor can do it.
 pub(crate) trait Product: Copy {
-    /// What results are.
+    /// Vectors of the results.
     type V: Vector;
-    /// What `a` and `b` are made of.
+    /// Words of `a` and `b`.
     type Word: Word;
     /// A register of words.
     type Words: Copy;
     /// A register of sums, one for each lane.
     type Sums: Copy;
-    /// Rows of the largest tile: with two registers a row, one for each of the panel's and what a step needs
-    /// beside them, the tile fills the register file.
+    /// Rows of the largest tile. Two registers a row, those of the panel and those that a step needs fill the
+    /// register file.
     const TILE_ROWS: usize;
 
     fn vector(self) -> Self::V;
@@ -116,7 +116,7 @@ impl<W: Word> Panels<W> {
 }
 
 /// Packs up to 32 rows of `k` words, `stride` apart in `rows`, into `panel`. Columns of missing rows
-/// keep what they hold.
+/// stay as they are.
 pub(crate) fn pack_panel<W: Word>(rows: &[W], stride: usize, k: usize, panel: &mut [W]) {
     for (column, row) in rows.chunks(stride).enumerate() {
         for (cells, &value) in panel.chunks_exact_mut(PANEL).zip(&row[..k]) {
@@ -125,7 +125,7 @@ pub(crate) fn pack_panel<W: Word>(rows: &[W], stride: usize, k: usize, panel: &m
     }
 }
 
-/// Where a tile reads and writes.
+/// Operands and results of a tile.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<W> {
     /// First word of the first row of `a`.
@@ -144,7 +144,7 @@ pub(crate) struct Tile<W> {
     pub c_stride: usize,
     /// 32 values added to each row of results.
     pub bias: *const f32,
-    /// Whether the results are added to what stands in `c`.
+    /// Whether the results are added to the values in `c`.
     pub add: bool,
 }
 
@@ -200,7 +200,7 @@ unsafe fn tile_of<P: Product, const ROWS: usize>(p: P, at: Tile<P::Word>) {
     let mut column = 0;
     while column < PANEL {
         // SAFETY: the 2 · LANES columns from `column` on lie within the panel's 32, which 2 · LANES divides; the
-        // rest is what the caller vouches for.
+        // caller vouches for the rest.
         unsafe { half_tile::<P, ROWS>(p, at, column) };
         column += 2 * P::V::LANES;
     }

@@ -2,11 +2,11 @@
 //!
 //! A row of activations has one scale, found when it is quantised; an output has one for all its weights.
 //! Both are symmetric: the value is the integer times the scale, and the integers reach from −127 to 127.
-//! A row is quantised alone, so what stands beside it changes nothing; the sums are integers, so every
+//! A row is quantised alone, so its neighbours change nothing; the sums are integers, so every
 //! processor gets the same ones.
 //!
 //! Activations are stored with 128 added, because the instruction multiplies unsigned bytes by signed ones.
-//! What that adds to a sum, 128 times the sum of the weights, is known at load and is where sums start.
+//! This adds 128 times the sum of the weights to each sum. That is known at load, and sums start at its negative.
 
 use super::gemm::{PANEL, Panels, Product};
 #[cfg(target_arch = "aarch64")]
@@ -35,7 +35,7 @@ const WORD: usize = 4;
 /// The longest row whose sum fits 32 bits: 255 · 127 · 65,536 < 2³¹.
 const INP_MAX: usize = 65_536;
 
-/// How this processor multiplies bytes. A value exists only where it can.
+/// Instructions by which this processor multiplies bytes. A value exists only where the processor has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bytes {
     #[cfg(target_arch = "x86_64")]
@@ -129,7 +129,7 @@ pub(crate) trait Dot: Copy {
     unsafe fn spread_at(self, from: *const u32) -> Self::Words;
     /// The first values of `from`, as many as a register has. Panics where there are fewer.
     fn sums(self, from: &[i32]) -> Self::Sums;
-    /// For each lane the four products of the bytes of `a` with those of `b`, added to its sum.
+    /// Adds to the sum of each lane the four products of the bytes of `a` with those of `b`.
     fn dot(self, a: Self::Words, b: Self::Words, sums: Self::Sums) -> Self::Sums;
     /// Each sum as the nearest f32, ties to even.
     fn to_f32(self, sums: Self::Sums) -> <Self::V as Vector>::F;
@@ -140,7 +140,7 @@ pub(crate) struct ByteMatrix {
     pub panels: Panels<u32>,
     /// One for each output.
     scales: Lines,
-    /// Where the sum of each output starts.
+    /// Start values of the outputs' sums.
     starts: Lines<i32>,
 }
 
@@ -178,14 +178,14 @@ impl ByteMatrix {
         })
     }
 
-    /// Where sums start and what scales them, from output `column` on.
+    /// Start values of sums, and their scales, from output `column` on.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn columns(&self, column: usize) -> (&[i32], &[f32]) {
         (&self.starts[column..], &self.scales[column..])
     }
 
-    /// How the panel that starts with output `column` is multiplied with rows of these scales.
+    /// Product of the panel that starts with output `column`, with rows of these scales.
     #[inline(always)]
     pub(crate) fn product<'a, D: Dot>(&'a self, dot: D, rows: &'a [f32], column: usize) -> Quantised<'a, D> {
         Quantised {

@@ -51,7 +51,7 @@ impl Pairs {
 
 macro_rules! proven {
     ($instruction:expr) => {
-        // SAFETY: `detect` alone makes the proof that `self` is, after it found what it names.
+        // SAFETY: `self` is a proof that `detect` alone makes, after it has found the named instructions.
         unsafe { $instruction }
     };
 }

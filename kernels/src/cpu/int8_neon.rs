@@ -96,7 +96,7 @@ impl Dot for NeonDot {
     registers!();
     const TILE_ROWS: usize = Neon::TILE_ROWS;
 
-    /// As an instruction, because its intrinsic is not stable.
+    /// Written as an instruction, because its intrinsic is not stable.
     #[inline(always)]
     fn dot(self, a: int8x16_t, b: int8x16_t, mut sums: int32x4_t) -> int32x4_t {
         // SAFETY: registers alone; `detect` alone makes the proof that `self` is, after it found the dot product.
@@ -116,7 +116,7 @@ impl Dot for NeonDot {
 
 impl Dot for NeonPairs {
     registers!();
-    /// Two registers a row, two of the panel, `a`, and what is multiplied but not yet summed.
+    /// Two registers a row, two of the panel, `a`, and the products that are not summed yet.
     const TILE_ROWS: usize = 8;
 
     /// Pairs of products fit 16 bits: 127 · 127 · 2 = 32,258.

@@ -1,4 +1,4 @@
-//! The linear layers: a product cut into strips for the threads, with what follows it done on the spot.
+//! The linear layers: a product cut into strips for the threads, with the activation or norm done on the spot.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -65,15 +65,15 @@ impl Packed {
 }
 
 /// Buffers that linear layers keep between calls.
-pub(crate) struct Room {
+pub(crate) struct LinearBuffers {
     packed: Packed,
     counts: Vec<AtomicUsize>,
     #[cfg(target_arch = "x86_64")]
-    blocks: Vec<tiled::Scratch>,
+    blocks: Vec<tiled::BlockScratch>,
 }
 
-impl Room {
-    /// For `threads` threads.
+impl LinearBuffers {
+    /// Buffers for `threads` threads.
     #[cfg_attr(
         not(target_arch = "x86_64"),
         allow(unused_variables, reason = "tiles alone need room for each thread")
@@ -83,7 +83,7 @@ impl Room {
             packed: Packed::default(),
             counts: Vec::new(),
             #[cfg(target_arch = "x86_64")]
-            blocks: (0..threads).map(|_| tiled::Scratch::default()).collect(),
+            blocks: (0..threads).map(|_| tiled::BlockScratch::default()).collect(),
         }
     }
 }
@@ -92,7 +92,7 @@ impl Room {
 pub(crate) struct Device<'a> {
     pub path: Path,
     pub threads: &'a Threads,
-    pub room: &'a mut Room,
+    pub room: &'a mut LinearBuffers,
 }
 
 /// `out = activation(x · wᵀ + bias)`; `out` holds as many rows as `x`.
@@ -147,12 +147,12 @@ fn on_tiles(
     norm: Option<&Norm<Table>>,
     out: Cells,
 ) {
-    let Room {
+    let LinearBuffers {
         packed,
         counts,
         blocks,
     } = room;
-    let room = tiled::Room {
+    let room = tiled::TiledBuffers {
         threads,
         packed,
         counts,
@@ -185,7 +185,7 @@ fn add_norm(
     sum: Cells,
 ) {
     let Device { path, threads, room } = device;
-    let Room { packed, counts, .. } = room;
+    let LinearBuffers { packed, counts, .. } = room;
     let plan = Plan::new(x.len() / w.inp(), (w, vectors), threads.count());
     counts.clear();
     counts.resize_with(plan.blocks, AtomicUsize::default);
@@ -270,7 +270,7 @@ fn multiply(
     }
 }
 
-/// How a product is cut: blocks of rows times single panels.
+/// Cut of a product: blocks of rows times single panels.
 struct Plan {
     rows: usize,
     blocks: usize,
@@ -405,7 +405,7 @@ impl<W: Word> Strip<'_, W> {
                 bias: bias.as_ptr(),
                 add,
             };
-            // The results' lines travel while the tile computes; otherwise what follows waits for them.
+            // The results' lines travel while the tile computes; otherwise the next step waits for them.
             for row in 0..rows {
                 for line in (0..cols).step_by(16) {
                     v.prefetch(at.c.wrapping_add(row * n + line));

@@ -1,4 +1,4 @@
-//! Weights, packed once for what multiplies them.
+//! Weights, packed once for the instructions that multiply them.
 
 #[cfg(target_arch = "x86_64")]
 use super::bf16::{self, Avx512Bf16};
@@ -15,13 +15,13 @@ use crate::precision::Kind;
 /// Weights as panels, with their bias.
 pub struct Matrix {
     pub(crate) weights: Weights,
-    /// Zeros where there is no bias, so that nobody need ask.
+    /// Zeros where there is no bias, so that no reader has to check.
     bias: Lines,
     out: usize,
     inp: usize,
 }
 
-/// The panels, by what multiplies them.
+/// The panels, by the instructions that multiply them.
 pub(crate) enum Weights {
     Vectors(Vectors),
     #[cfg(target_arch = "x86_64")]

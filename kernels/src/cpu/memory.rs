@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-/// What lines hold: values of four bytes.
+/// Values that lines hold: of four bytes each.
 pub(crate) trait Word: Copy + Default + Send + Sync + 'static {}
 
 impl Word for f32 {}
@@ -31,7 +31,7 @@ impl<W: Word> Lines<W> {
         lines
     }
 
-    /// Sets the length. What the values are afterwards is not said; memory is kept, never given back.
+    /// Sets the length. The values are unspecified afterwards; memory is kept, never given back.
     pub(crate) fn resize(&mut self, len: usize) {
         let lines = len.div_ceil(LINE);
         if lines > self.lines.len() {
@@ -136,8 +136,8 @@ pub(crate) struct Cells<W = f32> {
     len: usize,
 }
 
-// SAFETY: nothing here reads or writes cells. Who does, through `slice` or the pointer that `at` gives, needs
-// `unsafe` for it and vouches for cells that nobody else touches meanwhile.
+// SAFETY: nothing here reads or writes cells. A caller that does, through `slice` or the pointer of `at`, needs
+// `unsafe` for it, and vouches that no other thread touches these cells meanwhile.
 unsafe impl<W: Word> Send for Cells<W> {}
 // SAFETY: as for `Send`.
 unsafe impl<W: Word> Sync for Cells<W> {}
@@ -161,7 +161,7 @@ impl<W: Word> Cells<W> {
     }
 
     /// # Safety
-    /// The slice that [`Cells::new`] was given is still borrowed for the cells' user, and nobody else
+    /// The slice that [`Cells::new`] was given is still borrowed for the cells' user, and no other code
     /// reads or writes these `len` cells while the result lives.
     pub(crate) unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a mut [W] {
         // SAFETY: `at` checks the bounds; the caller vouches for exclusive use.

@@ -53,7 +53,7 @@ struct Burst {
 }
 
 impl Burst {
-    /// As many independent sums as a tile has. Returns the words multiplied, and the sum of all.
+    /// Multiplies into as many independent sums as a tile has. Returns the words multiplied, and the sum of all.
     #[inline(always)]
     fn measure<P: Product>(self, p: P) -> (usize, f32) {
         let words = std::hint::black_box([P::Word::default(); LANES_MAX]);

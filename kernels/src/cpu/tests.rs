@@ -1,4 +1,4 @@
-//! Forwards that run inside of another on the same team.
+//! Forwards that preempt another on the same team.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use super::*;
 
 const WIDTH: usize = 8;
 
-/// Turns true when it goes, however that is.
+/// Flag that becomes true when this is dropped, by a panic too.
 struct Ended<'a>(&'a AtomicBool);
 
 impl Drop for Ended<'_> {
@@ -32,7 +32,7 @@ fn products(cpu: &mut Cpu, goes_on: impl Fn() -> bool) -> Result<Buffer, KernelE
     Ok(out)
 }
 
-/// An urgent forward of one product, and what it sent.
+/// Rows of an urgent forward of one product.
 fn urgent(cpu: &mut Cpu) -> Vec<f32> {
     let forward = |cpu: &mut Cpu| {
         let left = AtomicBool::new(true);
@@ -45,8 +45,8 @@ fn urgent(cpu: &mut Cpu) -> Vec<f32> {
     rows
 }
 
-/// Runs `guest` while a forward computes that lets it in: on its whole team, or in parts side by side.
-fn check(guest: impl Fn(&mut Cpu)) {
+/// Runs `urgent` while a preemptible forward computes: on its whole team, or in parts side by side.
+fn check(urgent: impl Fn(&mut Cpu)) {
     for (threads, mut parts) in [(1, vec![]), (2, vec![]), (2, vec![(); 2]), (3, vec![(); 6])] {
         let team = Threads::new(threads).unwrap();
         let (began, ended) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -68,13 +68,13 @@ fn check(guest: impl Fn(&mut Cpu)) {
             while !began.load(Ordering::Relaxed) {
                 thread::yield_now();
             }
-            guest(&mut on(&team));
+            urgent(&mut on(&team));
         });
     }
 }
 
 #[test]
-fn what_is_sent_inside_of_another_forward_takes_no_memory_twice() {
+fn rows_of_a_preempting_forward_reuse_one_buffer() {
     let expected = urgent(&mut Cpu::new(1).unwrap());
     check(|cpu| {
         for _ in 0..4 {
@@ -85,7 +85,7 @@ fn what_is_sent_inside_of_another_forward_takes_no_memory_twice() {
 }
 
 #[test]
-fn a_forward_that_panicked_is_let_in_again() {
+fn a_device_preempts_again_after_a_panic() {
     check(|cpu| {
         let forward = |cpu: &mut Cpu| cpu.forward(&[0, 1], Priority::Urgent, |_| panic!("on purpose"));
         assert!(catch_unwind(AssertUnwindSafe(|| forward(cpu))).is_err());

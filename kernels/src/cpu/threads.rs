@@ -2,8 +2,8 @@
 //!
 //! Tasks are either small, a strip of one product, or large, a part of a batch from its first product to its
 //! last. Large ones end at different times: their texts are not quite equal, and a core that is shared with
-//! another process, or another guest of the host, is slower for a while. Who has none left helps with the
-//! products of those that still run.
+//! another process, or another guest of the host, is slower for a while. A thread without a task left helps
+//! with the products of the tasks that still run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::gate::{Gate, MEMBERS_MAX};
+use super::fork_join::{ForkJoin, MEMBERS_MAX};
 use super::pin;
-use super::turns::{Found, Place, Turns};
+use super::preemption::{ForwardQueue, Place, Preemption};
 use crate::ops::{KernelError, Priority, Sharing};
 
 /// A team of compute threads. Clones share it; its members end with the last clone.
@@ -23,20 +23,20 @@ use crate::ops::{KernelError, Priority, Sharing};
 pub struct Threads(Arc<Team>);
 
 struct Team {
-    /// Who computes, the caller included.
+    /// Threads that compute, the caller included.
     count: usize,
-    gate: Arc<Gate>,
+    fork_join: Arc<ForkJoin>,
     members: Vec<JoinHandle<()>>,
-    /// Where whoever calls is to run, in a team that is pinned.
+    /// CPU of the caller, in a pinned team.
     cpu: Option<usize>,
-    /// Whose forward it computes.
-    turns: Turns,
-    /// What computes a forward that was let into another: who let it in, and those that come to help.
+    /// Forwards of this team, and their preemption.
+    forwards: ForwardQueue,
+    /// Team of a preempting forward: the thread that runs it, and those that come to help.
     inside: Option<Threads>,
 }
 
 impl Threads {
-    /// A team of `count` threads, of which one is whoever calls.
+    /// A team of `count` threads, the caller included.
     pub fn new(count: usize) -> Result<Self, KernelError> {
         Self::on(count, &[])
     }
@@ -52,7 +52,7 @@ impl Threads {
         Self::on(count, &cpus)
     }
 
-    /// A team on `cpus`, the first of them for whoever calls; on any where there are none.
+    /// A team on `cpus`, the first of them for the caller; on any CPU where the list is empty.
     fn on(count: usize, cpus: &[usize]) -> Result<Self, KernelError> {
         let refused = |reason: String| refused(count, reason);
         if count == 0 || count > MEMBERS_MAX {
@@ -60,21 +60,21 @@ impl Threads {
         }
         let mut team = Team {
             count,
-            gate: Arc::default(),
+            fork_join: Arc::default(),
             members: Vec::with_capacity(count - 1),
             cpu: cpus.first().copied(),
-            turns: Turns::default(),
+            forwards: ForwardQueue::default(),
             inside: Some(Self::memberless(count)),
         };
         for index in 1..count {
-            let (gate, cpu) = (Arc::clone(&team.gate), cpus.get(index).copied());
+            let (fork_join, cpu) = (Arc::clone(&team.fork_join), cpus.get(index).copied());
             let (settled, outcome) = sync_channel(1);
             let member = std::thread::Builder::new()
                 .name(format!("compute-{index}"))
                 .spawn(move || {
-                    // An error means that nobody waits any more.
+                    // An error means that the receiver is gone.
                     let _ = settled.send(cpu.map_or(Ok(()), pin::here));
-                    gate.serve();
+                    fork_join.serve();
                 })
                 .map_err(|error| refused(error.to_string()))?;
             team.members.push(member);
@@ -85,32 +85,32 @@ impl Threads {
         Ok(Self(Arc::new(team)))
     }
 
-    /// A team without members of its own: whoever calls, and up to three of another team's that have nothing
-    /// else to do ([`Threads::each_helped`]).
+    /// A team without members of its own: the caller, and up to three idle members of another team
+    /// ([`Threads::each_helped`]).
     pub(crate) fn helped(by: usize) -> Self {
-        // Each has scratch for all that may help it, which should not grow with the square of a large team.
+        // Each team has scratch for all its helpers, which should not grow with the square of a large team.
         const HELPED_MAX: usize = 4;
         Self::memberless(by.min(HELPED_MAX))
     }
 
-    /// A team of whoever calls and others that come to help, `count` in all.
+    /// A team of the caller and helpers, `count` in all.
     fn memberless(count: usize) -> Self {
         Self(Arc::new(Team {
             count,
-            gate: Arc::default(),
+            fork_join: Arc::default(),
             members: Vec::new(),
             cpu: None,
-            turns: Turns::default(),
+            forwards: ForwardQueue::default(),
             inside: None,
         }))
     }
 
-    /// What computes the forwards that this team lets into others.
+    /// Team that computes preempting forwards.
     pub(crate) fn inside(&self) -> Option<&Threads> {
         self.0.inside.as_ref()
     }
 
-    /// Called once by a thread that is to call often: pins it where the team is pinned.
+    /// Pins the calling thread where the team is pinned; a thread that calls often does this once.
     pub fn settle(&self) -> Result<(), KernelError> {
         match self.0.cpu {
             Some(cpu) => pin::here(cpu).map_err(|error| refused(self.count(), error.to_string())),
@@ -123,43 +123,43 @@ impl Threads {
         self.0.count
     }
 
-    /// Runs `work`, a whole forward ([`Turns::run`]).
+    /// Runs `work`, a whole forward ([`ForwardQueue::run`]).
     pub(crate) fn forward<R: Send>(
         &self,
         priority: Priority,
         work: impl FnOnce(Place) -> R + Send,
     ) -> (R, Sharing) {
-        self.0.turns.run(priority, work)
+        self.0.forwards.run(priority, work)
     }
 
-    /// Between two products of a forward whose turn it is: lets an urgent one in, if one waits. Called by all of the
-    /// `side_by_side` threads that compute parts of it; one computes on the whole team.
-    pub(crate) fn let_in(&self, side_by_side: usize) {
-        let Some(found) = self.0.turns.look() else {
+    /// Preemption point between two products of the running forward: runs an urgent forward, if one waits. Each of the
+    /// `side_by_side` threads that compute parts calls this; with one, the forward computes on the whole team.
+    pub(crate) fn preemption_point(&self, side_by_side: usize) {
+        let Some(preemption) = self.0.forwards.preemption() else {
             return;
         };
         let begun = Instant::now();
-        match found {
-            Found::Running(round) => self.help(round),
-            Found::Waiting(guest) if side_by_side > 1 => guest.run(&self.0.turns),
-            Found::Waiting(guest) => {
-                let (round, guest) = (guest.round(), Mutex::new(Some(guest)));
-                self.0.gate.region(&|| {
-                    let first = guest.lock().take();
+        match preemption {
+            Preemption::Running(round) => self.help(round),
+            Preemption::Start(urgent) if side_by_side > 1 => urgent.run(&self.0.forwards),
+            Preemption::Start(urgent) => {
+                let (round, urgent) = (urgent.round(), Mutex::new(Some(urgent)));
+                self.0.fork_join.region(&|| {
+                    let first = urgent.lock().take();
                     match first {
-                        Some(guest) => guest.run(&self.0.turns),
+                        Some(urgent) => urgent.run(&self.0.forwards),
                         None => self.help(round),
                     }
                 });
             }
         }
-        self.0.turns.gave(begun.elapsed(), side_by_side);
+        self.0.forwards.add_preempted(begun.elapsed(), side_by_side);
     }
 
-    /// Helps with a forward that another thread lets in, to its end.
+    /// Helps with a preempting forward that another thread runs, to its end.
     fn help(&self, round: u64) {
         if let Some(inside) = self.inside() {
-            inside.0.gate.help(|| !self.0.turns.is_running(round));
+            inside.0.fork_join.help(|| !self.0.forwards.is_running(round));
         }
     }
 
@@ -169,7 +169,7 @@ impl Threads {
         self.each_with(&mut nothing, tasks, |(), task| run(task));
     }
 
-    /// The same, with something to work in for each thread that takes part.
+    /// The same, with scratch for each thread that takes part.
     pub(crate) fn each_with<T: Send>(
         &self,
         scratch: &mut [T],
@@ -179,7 +179,7 @@ impl Threads {
         self.seated(scratch, tasks, run, |_| {});
     }
 
-    /// The same for tasks that call `helpers` themselves: who finds none left helps with those that still run.
+    /// The same for tasks that call `helpers` themselves: a thread without a task left helps with the running ones.
     pub(crate) fn each_helped<T: Send>(
         &self,
         helpers: &Threads,
@@ -189,7 +189,7 @@ impl Threads {
     ) {
         let done = AtomicUsize::new(0);
         let run = |scratch: &mut T, task| {
-            // Counted even where it panics, or the others would wait for it for ever.
+            // A task that panics is counted too, or the others would wait for it for ever.
             let _counted = Counted(&done);
             run(scratch, task);
         };
@@ -198,9 +198,9 @@ impl Threads {
             while !is_over() {
                 helpers
                     .0
-                    .gate
-                    .help(|| is_over() || self.0.turns.running().is_some());
-                if let Some(round) = self.0.turns.running() {
+                    .fork_join
+                    .help(|| is_over() || self.0.forwards.running().is_some());
+                if let Some(round) = self.0.forwards.running() {
                     self.help(round);
                 }
             }
@@ -224,13 +224,13 @@ impl Threads {
         }
         let (seats, next) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let scratch = Seats(scratch.as_mut_ptr());
-        self.0.gate.region(&|| {
+        self.0.fork_join.region(&|| {
             let seat = seats.fetch_add(1, Ordering::Relaxed);
             if seat >= seats_max {
                 return then(tasks);
             }
             // SAFETY: `seat` is below the length of `scratch`, which the caller has borrowed for as long
-            // as the region lasts, and each number is given out once: nobody else has this reference.
+            // as the region lasts, and each number is given out once: no other thread has this reference.
             let scratch = unsafe { scratch.seat(seat) };
             loop {
                 let task = next.fetch_add(1, Ordering::Relaxed);
@@ -243,7 +243,7 @@ impl Threads {
     }
 }
 
-/// Counts one up when it goes.
+/// Counter that goes up when this is dropped.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
@@ -264,15 +264,15 @@ impl std::fmt::Debug for Threads {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        self.gate.end();
+        self.fork_join.end();
         for member in self.members.drain(..) {
-            // It catches what tasks panic with, and has nothing else to panic about.
+            // `serve` catches the panics of tasks and has no other.
             let _ = member.join();
         }
     }
 }
 
-/// Scratch space of which each thread takes one.
+/// Scratch space, an element for each thread.
 struct Seats<T>(*mut T);
 
 // SAFETY: threads get disjoint elements, as `seat` demands, which `T: Send` lets them use.
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_task_runs_once_whoever_calls() {
+    fn every_task_runs_once_for_every_caller() {
         let threads = Threads::new(3).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..3 {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thread_works_in_a_place_of_its_own() {
+    fn each_thread_has_scratch_of_its_own() {
         let threads = Threads::new(4).unwrap();
         let mut sums = [0; 4];
         for _ in 0..20 {
@@ -325,10 +325,10 @@ mod tests {
     }
 
     #[test]
-    fn members_that_sleep_are_called() {
+    fn sleeping_members_are_woken() {
         let threads = Threads::new(2).unwrap();
         for _ in 0..3 {
-            while threads.0.gate.asleep() == 0 {
+            while threads.0.fork_join.asleep() == 0 {
                 std::thread::yield_now();
             }
             // Each task waits for the other one, so that both threads are needed.
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_task_left_helps_with_those_that_run() {
+    fn a_thread_without_a_task_helps_with_the_running_ones() {
         let threads = Threads::new(2).unwrap();
         let helpers = Threads::helped(2);
         for _ in 0..20 {
@@ -351,7 +351,7 @@ mod tests {
                 if task == 0 {
                     return;
                 }
-                // Each of these waits for the other, so the thread of task 0 must come.
+                // Both tasks wait for each other, so the thread of task 0 must come.
                 let arrived = AtomicUsize::new(0);
                 helpers.each(2, |_| {
                     arrived.fetch_add(1, Ordering::SeqCst);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_task_that_panics_keeps_no_helper() {
+    fn a_panic_of_a_large_task_releases_its_helpers() {
         let threads = Threads::new(3).unwrap();
         let helpers = Threads::helped(3);
         for bad in 0..3 {
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_panics_is_heard_and_the_team_lives_on() {
+    fn a_panic_of_a_task_reaches_the_caller_and_the_team_goes_on() {
         let threads = Threads::new(2).unwrap();
         for bad in 0..8 {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -419,7 +419,11 @@ mod tests {
         });
         let expected: Vec<Vec<usize>> = cpus.iter().take(count).map(|&cpu| vec![cpu]).collect();
         assert_eq!(found.join().unwrap(), expected);
-        assert_eq!(pin::allowed().unwrap(), cpus, "who only made the team stays free");
+        assert_eq!(
+            pin::allowed().unwrap(),
+            cpus,
+            "the thread that made the team is not pinned"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::activation::{Function, Gelu, GeluTanh, Identity, Relu, Tanh};
-use super::amx::{Amx, ROWS_MAX, Sums, Tiles, Words};
+use super::amx::{Amx, ROWS_MAX, Sums, ThreadTiles, WordFormat};
 use super::gemm::{PANEL, Panels};
 use super::layer_norm::LayerNorm;
 use super::linear::Packed;
@@ -27,7 +27,7 @@ pub(crate) trait Tiled: Copy + Send + Sync {
     type Weights: Sync;
     /// Registers that hold for 16 outputs of every row.
     type Columns: Copy;
-    const WORDS: Words;
+    const WORDS: WordFormat;
 
     fn amx(self) -> Amx;
     fn vector(self) -> Avx512;
@@ -53,29 +53,29 @@ pub(crate) struct Layer<'a, T: Tiled> {
     pub weights: &'a T::Weights,
     pub matrix: &'a Matrix,
     pub activation: Activation,
-    /// With it, results are added to what is there, and the sums normalised.
+    /// Norm of the sums; with it, results are added to the earlier values first.
     pub norm: Option<&'a Norm<Table>>,
     pub out: Cells,
 }
 
 /// Buffers of one thread.
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub(crate) struct BlockScratch {
     words: Lines<u32>,
     scales: Lines,
 }
 
 /// Buffers that are kept between calls.
-pub(crate) struct Room<'a> {
+pub(crate) struct TiledBuffers<'a> {
     pub threads: &'a Threads,
     pub packed: &'a mut Packed,
-    pub scratch: &'a mut [Scratch],
+    pub scratch: &'a mut [BlockScratch],
     pub counts: &'a mut Vec<AtomicUsize>,
 }
 
 /// Computes `layer` for the rows of `x`.
-pub(crate) fn linear<T: Tiled>(room: Room<'_>, x: &[f32], layer: &Layer<'_, T>) {
-    let Room {
+pub(crate) fn linear<T: Tiled>(room: TiledBuffers<'_>, x: &[f32], layer: &Layer<'_, T>) {
+    let TiledBuffers {
         threads,
         packed,
         scratch,
@@ -131,7 +131,7 @@ pub(crate) fn linear<T: Tiled>(room: Room<'_>, x: &[f32], layer: &Layer<'_, T>) 
     });
 }
 
-/// How a product is cut: blocks of rows times groups of panels.
+/// Cut of a product: blocks of rows times groups of panels.
 struct Plan {
     rows: usize,
     blocks: usize,
@@ -140,7 +140,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// Rows of a block: what it packs stays in the first cache level, and each panel is read once for all of it.
+    /// Rows of a block: its packed rows stay in the first cache level, and each panel is read once for all of it.
     const BLOCK_ROWS: usize = 2 * ROWS_MAX;
     /// Rows that a product takes at once, if there are as many.
     const UNIT: usize = ROWS_MAX / 2;
@@ -185,7 +185,7 @@ struct Whole<'a, T: Tiled> {
     layer: &'a Layer<'a, T>,
     x: &'a [f32],
     first: usize,
-    scratch: &'a mut Scratch,
+    scratch: &'a mut BlockScratch,
 }
 
 impl<T: Tiled> TileKernel<T> for Whole<'_, T> {
@@ -193,7 +193,7 @@ impl<T: Tiled> TileKernel<T> for Whole<'_, T> {
 
     #[inline(always)]
     fn run(self, tiled: T) {
-        let Scratch { words, scales } = self.scratch;
+        let BlockScratch { words, scales } = self.scratch;
         let rows = self.x.len() / self.layer.matrix.inp();
         words.resize(rows * T::panels(self.layer.weights).k());
         scales.resize(rows);
@@ -293,7 +293,7 @@ struct Singles<'a, T: Tiled> {
     first: usize,
 }
 
-/// Multiplies all rows with each panel in turn, two tiles of rows at a time; those that are left over afterwards.
+/// Multiplies all rows with each panel in turn, two tiles of rows at a time, then the rows left over.
 #[inline(always)]
 fn product<T: Tiled, F: Function>(to: &Singles<'_, T>, words: &[u32], scales: &[f32], panels: Range<usize>) {
     let whole = scales.len() / ROWS_MAX * ROWS_MAX;
@@ -315,8 +315,8 @@ fn strips<T: Tiled, F: Function>(
     let Layer { tiled, weights, .. } = *to.layer;
     let weights = T::panels(weights);
     let k = weights.k();
-    // SAFETY: neither products nor what finishes them set the shape of tiles.
-    let tiles = unsafe { Tiles::shaped(tiled.amx(), height) };
+    // SAFETY: neither products nor their finishing set the shape of tiles.
+    let tiles = unsafe { ThreadTiles::shaped(tiled.amx(), height) };
     // The vectors finish one product while the tiles compute the next.
     let (mut one, mut two, mut pending) = (Sums::ZERO, Sums::ZERO, None);
     let (mut sums, mut last) = (&mut one, &mut two);

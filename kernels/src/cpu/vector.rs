@@ -1,4 +1,4 @@
-//! The vector of f32 that every kernel is written against, whatever its width.
+//! The vector of f32 that every kernel is written against, of any width.
 
 /// A family of vector instructions. The value itself is the proof that the processor has them.
 ///

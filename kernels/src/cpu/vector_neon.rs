@@ -73,8 +73,8 @@ impl Vector for Neon {
         }
     }
 
-    /// As an instruction, because its intrinsic is not stable. An interpreter knows no instructions, and can do
-    /// without a hint.
+    /// Written as an instruction, because its intrinsic is not stable. An interpreter knows no instructions, and
+    /// needs no hint.
     #[inline(always)]
     fn prefetch(self, from: *const f32) {
         if !cfg!(miri) {

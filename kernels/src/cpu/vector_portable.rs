@@ -1,4 +1,4 @@
-//! Vectors without intrinsics: four lanes that the compiler maps to whatever the target has.
+//! Vectors without intrinsics: four lanes that the compiler maps to the target's instructions.
 
 use super::vector::Vector;
 
@@ -74,7 +74,7 @@ impl Vector for Portable {
 
     #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        // Where the target has no such instruction, `mul_add` would be a call into libm.
+        // Without such an instruction in the target, `mul_add` would be a call into libm.
         if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
             lanewise!(a, b, c => a.mul_add(b, c))
         } else {

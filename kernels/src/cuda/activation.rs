@@ -2,15 +2,15 @@
 
 use super::Cuda;
 use super::driver::{Driver, Dtype, Epilogue, Launch};
-use super::memory::{Args, Buffer};
+use super::memory::{Args, DeviceBuffer};
 use crate::ops::{Activation, KernelError};
 
 /// `ACTIVATION_THREADS` of cu/activation.cu.
 const THREADS: u32 = 256;
 
-/// What the product does by itself, and the kernel that must follow it.
+/// Epilogue of the product, and the kernel that must follow it.
 ///
-/// cuBLASLt's GELU is the tanh form. In f32, which is there for checking, nothing is left to the library.
+/// cuBLASLt's GELU is the tanh form. In f32, which is for checking, the library computes no activation.
 pub(super) fn split(activation: Activation, dtype: Dtype) -> (Epilogue, Option<&'static str>) {
     match (activation, dtype) {
         (Activation::None, _) => (Epilogue::Bias, None),
@@ -24,7 +24,7 @@ pub(super) fn split(activation: Activation, dtype: Dtype) -> (Epilogue, Option<&
 }
 
 impl<D: Driver> Cuda<D> {
-    pub(super) fn launch_activation(&mut self, kernel: &str, x: &Buffer<D>) -> Result<(), KernelError> {
+    pub(super) fn launch_activation(&mut self, kernel: &str, x: &DeviceBuffer<D>) -> Result<(), KernelError> {
         let rows = x.rows().span;
         let count = rows * x.stride();
         let each = 16 / self.dtype.bytes();

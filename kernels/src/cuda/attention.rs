@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::bucket::Bucket;
 use super::driver::{Driver, Dtype, Launch};
-use super::memory::{Args, Buffer, Table};
+use super::memory::{Args, DeviceBuffer, DeviceTable};
 use super::small::Listed;
 use crate::ops::KernelError;
 
@@ -19,16 +19,16 @@ pub(super) const KINDS: usize = 3;
 /// A batch's sequences on the device, for as long as the batch keeps them.
 #[derive(Default)]
 pub(super) struct Sequences {
-    /// Those that were brought; empty where they were brought for one small batch.
+    /// Boundaries that lie on the device; empty where they were posted for one small batch.
     cu_seqlens: Vec<u32>,
     address: u64,
     tiles: u64,
-    /// Where the tiles of each kind of block begin, in tiles; then their end.
+    /// First tile of each kind of block; then the end of the last kind.
     bounds: [usize; KINDS + 1],
 }
 
 impl Sequences {
-    /// Where `cu_seqlens` lies.
+    /// Address of `cu_seqlens`.
     pub(super) fn address(&self) -> u64 {
         self.address
     }
@@ -37,8 +37,8 @@ impl Sequences {
 /// Four words for each tile, as `Tile` of cu/attention.cuh; the blocks of each kind one after the other, and in a
 /// bucket as many of each as it has, the rest without a text.
 ///
-/// Texts are taken the longest first: what is left at the end is small, and all multiprocessors end
-/// together. Which kind of block takes a text depends on its own length alone.
+/// Texts are taken the longest first: the last ones are small, and all multiprocessors end together. The kind
+/// of block for a text depends on its own length alone.
 fn cut(cu_seqlens: &[u32], dtype: Dtype, bucket: Option<&Bucket>, bytes: &mut Vec<u8>) -> [usize; KINDS + 1] {
     let mut texts: Vec<(u32, u32)> = cu_seqlens
         .windows(2)
@@ -133,10 +133,10 @@ impl<D: Driver> Cuda<D> {
     /// Attention over the sequences that [`Cuda::sequences`] brought.
     pub(super) fn launch_attention(
         &mut self,
-        qkv: &Buffer<D>,
+        qkv: &DeviceBuffer<D>,
         (heads, head_dim): (usize, usize),
-        bias: Option<(&Table<D>, usize)>,
-        out: &Buffer<D>,
+        bias: Option<(&DeviceTable<D>, usize)>,
+        out: &DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         for (kind, warps) in WARPS.into_iter().enumerate() {
             let (first, end) = (self.sequences.bounds[kind], self.sequences.bounds[kind + 1]);
@@ -174,7 +174,7 @@ impl<D: Driver> Cuda<D> {
     }
 }
 
-/// There must be a kernel for the head size.
+/// Refuses a head size that no kernel has.
 pub(super) fn check_head_dim(head_dim: usize) -> Result<(), KernelError> {
     if HEAD_DIMS.contains(&head_dim) {
         return Ok(());
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_bucket_every_kind_begins_at_the_same_place_whatever_the_lengths() {
+    fn in_a_bucket_every_kind_begins_at_the_same_place_for_all_lengths() {
         let tiles = |lens: &[u32]| {
             let mut cu_seqlens = vec![0];
             for len in lens {

@@ -1,5 +1,5 @@
-//! Which small batches count as alike: those of a bucket do the same work over the same memory, and differ in
-//! nothing but what is posted for them.
+//! Buckets of small batches that count as alike: they do the same work over the same memory, and differ only in
+//! the inputs that are posted for them.
 
 use std::fmt;
 
@@ -10,21 +10,21 @@ use super::driver::Dtype;
 const TOKENS_MAX: usize = 512;
 const TEXTS_MAX: usize = 32;
 
-/// Small batches that are taken for one: each is filled up to this.
+/// Sizes of the small batches that count as alike: each batch is filled up to them.
 ///
-/// Rows behind a batch's own hold whatever was there, and nobody reads what becomes of them. Texts behind its own
-/// have no tokens, and neither have attention's tiles.
+///Rows behind a batch's own hold earlier values, and their results are never read. Texts behind its own have no
+///tokens, and neither have attention's tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Bucket {
     /// Tokens at most.
     pub tokens: usize,
     /// Texts at most.
     pub texts: usize,
-    /// Which kinds of attention's blocks there are. One that there is none of is not launched.
+    /// Kinds of attention's blocks in the batch. A kind without blocks is not launched.
     kinds: [bool; KINDS],
 }
 
-/// Where each list lies in what is posted for a batch, in bytes.
+/// Offset of each list in the posted inputs of a batch, in bytes.
 pub(super) struct Layout {
     pub positions: usize,
     pub kinds: usize,

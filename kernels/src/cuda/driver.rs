@@ -1,7 +1,7 @@
 //! The least that a device must do for the operations: memory, copies, launches, products.
 //!
-//! There are two: the CUDA driver ([`super::nvidia`]), and in the tests a process that runs the same
-//! kernels on the processor.
+//! Two implement it: the CUDA driver ([`super::nvidia`]), and in the tests a device that runs the same kernels
+//! on the processor.
 
 use std::fmt::{self, Display};
 
@@ -10,7 +10,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::ops::KernelError;
 
-/// What activations and weights are kept in. Sums are always f32.
+/// Number format of activations and weights. Sums are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// 32 bits, for checking.
@@ -48,13 +48,13 @@ impl Dtype {
         }
     }
 
-    /// What the device kept in `bytes`, appended to `out`.
+    /// Values that the device kept in `bytes`, appended to `out`.
     pub fn decode(self, bytes: &[u8], out: &mut Vec<f32>) {
         match self {
             Dtype::F32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_ne_bytes(b))),
             Dtype::F16 => {
-                // Many at once: one by one each asks first what the processor can do, which takes most of the time,
-                // and a batch of short texts has as many values as a layer has weights.
+                // Many at once: a single conversion first checks the processor's features, which takes most of the
+                // time, and a batch of short texts has as many values as a layer has weights.
                 const MANY: usize = 64;
                 let (mut halves, mut values) = ([f16::ZERO; MANY], [0.0; MANY]);
                 for bytes in bytes.chunks(2 * MANY) {
@@ -82,7 +82,7 @@ impl Dtype {
 /// One kernel over a grid of blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
-    /// Its name in kernels/cu.
+    /// Name in kernels/cu.
     pub kernel: String,
     /// Blocks along x and y.
     pub grid: (u32, u32),
@@ -90,13 +90,13 @@ pub struct Launch {
     pub threads: u32,
     /// Bytes of dynamic shared memory.
     pub shared: u32,
-    /// Its one operand, the bytes of a struct that mirrors the kernel's.
+    /// The only operand, the bytes of a struct that mirrors the kernel's.
     pub args: Vec<u8>,
     /// Rows and columns, for errors.
     pub shape: (usize, usize),
 }
 
-/// Its name and shape, for errors.
+/// Name and shape, for errors.
 impl Display for Launch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Launch { kernel, grid, .. }, (rows, cols)) = (self, self.shape);
@@ -108,7 +108,7 @@ impl Display for Launch {
     }
 }
 
-/// What happens to a product before it is rounded and stored.
+/// Arithmetic on a product before it is rounded and stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Epilogue {
     /// Plus the bias.
@@ -121,7 +121,7 @@ pub enum Epilogue {
 
 /// `out = epilogue(x · wᵀ + bias)`, addresses on the device, all rows dense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Product {
+pub struct MatrixProduct {
     /// `[rows, inp]`.
     pub x: u64,
     /// `[out_cols, inp]`.
@@ -136,14 +136,14 @@ pub struct Product {
     pub inp: usize,
     /// Outputs, a multiple of 8.
     pub out_cols: usize,
-    /// What follows the sum.
+    /// Arithmetic that follows the sum.
     pub epilogue: Epilogue,
 }
 
-/// Its shapes, for errors.
-impl Display for Product {
+/// Shapes, for errors.
+impl Display for MatrixProduct {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Product {
+        let MatrixProduct {
             rows,
             inp,
             out_cols,
@@ -157,17 +157,17 @@ impl Display for Product {
     }
 }
 
-/// What a device is given to do, complete with addresses: two that are equal do the same.
+/// A piece of work for a device, complete with addresses: equal pieces do the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
     /// A kernel of ours.
     Launch(Launch),
     /// A product of the library.
-    Product(Product),
+    Product(MatrixProduct),
 }
 
 /// Activations have room for this many rows more than the last full step, so that products may be
-/// computed over whole steps: shapes repeat, and what stands in the rows behind the last is never read.
+/// computed over whole steps: shapes repeat, and the rows behind the last are never read.
 pub const ROWS_STEP: usize = 16;
 
 /// A device. Everything but [`Driver::store`] and [`Driver::wait`] only starts its work, in order.
@@ -178,13 +178,13 @@ pub trait Driver: Send {
     type Inbox: Send;
     /// Values on their way back to the host.
     type Outbox: Send;
-    /// Work that was recorded, to be started by one call. When it is dropped, what of it is under way ends first.
+    /// Recorded work, to be started by one call. Dropping it waits for runs that are under way.
     type Graph: Send;
 
-    /// New memory; what it holds is not said.
+    /// New memory with unspecified contents.
     fn allocate(&self, bytes: usize) -> Result<Self::Memory, KernelError>;
 
-    /// Where `memory` begins.
+    /// Address of the first byte of `memory`.
     fn address(&self, memory: &Self::Memory) -> u64;
 
     /// Fills the beginning of `memory` and waits until it is there.
@@ -193,30 +193,30 @@ pub trait Driver: Send {
     /// An inbox that can take `bytes`.
     fn inbox(&self, bytes: usize) -> Result<Self::Inbox, KernelError>;
 
-    /// Puts `bytes` into `inbox` for the launches that follow, and says where they lie. Launches before the
-    /// last [`Driver::release`] of the inbox still see what it held.
+    /// Puts `bytes` into `inbox` for the launches that follow, and returns their address. Launches before the
+    /// last [`Driver::release`] of the inbox still see the earlier contents.
     fn post(&mut self, inbox: &mut Self::Inbox, bytes: &[u8]) -> Result<u64, KernelError>;
 
     /// No launch that follows reads `inbox` before something new is posted.
     fn release(&mut self, inbox: &mut Self::Inbox) -> Result<(), KernelError>;
 
-    /// As [`Driver::post`], and always at the same address: launches so far still see what the inbox held, because
-    /// the copy takes its turn behind them.
+    /// Posts as [`Driver::post`] does, and always at the same address: launches so far still see the earlier
+    /// contents, because the copy runs behind them in the stream.
     fn post_in_turn(&mut self, inbox: &mut Self::Inbox, bytes: &[u8]) -> Result<u64, KernelError>;
 
-    /// Where [`Driver::post_in_turn`] puts what it is given.
+    /// Address at which [`Driver::post_in_turn`] puts its bytes.
     fn inbox_address(&self, inbox: &Self::Inbox) -> u64;
 
     /// Runs a kernel.
     fn launch(&mut self, launch: &Launch) -> Result<(), KernelError>;
 
     /// Multiplies matrices in the device's dtype.
-    fn multiply(&mut self, product: &Product) -> Result<(), KernelError>;
+    fn multiply(&mut self, product: &MatrixProduct) -> Result<(), KernelError>;
 
     /// Records `work`, every piece of which this device has run before, without running it.
     fn record(&mut self, work: &[Work]) -> Result<Self::Graph, KernelError>;
 
-    /// Runs what was recorded, all of it with one call. `name` is for errors.
+    /// Runs all recorded work with one call. `name` is for errors.
     fn replay(&mut self, graph: &Self::Graph, name: &dyn Display) -> Result<(), KernelError>;
 
     /// An outbox that can take `bytes`.
@@ -233,13 +233,13 @@ pub trait Driver: Send {
     /// True where [`Driver::wait`] would return at once, be it with an error.
     fn has_arrived(&self, outbox: &Self::Outbox) -> bool;
 
-    /// Waits for what was fetched into `outbox` and shows it.
+    /// Waits for the bytes fetched into `outbox` and returns them.
     fn wait<'a>(&mut self, outbox: &'a mut Self::Outbox) -> Result<&'a [u8], KernelError>;
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Dtype, Epilogue, Launch, Product};
+    use super::{Dtype, Epilogue, Launch, MatrixProduct};
 
     #[test]
     fn errors_name_the_work_and_its_shape() {
@@ -252,7 +252,7 @@ mod tests {
             shape: (7, 768),
         };
         assert_eq!(launch.to_string(), "kernel pool_f16 over 7 x 768 (3 x 7 blocks)");
-        let product = Product {
+        let product = MatrixProduct {
             x: 0,
             weight: 0,
             bias: 0,
@@ -265,9 +265,9 @@ mod tests {
         assert_eq!(product.to_string(), "product of 64 x 768 with 768 x 3072, Bias");
     }
 
-    /// Every pattern of 16 bits, by the way that is not taken here.
+    /// Compares every pattern of 16 bits with a conversion one by one.
     #[test]
-    fn decoded_is_what_the_bits_say_whatever_the_count() {
+    fn decoding_many_values_equals_decoding_each() {
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_ne_bytes).collect();
         for count in [0, 1, 63, 64, 65, 1 << 16] {
             for dtype in [Dtype::F16, Dtype::Bf16] {

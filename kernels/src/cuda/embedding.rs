@@ -3,20 +3,20 @@
 use super::Cuda;
 use super::driver::{Driver, Launch};
 use super::layer_norm::{ROW_THREADS, ROWS_PER_BLOCK};
-use super::memory::{Args, Buffer, Table};
+use super::memory::{Args, DeviceBuffer, DeviceTable};
 use crate::ops::{Embedding, KernelError, Tokens};
 
 impl<D: Driver> Cuda<D> {
     pub(super) fn launch_embedding(
         &mut self,
         tokens: Tokens<'_>,
-        tables: &Embedding<Table<D>, Table<D>>,
-        out: &Buffer<D>,
+        tables: &Embedding<DeviceTable<D>, DeviceTable<D>>,
+        out: &DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         let (_, cols) = out.shape();
         let rows = out.rows().span;
         let [ids, positions, kinds] = self.bring_tokens(tokens, rows)?;
-        let optional = |table: &Option<Table<D>>| table.as_ref().map_or(0, |t| t.address(&self.driver));
+        let optional = |table: &Option<DeviceTable<D>>| table.as_ref().map_or(0, |t| t.address(&self.driver));
         let (position, kind) = (optional(&tables.position), optional(&tables.kind));
         let args = Args::default()
             .address(ids)
@@ -42,8 +42,8 @@ impl<D: Driver> Cuda<D> {
         })
     }
 
-    /// Where ids, positions and types of so many rows lie, or will when the batch is started. Rows behind the tokens
-    /// have 0 for each, which every table has.
+    /// Addresses of the ids, positions and types of `rows` rows, filled by the time the batch is started. Rows behind
+    /// the tokens have 0 for each, which every table has.
     fn bring_tokens(&mut self, tokens: Tokens<'_>, rows: usize) -> Result<[u64; 3], KernelError> {
         if let Some(listed) = &mut self.listed {
             listed.tokens(tokens);

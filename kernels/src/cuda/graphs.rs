@@ -12,7 +12,7 @@ const GRAPHS_MAX: usize = 64;
 /// starting the launches, so buckets that hardly come again must not be recorded.
 const SEEN_MIN: u32 = 8;
 
-/// What is known of each bucket, of at most [`GRAPHS_MAX`].
+/// State of each bucket, of at most [`GRAPHS_MAX`].
 pub(super) struct Graphs<G> {
     known: HashMap<Bucket, Known<G>>,
     /// Batches so far.
@@ -139,7 +139,7 @@ mod tests {
         })]
     }
 
-    /// How many of `batches` alike had a graph, and how many graphs were made for them.
+    /// Count of `batches` alike that had a graph, and count of graphs made for them.
     fn run(graphs: &mut Graphs<u8>, bucket: Bucket, address: u8, batches: usize) -> (usize, usize) {
         let mut made = 0;
         let mut one = || {
@@ -221,7 +221,7 @@ mod tests {
             Ok(None)
         ));
         assert_eq!(run(&mut graphs, bucket(100), 1, 20), (0, 0));
-        assert_eq!(run(&mut graphs, bucket(5), 1, 1), (1, 0), "what there is stays");
+        assert_eq!(run(&mut graphs, bucket(5), 1, 1), (1, 0), "existing graphs stay");
         graphs.refuse(bucket(5), &error(false));
         assert_eq!(run(&mut graphs, bucket(5), 1, 20), (0, 0));
     }

@@ -2,7 +2,7 @@
 
 use super::Cuda;
 use super::driver::{Driver, Launch};
-use super::memory::{Args, Buffer, COLS_STEP, Table};
+use super::memory::{Args, COLS_STEP, DeviceBuffer, DeviceTable};
 use crate::ops::{KernelError, Norm};
 
 /// Rows of one block, and its threads: `ROWS_PER_BLOCK` and `ROW_THREADS` of cu/rows.cuh.
@@ -28,9 +28,9 @@ impl<D: Driver> Cuda<D> {
     /// `sum = norm(sum + x)`.
     pub(super) fn launch_layer_norm(
         &mut self,
-        x: &Buffer<D>,
-        norm: &Norm<Table<D>>,
-        sum: &Buffer<D>,
+        x: &DeviceBuffer<D>,
+        norm: &Norm<DeviceTable<D>>,
+        sum: &DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         let (_, cols) = sum.shape();
         // Both reach over the rows that count; one that was not filled by a small batch's work has no more.

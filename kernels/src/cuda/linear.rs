@@ -1,7 +1,7 @@
-//! Products with weights, with what the library can do on the spot as their epilogue.
+//! Products with weights, with an epilogue where the library has it.
 
-use super::driver::{Driver, Product, ROWS_STEP};
-use super::memory::{Buffer, COLS_STEP, Matrix};
+use super::driver::{Driver, MatrixProduct, ROWS_STEP};
+use super::memory::{COLS_STEP, DeviceBuffer, DeviceMatrix};
 use super::{Cuda, activation};
 use crate::ops::{Activation, KernelError};
 
@@ -9,13 +9,13 @@ impl<D: Driver> Cuda<D> {
     /// `out = activation(x · wᵀ + bias)`; shapes are checked.
     pub(super) fn multiply(
         &mut self,
-        x: &Buffer<D>,
-        w: &Matrix<D>,
+        x: &DeviceBuffer<D>,
+        w: &DeviceMatrix<D>,
         activation: Activation,
-        out: &Buffer<D>,
+        out: &DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         let (epilogue, after) = activation::split(activation, self.dtype);
-        self.product(Product {
+        self.product(MatrixProduct {
             x: x.address(&self.driver),
             weight: self.driver.address(&w.weight),
             bias: self.driver.address(&w.bias),

@@ -1,4 +1,4 @@
-//! What lives on the device: activations that only grow, packed weights, tables, and the ring of inboxes.
+//! Memory on the device: activations that only grow, packed weights, tables, and the ring of inboxes.
 
 use super::driver::{Driver, Dtype, ROWS_STEP};
 use crate::ops::KernelError;
@@ -6,8 +6,7 @@ use crate::ops::KernelError;
 /// Columns are kept in whole runs of 16 bytes of a 16-bit format.
 pub(super) const COLS_STEP: usize = 8;
 
-/// How many rows there are, and how many work goes over: the rest of a bucket, in which nobody reads what is
-/// computed.
+/// Count of rows, and count of rows that work covers: the results of a bucket's surplus rows are never read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Rows {
     pub count: usize,
@@ -21,14 +20,14 @@ impl From<usize> for Rows {
 }
 
 /// Activations, row-major.
-pub struct Buffer<D: Driver> {
+pub struct DeviceBuffer<D: Driver> {
     memory: Option<D::Memory>,
     capacity: usize,
     rows: Rows,
     cols: usize,
 }
 
-impl<D: Driver> Default for Buffer<D> {
+impl<D: Driver> Default for DeviceBuffer<D> {
     fn default() -> Self {
         Self {
             memory: None,
@@ -39,7 +38,7 @@ impl<D: Driver> Default for Buffer<D> {
     }
 }
 
-impl<D: Driver> Buffer<D> {
+impl<D: Driver> DeviceBuffer<D> {
     /// Rows and columns.
     pub fn shape(&self) -> (usize, usize) {
         (self.rows.count, self.cols)
@@ -49,7 +48,7 @@ impl<D: Driver> Buffer<D> {
         self.rows
     }
 
-    /// Columns from one row to the next: those behind the last are there, and mean nothing.
+    /// Columns from one row to the next: the columns behind the last exist, and mean nothing.
     pub(super) fn stride(&self) -> usize {
         self.cols.next_multiple_of(COLS_STEP)
     }
@@ -70,7 +69,7 @@ impl<D: Driver> Buffer<D> {
         Ok(())
     }
 
-    /// Sets the shape, for which there is room. What the buffer holds afterwards is not said.
+    /// Sets the shape, for which there is room. The buffer's values are unspecified afterwards.
     pub(super) fn shape_as(&mut self, rows: Rows, cols: usize) {
         (self.rows, self.cols) = (rows, cols);
     }
@@ -79,20 +78,20 @@ impl<D: Driver> Buffer<D> {
         self.memory.as_ref()
     }
 
-    /// Where the first row lies; 0 for a buffer that never held any, which no operation lets through.
+    /// Address of the first row; 0 for a buffer that never held any, which every operation refuses.
     pub(super) fn address(&self, driver: &D) -> u64 {
         self.memory.as_ref().map_or(0, |memory| driver.address(memory))
     }
 }
 
 /// Read-only rows, always f32: tables are small beside the matrices, and their sums stay exact.
-pub struct Table<D: Driver> {
+pub struct DeviceTable<D: Driver> {
     memory: D::Memory,
     rows: usize,
     cols: usize,
 }
 
-impl<D: Driver> Table<D> {
+impl<D: Driver> DeviceTable<D> {
     pub(super) fn new(driver: &D, values: &[f32], rows: usize, cols: usize) -> Result<Self, KernelError> {
         let mut bytes = Vec::with_capacity(values.len() * 4);
         Dtype::F32.encode(values, &mut bytes);
@@ -111,14 +110,14 @@ impl<D: Driver> Table<D> {
 }
 
 /// Weights `[out, inp]` and their bias in the device's dtype, with rows of zeros up to a whole step.
-pub struct Matrix<D: Driver> {
+pub struct DeviceMatrix<D: Driver> {
     pub(super) weight: D::Memory,
     pub(super) bias: D::Memory,
     out: usize,
     inp: usize,
 }
 
-impl<D: Driver> Matrix<D> {
+impl<D: Driver> DeviceMatrix<D> {
     pub(super) fn new(
         driver: &D,
         dtype: Dtype,
@@ -160,7 +159,7 @@ impl<D: Driver> Matrix<D> {
     }
 }
 
-/// Inboxes that take turns, so that one is filled while launches still read another.
+/// Ring of inboxes: one is filled while launches still read another.
 pub(super) struct Inboxes<D: Driver> {
     turns: Vec<D::Inbox>,
     capacity: usize,
@@ -181,7 +180,7 @@ impl<D: Driver> Inboxes<D> {
         }
     }
 
-    /// Posts what `fill` writes, and says where it lies.
+    /// Posts the bytes that `fill` writes, and returns their address.
     pub(super) fn post(
         &mut self,
         driver: &mut D,
@@ -190,7 +189,7 @@ impl<D: Driver> Inboxes<D> {
         self.bytes.clear();
         fill(&mut self.bytes);
         if self.bytes.len() > self.capacity || self.turns.len() < TURNS {
-            // All at once, so that the batches that warm a model leave none to be made for those that follow.
+            // All inboxes are made at once, so that after the batches that warm a model none is left to be made.
             self.turns.clear();
             self.capacity = self.bytes.len().next_power_of_two();
             for _ in 0..TURNS {

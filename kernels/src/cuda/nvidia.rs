@@ -1,4 +1,4 @@
-//! The CUDA driver as a [`Driver`]. Every library is loaded while running: [`probe`] says what is missing.
+//! The CUDA driver as a [`Driver`]. Every library is loaded at run time: [`probe`] names a missing one.
 
 mod card;
 mod graph;
@@ -16,7 +16,7 @@ pub use card::Memory;
 pub use graph::Graph;
 pub use probe::{Unavailable, probe};
 
-use super::driver::{Driver, Dtype, Launch, Product, Work};
+use super::driver::{Driver, Dtype, Launch, MatrixProduct, Work};
 use crate::ops::KernelError;
 use card::{Card, Event, Pinned};
 use modules::Modules;
@@ -30,12 +30,12 @@ pub struct Nvidia {
     last: LastStarted,
 }
 
-/// What was started last, for errors that are noticed only when its results are waited for.
+/// Work that was started last, for errors that show only when its results are waited for.
 #[derive(Default)]
 struct LastStarted(String);
 
 impl LastStarted {
-    /// Written over what was there: a launch allocates nothing.
+    /// Overwritten in place: a launch allocates nothing.
     fn set(&mut self, work: &dyn Display) {
         self.0.clear();
         // Writing to a string never fails.
@@ -74,7 +74,7 @@ impl Nvidia {
     }
 }
 
-/// Pinned memory, what it is copied to, and the events that order the two streams around it.
+/// Pinned memory, its copy on the device, and the events that order the two streams around it.
 pub struct Inbox {
     pinned: Pinned,
     memory: Memory,
@@ -168,7 +168,7 @@ impl Driver for Nvidia {
         start(&self.card, function, launch)
     }
 
-    fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
+    fn multiply(&mut self, product: &MatrixProduct) -> Result<(), KernelError> {
         self.card.bind()?;
         self.last.set(product);
         self.products.multiply(product)
@@ -208,7 +208,7 @@ impl Driver for Nvidia {
         assert!(bytes <= memory.bytes, "{bytes} of {} bytes", memory.bytes);
         let values = outbox.pinned.values_mut(bytes);
         assert_eq!(values.len(), bytes, "the outbox is too small");
-        // In the stream of the work itself: results are small, and what comes next may overwrite `memory`.
+        // The copy is in the stream of the work itself: results are small, and the next work may overwrite `memory`.
         // SAFETY: both sides are that long and live until `copied` has passed, which `wait` and `drop` wait for.
         unsafe { result::memcpy_dtoh_async(values, memory.address, self.card.compute) }
             .map_err(|e| self.card.failed("copying results", e))?;

@@ -2,7 +2,7 @@
 
 use super::Cuda;
 use super::driver::{Driver, Launch};
-use super::memory::{Args, Buffer};
+use super::memory::{Args, DeviceBuffer};
 use crate::ops::{KernelError, Pooling};
 
 /// `POOL_THREADS` of cu/pool.cu.
@@ -13,10 +13,10 @@ const MEAN_RUNS: usize = 32;
 impl<D: Driver> Cuda<D> {
     pub(super) fn launch_pool(
         &mut self,
-        x: &Buffer<D>,
+        x: &DeviceBuffer<D>,
         cu_seqlens: u64,
         pooling: Pooling,
-        out: &Buffer<D>,
+        out: &DeviceBuffer<D>,
     ) -> Result<(), KernelError> {
         let (texts, (_, cols)) = (out.rows().span, out.shape());
         let each = 16 / self.dtype.bytes();

@@ -1,18 +1,18 @@
 //! A small batch: its work is listed first, then started by one call where a graph of the same list is there.
 //!
-//! What is started is the same either way, launch by launch. So a batch's rows do not depend on whether it met a graph.
+//! The launches are the same either way. So a batch's rows do not depend on whether it met a graph.
 
 use super::Cuda;
 use super::bucket::Bucket;
-use super::driver::{Driver, Launch, Product, Work};
+use super::driver::{Driver, Launch, MatrixProduct, Work};
 use super::graphs::Graphs;
 use super::memory::Rows;
 use crate::ops::{KernelError, Tokens};
 
-/// What small batches have in common.
+/// State that small batches share.
 pub(super) struct Small<D: Driver> {
     pub graphs: Graphs<D::Graph>,
-    /// Where every small batch finds what is posted for it: a graph reads from the addresses it was recorded with.
+    /// Inputs of every small batch, at one address: a graph reads from the addresses that it was recorded with.
     inbox: Option<D::Inbox>,
 }
 
@@ -20,9 +20,9 @@ pub(super) struct Small<D: Driver> {
 pub(super) struct Listed {
     pub bucket: Bucket,
     pub cu_seqlens: Vec<u32>,
-    /// Where `inputs` will lie.
+    /// Address of `inputs` once posted.
     pub address: u64,
-    /// What is posted for it, as [`Bucket::layout`] has it.
+    /// Inputs to be posted, in the order of [`Bucket::layout`].
     pub inputs: Vec<u8>,
     /// `inputs` hold `cu_seqlens` and the tiles.
     pub is_cut: bool,
@@ -68,7 +68,7 @@ impl<D: Driver> Cuda<D> {
         }
     }
 
-    pub(super) fn product(&mut self, product: Product) -> Result<(), KernelError> {
+    pub(super) fn product(&mut self, product: MatrixProduct) -> Result<(), KernelError> {
         match &mut self.listed {
             Some(listed) => {
                 listed.work.push(Work::Product(product));
@@ -78,7 +78,7 @@ impl<D: Driver> Cuda<D> {
         }
     }
 
-    /// Starts what is listed, by its graph if there is one.
+    /// Starts the listed work, by its graph if there is one.
     pub(super) fn start(&mut self) -> Result<(), KernelError> {
         let Some((listed, bucket)) = self.posted()? else {
             return Ok(());
@@ -98,7 +98,7 @@ impl<D: Driver> Cuda<D> {
         self.run(&listed)
     }
 
-    /// Starts what is listed now, piece by piece; what follows is not listed.
+    /// Starts the listed work piece by piece; later work is not listed.
     pub(super) fn start_early(&mut self) -> Result<(), KernelError> {
         match self.posted()? {
             Some((listed, _)) => self.run(&listed),
@@ -106,7 +106,7 @@ impl<D: Driver> Cuda<D> {
         }
     }
 
-    /// Ends the list and posts what its work reads.
+    /// Ends the list and posts the inputs of its work.
     fn posted(&mut self) -> Result<Option<(Vec<Work>, Bucket)>, KernelError> {
         let (Some(listed), Some(small)) = (self.listed.take(), &mut self.small) else {
             return Ok(None);

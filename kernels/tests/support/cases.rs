@@ -1,7 +1,7 @@
-//! What a CUDA device must do, whichever it is: each operation against the slow truth, in every format.
+//! Requirements on every CUDA device: each operation against the slow reference, in every format.
 
 use penstock_kernels::cuda::driver::Driver;
-use penstock_kernels::cuda::{Buffer, Cuda, Dtype, Table};
+use penstock_kernels::cuda::{Cuda, DeviceBuffer, DeviceTable, Dtype};
 use penstock_kernels::{
     Activation, Cpu, Embedding, KernelError, Norm, Ops, Pooling, Priority, Tokens, reference,
 };
@@ -23,7 +23,7 @@ fn tolerance(dtype: Dtype) -> f32 {
     }
 }
 
-/// `values` as the format keeps them, so that only what is computed differs.
+/// `values` as the format keeps them, so that only the computing differs.
 fn rounded(dtype: Dtype, values: &[f32]) -> Vec<f32> {
     let (mut bytes, mut out) = (Vec::new(), Vec::new());
     dtype.encode(values, &mut bytes);
@@ -31,14 +31,14 @@ fn rounded(dtype: Dtype, values: &[f32]) -> Vec<f32> {
     out
 }
 
-fn filled<D: Driver>(cuda: &mut Cuda<D>, values: &[f32], rows: usize) -> Buffer<D> {
+fn filled<D: Driver>(cuda: &mut Cuda<D>, values: &[f32], rows: usize) -> DeviceBuffer<D> {
     let mut buffer = cuda.buffer();
     cuda.write(values, rows, values.len() / rows, &mut buffer)
         .expect("values fill the rows");
     buffer
 }
 
-fn read<D: Driver>(cuda: &mut Cuda<D>, x: &Buffer<D>) -> Vec<f32> {
+fn read<D: Driver>(cuda: &mut Cuda<D>, x: &DeviceBuffer<D>) -> Vec<f32> {
     let mut values = Vec::new();
     cuda.send(x).expect("values are sent");
     cuda.receive(&mut values).expect("values arrive");
@@ -332,7 +332,7 @@ pub fn layer<D: Driver>(open: Open<'_, D>, alone_within: impl Fn(Dtype) -> f32) 
     }
 }
 
-/// Executors that share a layer's weights compute side by side what each of them computes by itself, bit by bit.
+/// Executors that share a layer's weights compute the same side by side and each by itself, bit by bit.
 pub fn executors<D: Driver>(open: Open<'_, D>, beside: Open<'_, D>) {
     for dtype in DTYPES {
         let mut first = open(dtype);
@@ -357,8 +357,8 @@ pub fn executors<D: Driver>(open: Open<'_, D>, beside: Open<'_, D>) {
     }
 }
 
-/// Small batches: what they make launch by launch is bit by bit what they make through a graph, whatever stood in the
-/// bucket before; and what they make without graphs, within `within`. Both devices know the same layer.
+/// Small batches: their rows launch by launch and through a graph are equal bit by bit, after any earlier batch of the
+/// bucket. They equal the rows without graphs within `within`. Both devices know the same layer.
 pub fn graphs<D: Driver>(open: Open<'_, D>, within: impl Fn(Dtype) -> f32) {
     const WORDS: usize = 50;
     // Two that share a bucket, one of a single text, and one with a text less than the bucket of the first two.
@@ -478,7 +478,7 @@ pub fn refusals<D: Driver>(open: Open<'_, D>) {
         kind: None,
         norm: norm(&cuda, 1, cols).2,
     };
-    let (wide, narrow): (Embedding<Table<D>, Table<D>>, _) = (tables(1032), tables(8));
+    let (wide, narrow): (Embedding<DeviceTable<D>, DeviceTable<D>>, _) = (tables(1032), tables(8));
     let tokens = |ids| Tokens {
         ids,
         positions: &[],

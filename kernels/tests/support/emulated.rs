@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use penstock_kernels::cuda::Dtype;
-use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, Product, Work};
+use penstock_kernels::cuda::driver::{Driver, Epilogue, Launch, MatrixProduct, Work};
 use penstock_kernels::{Activation, KernelError, reference};
 
 /// The sanitizers end the process with the place of the fault; a fault of the kernels fails the test.
@@ -123,14 +123,14 @@ impl Drop for Process {
 pub struct Emulated {
     process: Arc<Mutex<Process>>,
     dtype: Dtype,
-    /// What it was given outside of a graph, by its hash without addresses.
+    /// Hashes, without addresses, of the work that ran outside of a graph.
     started: HashSet<u64>,
     tally: Arc<Mutex<Tally>>,
-    /// It fails to record.
+    /// Whether recording fails.
     refuses: bool,
 }
 
-/// What a device was asked for.
+/// Counts of the calls of a device.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     /// Launches and products one by one.
@@ -141,7 +141,7 @@ pub struct Tally {
     pub replayed: usize,
 }
 
-/// What a device prepares when it meets a piece of work for the first time depends on this.
+/// Kind of a piece of work: a device prepares something when it meets a kind for the first time.
 fn kind_of(work: &Work) -> u64 {
     let mut hasher = DefaultHasher::new();
     match work {
@@ -176,7 +176,7 @@ impl Emulated {
         self
     }
 
-    /// What it and those beside it are asked for, to be looked at later.
+    /// Counts of the calls of this device and those beside it.
     pub fn tally(&self) -> Arc<Mutex<Tally>> {
         Arc::clone(&self.tally)
     }
@@ -218,7 +218,7 @@ impl Emulated {
         process.hear(1);
     }
 
-    fn run_product(&self, product: &Product) {
+    fn run_product(&self, product: &MatrixProduct) {
         let dtype = self.dtype;
         let mut process = self.process();
         let mut read = |address, count: usize| {
@@ -259,7 +259,7 @@ impl Drop for Memory {
 pub struct Inbox {
     memory: Memory,
     bytes: usize,
-    /// Launches may still read what was posted.
+    /// Launches may still read the posted bytes.
     is_read: bool,
 }
 
@@ -326,7 +326,7 @@ impl Driver for Emulated {
         Ok(())
     }
 
-    fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
+    fn multiply(&mut self, product: &MatrixProduct) -> Result<(), KernelError> {
         self.tally_mut().started += 1;
         self.started.insert(kind_of(&Work::Product(*product)));
         self.run_product(product);

@@ -1,4 +1,4 @@
-//! What the operation tests share: random operands, every path, and one comparison.
+//! Shared parts of the operation tests: random operands, every path, and one comparison.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::expect_used, reason = "a test that cannot go on has failed")]

@@ -107,8 +107,12 @@ fn sizes_that_no_encoder_has_are_refused() {
         "hidden_size is 99999999999; supported: 1 to",
     );
     refused("bert", r#"{"vocab_size":null}"#, "vocab_size is missing");
-    refused("bert", r#"{"vocab_size":"many"}"#, "invalid type");
-    refused("bert", r#"{"num_hidden_layers":-2}"#, "invalid value");
+    refused("bert", r#"{"vocab_size":"many"}"#, "vocab_size: invalid type");
+    refused(
+        "bert",
+        r#"{"num_hidden_layers":-2}"#,
+        "num_hidden_layers: invalid value",
+    );
 }
 
 #[test]
@@ -121,7 +125,58 @@ fn labels_are_ordered_by_their_numbers() {
     refused(
         "bert",
         r#"{"id2label":{"0":"a","2":"b"}}"#,
-        "id2label lacks 1; it has 0, 2",
+        "id2label has the key \"2\"; its 2 keys must be each number from 0 to 1 once",
+    );
+}
+
+#[test]
+fn labels_are_read_as_by_transformers() {
+    let labels = |map: &str| {
+        config("bert", &format!(r#"{{"id2label":{map}}}"#))
+            .unwrap()
+            .labels
+    };
+    assert_eq!(labels(r#"{"0":0,"1":-1}"#), ["0", "-1"]);
+    assert_eq!(labels(r#"{"01":"b","00":"a"}"#), ["a", "b"]);
+    let c = config("bert", r#"{"num_labels":5,"id2label":{"0":"a","1":"b"}}"#).unwrap();
+    assert_eq!(c.labels, ["a", "b"]);
+    refused(
+        "bert",
+        r#"{"id2label":{"0":"a","00":"b"}}"#,
+        "its 2 keys must be each number from 0 to 1 once",
+    );
+    refused(
+        "bert",
+        r#"{"id2label":{"first":"a"}}"#,
+        "id2label has the key \"first\"",
+    );
+    refused(
+        "bert",
+        r#"{"id2label":{"0":"a","1":null}}"#,
+        "id2label: expected a string or an integer",
+    );
+    refused(
+        "bert",
+        r#"{"num_labels":1099511627776}"#,
+        "num_labels is 1099511627776; supported: 1 to 131072 labels",
+    );
+    refused("bert", r#"{"num_labels":0}"#, "num_labels is 0; supported: 1 to");
+}
+
+#[test]
+fn settings_that_would_need_other_code_are_refused_by_name() {
+    refused(
+        "bert",
+        r#"{"auto_map":{"AutoConfig":"own.Config","AutoModel":"own.Model"}}"#,
+        "auto_map is AutoModel; supported: none",
+    );
+    assert!(config("bert", r#"{"auto_map":{"AutoConfig":"own.Config"}}"#).is_ok());
+    refused("bert", r#"{"pruned_heads":{"0":[1]}}"#, "pruned_heads is set");
+    assert!(config("bert", r#"{"pruned_heads":{}}"#).is_ok());
+    refused(
+        "bert",
+        r#"{"quantization_config":{"bits":4}}"#,
+        "quantization_config is set",
     );
 }
 

@@ -1,6 +1,6 @@
 //! BERT, and models of its shape: `MiniLM`, BGE, E5, GTE.
 
-use super::{Dense, Names, Properties, WordList};
+use super::{Dense, Names, Properties};
 
 pub(super) const BERT: Properties = Properties {
     name: "bert",
@@ -23,11 +23,5 @@ pub(super) const BERT: Properties = Properties {
         classifier: "classifier",
     },
     positions_after_padding: false,
-    word_list: Some(WordList {
-        cls: "[CLS]",
-        sep: "[SEP]",
-        pad: "[PAD]",
-        mask: "[MASK]",
-        mask_strips: false,
-    }),
+    tokenizer_class: "BertTokenizer",
 };

@@ -5,5 +5,6 @@ use super::roberta::ROBERTA;
 
 pub(super) const CAMEMBERT: Properties = Properties {
     name: "camembert",
+    tokenizer_class: "CamembertTokenizer",
     ..ROBERTA
 };

@@ -1,7 +1,7 @@
 //! `MPNet`: BERT without token types, with a relative attention bias that all layers share.
 
 use super::roberta::ROBERTA;
-use super::{Names, Properties, WordList};
+use super::{Names, Properties};
 
 pub(super) const MPNET: Properties = Properties {
     name: "mpnet",
@@ -14,12 +14,6 @@ pub(super) const MPNET: Properties = Properties {
         relative_bias: Some("encoder.relative_attention_bias.weight"),
         ..ROBERTA.names
     },
-    word_list: Some(WordList {
-        cls: "<s>",
-        sep: "</s>",
-        pad: "<pad>",
-        mask: "<mask>",
-        mask_strips: true,
-    }),
+    tokenizer_class: "MPNetTokenizer",
     ..ROBERTA
 };

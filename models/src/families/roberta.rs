@@ -12,5 +12,5 @@ pub(super) const ROBERTA: Properties = Properties {
         ..BERT.names
     },
     positions_after_padding: true,
-    word_list: None,
+    tokenizer_class: "RobertaTokenizer",
 };

@@ -5,5 +5,6 @@ use super::roberta::ROBERTA;
 
 pub(super) const XLM_ROBERTA: Properties = Properties {
     name: "xlm-roberta",
+    tokenizer_class: "XLMRobertaTokenizer",
     ..ROBERTA
 };

@@ -1,13 +1,31 @@
 //! Embedding: the pooled hidden states themselves, which a caller may normalise.
 
-use penstock_core::Reply;
+use penstock_core::{Rejection, Reply};
 use penstock_kernels::{KernelError, Ops, Pooling};
 
 use super::Head;
+use super::output::{Description, Form, Output, Value, other_task};
 use crate::ModelSpec;
 
-/// Endings of `architectures` of a bare encoder.
-pub(super) const ARCHITECTURES: &[&str] = &["Model", "ForMaskedLM", "ForPreTraining"];
+/// The task of a bare encoder.
+pub(super) static DESCRIPTION: Description = Description {
+    name: "embedding",
+    architectures: &["Model", "ForMaskedLM", "ForPreTraining"],
+    outputs: &[Output {
+        name: "embedding",
+        form: Form::Vector,
+        is_default: true,
+        read: |spec, reply| embedded(spec, reply).map(Value::Vector),
+    }],
+};
+
+/// The reply of an embedding model, not yet shaped.
+pub fn embedded<'a>(spec: &ModelSpec, reply: &'a Reply) -> Result<&'a [f32], Rejection> {
+    let Reply::Embedding(vector) = reply else {
+        return Err(other_task(spec));
+    };
+    Ok(vector)
+}
 
 /// A head without weights.
 pub(super) struct Embedding {

@@ -2,18 +2,91 @@
 
 use std::sync::Arc;
 
-use penstock_core::Reply;
+use penstock_core::{Rejection, Reply};
 use penstock_kernels::{Activation, KernelError, Ops, Pooling};
 
 use super::Head;
-use crate::ModelError;
+use super::output::{Description, Form, Output, Value, other_task};
 use crate::config::Config;
 use crate::encoder::linear;
 use crate::families::Dense;
 use crate::weights::Weights;
+use crate::{ModelError, ModelSpec};
 
-/// Endings of `architectures` of a sequence classifier.
-pub(super) const ARCHITECTURES: &[&str] = &["ForSequenceClassification"];
+/// The task of a sequence classifier.
+pub(super) static DESCRIPTION: Description = Description {
+    name: "sequence-classification",
+    architectures: &["ForSequenceClassification"],
+    outputs: &[
+        Output {
+            name: "label",
+            form: Form::Text,
+            is_default: true,
+            read: |spec, reply| Ok(Value::Text(classified(spec, reply)?.label)),
+        },
+        Output {
+            name: "score",
+            form: Form::Number,
+            is_default: true,
+            read: |spec, reply| Ok(Value::Number(classified(spec, reply)?.score)),
+        },
+        Output {
+            name: "probabilities",
+            form: Form::PerLabel,
+            is_default: true,
+            read: |spec, reply| Ok(Value::PerLabel(classified(spec, reply)?.probabilities)),
+        },
+        Output {
+            name: "logits",
+            form: Form::PerLabel,
+            is_default: false,
+            read: |spec, reply| Ok(Value::PerLabel(classified(spec, reply)?.logits)),
+        },
+    ],
+};
+
+/// A classification of one text, borrowed from its reply.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Classified<'a> {
+    /// The label with the highest probability; the first one of equals.
+    pub label: &'a str,
+    /// Its probability.
+    pub score: f32,
+    /// One per label.
+    pub probabilities: &'a [f32],
+    /// One per label.
+    pub logits: &'a [f32],
+}
+
+/// The reply of a classifier.
+pub fn classified<'a>(spec: &'a ModelSpec, reply: &'a Reply) -> Result<Classified<'a>, Rejection> {
+    let Reply::Classes {
+        logits,
+        probabilities,
+    } = reply
+    else {
+        return Err(other_task(spec));
+    };
+    let mut best = 0;
+    for (i, p) in probabilities.iter().enumerate() {
+        if p.total_cmp(&probabilities[best]).is_gt() {
+            best = i;
+        }
+    }
+    match (spec.labels.get(best), probabilities.get(best)) {
+        (Some(label), Some(&score)) => Ok(Classified {
+            label,
+            score,
+            probabilities,
+            logits,
+        }),
+        _ => Err(Rejection::Model(format!(
+            "the model computed {} probabilities for {} labels",
+            probabilities.len(),
+            spec.labels.len()
+        ))),
+    }
+}
 
 /// Rule that turns the logits of a classifier into probabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +222,8 @@ fn probabilities(problem: Problem, logits: &[f32]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Task;
+    use crate::testing::spec;
 
     fn check(problem: Problem, logits: &[f32], expected: &[f32]) {
         let found = probabilities(problem, logits);
@@ -178,5 +253,27 @@ mod tests {
     fn a_logit_that_is_nan_stays_visible() {
         let shares = probabilities(Problem::SingleLabel, &[f32::NAN, 1.0]);
         assert!(shares.iter().any(|p| !p.is_finite()));
+    }
+
+    #[test]
+    fn the_first_of_equal_labels_wins() {
+        let spec = spec(Task::SequenceClassification, &["no", "yes", "maybe"]);
+        let reply = Reply::Classes {
+            logits: vec![0.0, 1.0, 1.0],
+            probabilities: vec![0.2, 0.4, 0.4],
+        };
+        let row = classified(&spec, &reply).unwrap();
+        assert_eq!((row.label, row.score), ("yes", 0.4));
+        assert!(crate::embedded(&spec, &reply).is_err());
+    }
+
+    #[test]
+    fn a_reply_with_more_rows_than_labels_is_the_models_fault() {
+        let spec = spec(Task::SequenceClassification, &["only"]);
+        let reply = Reply::Classes {
+            logits: vec![0.0, 1.0],
+            probabilities: vec![0.2, 0.8],
+        };
+        assert!(matches!(classified(&spec, &reply), Err(Rejection::Model(_))));
     }
 }

@@ -13,6 +13,7 @@ fn hub(cache: &Path, offline: bool) -> Hub {
         endpoint: Some("http://127.0.0.1:9".to_owned()),
         token: None,
         offline,
+        allow_pickle: false,
     }
 }
 
@@ -172,7 +173,10 @@ fn answer(stream: &TcpStream, files: &[(&str, &str)], log: &Mutex<Vec<String>>) 
             to - 1
         );
         (
-            format!("206 Partial Content\r\n{}", facts.replace("1_Pooling/", "")),
+            format!(
+                "206 Partial Content\r\n{}",
+                facts.replace("1_Pooling/", "").replace("0_Transformer/", "")
+            ),
             text[from..to].to_owned(),
         )
     } else {
@@ -224,6 +228,48 @@ fn a_download_fetches_only_the_files_that_a_model_needs() {
     let expected = [&expected[..], &["model.safetensors.index.json", "tokenizer.json"]].concat();
     assert_eq!(files, expected);
 
+    hub.offline = true;
+    assert_eq!(hub.locate("org/tiny").unwrap(), folder);
+}
+
+#[test]
+fn a_download_follows_the_modules_to_the_encoder_and_leaves_pickles_alone() {
+    const MODULES: &str = r#"[{"path":"0_Transformer","type":"sentence_transformers.models.Transformer"},
+        {"path":"1_Pooling","type":"sentence_transformers.models.Pooling"}]"#;
+    let (endpoint, asked) = serve(&[
+        ("modules.json", MODULES),
+        ("config_sentence_transformers.json", "{}"),
+        ("0_Transformer/config.json", "{} "),
+        ("0_Transformer/tokenizer.json", "{}  "),
+        ("0_Transformer/pytorch_model.bin", "a pickle"),
+    ]);
+    let cache = tempfile::tempdir().unwrap();
+    let mut hub = hub(cache.path(), false);
+    hub.endpoint = Some(endpoint);
+    let message = hub.locate("org/tiny").unwrap_err().to_string();
+    for part in [
+        "0_Transformer/model.safetensors",
+        "--allow-pickle",
+        "allow_pickle = true under [[model]]",
+    ] {
+        assert!(message.contains(part), "{message} lacks {part}");
+    }
+    assert!(
+        !asked
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|file| file.contains("pytorch_model"))
+    );
+    hub.allow_pickle = true;
+    let folder = hub.locate("org/tiny").unwrap();
+    for file in [
+        "modules.json",
+        "0_Transformer/pytorch_model.bin",
+        "config_sentence_transformers.json",
+    ] {
+        assert!(folder.join(file).exists(), "{file}");
+    }
     hub.offline = true;
     assert_eq!(hub.locate("org/tiny").unwrap(), folder);
 }

@@ -1,28 +1,74 @@
 //! A prefix gives the tokens of the whole text; the bound on tokens holds for every character.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokenizers::normalizers::NFKC;
 use tokenizers::{NormalizedString, Normalizer};
 
-use super::prefix::PREFIX_BYTES_MAX;
+use super::window::WINDOW_BYTES_MAX;
+use serde_json::{Map, Value};
+
 use super::*;
-use crate::Family;
+
+fn read(folder: &Path, max_length: usize, lowercase: bool) -> Result<TextTokenizer, ModelError> {
+    let settings = Settings::read(folder, &Map::new())?;
+    let config = crate::config::Config::read(folder);
+    let plan = Plan {
+        family: config.as_ref().map_or(Family::ALL[0], |config| config.family),
+        class: None,
+        settings: &settings,
+        max_length,
+        lowercase,
+        prompts: Prompts::read(folder)?,
+        prompt_excluded: None,
+    };
+    TextTokenizer::read(folder, plan)
+}
+
+fn stored(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/families")
+        .join(folder)
+}
 
 fn tokenizer(folder: &str, max_length: usize) -> TextTokenizer {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/families")
-        .join(folder);
-    let family = crate::config::Config::read(&folder).unwrap().family;
-    TextTokenizer::read(
-        &folder,
-        family,
-        Limits {
-            max_length,
-            lowercase: false,
-        },
-    )
-    .unwrap()
+    read(&stored(folder), max_length, false).unwrap()
+}
+
+/// Reads a tokenizer of the first test family from these files in place of its own.
+fn of_files(files: &[(&str, &str)]) -> Result<TextTokenizer, ModelError> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    read(folder.path(), 16, false)
+}
+
+/// `tokenizer.json` of a test family, changed.
+fn changed(family: &str, change: impl FnOnce(&mut Value)) -> String {
+    let text = std::fs::read_to_string(stored(family).join("tokenizer.json")).unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    change(&mut json);
+    json.to_string()
+}
+
+/// The inner tokenizer, cut on `side`.
+fn inner(folder: &str, side: Side) -> Inner {
+    let inner = Arc::into_inner(tokenizer(folder, 512).inner).unwrap();
+    Inner { side, ..inner }
+}
+
+const SIDES: [Side; 2] = [Side::Right, Side::Left];
+
+/// The kept end of `ids`.
+fn kept(ids: &[u32], side: Side, count: usize) -> &[u32] {
+    let count = count.min(ids.len());
+    match side {
+        Side::Right => &ids[..count],
+        Side::Left => &ids[ids.len() - count..],
+    }
 }
 
 const FOLDERS: [&str; 6] = [
@@ -79,88 +125,131 @@ fn text(rng: &mut StdRng, bytes: usize) -> String {
 }
 
 #[test]
-fn settled_tokens_of_a_prefix_are_those_of_the_whole_text() {
-    for folder in FOLDERS {
-        let tokenizer = tokenizer(folder, 512);
-        let inner = &*tokenizer.0;
-        for seed in 0..60 {
+fn settled_tokens_of_a_part_are_those_of_the_whole_text() {
+    for (folder, side) in FOLDERS
+        .iter()
+        .flat_map(|folder| SIDES.map(|side| (*folder, side)))
+    {
+        let inner = inner(folder, side);
+        for seed in 0..40 {
             let mut rng = StdRng::seed_from_u64(seed);
             let text = text(&mut rng, 600);
             let whole = inner.tokenizer.encode_fast(text.as_str(), false).unwrap();
             for _ in 0..30 {
-                let cut = text.floor_char_boundary(rng.random_range(1..text.len()));
-                let prefix = inner.prefix(&text[..cut]).unwrap();
-                let settled = &prefix.all[..prefix.settled];
-                assert!(
-                    whole.get_ids().starts_with(settled),
-                    "{folder} seed {seed} cut {cut}: {:?}",
-                    &text[..cut]
+                let window = rng.random_range(1..text.len());
+                let part = inner.part(&text, window).unwrap();
+                let settled = kept(&part.ids, side, part.settled);
+                assert_eq!(
+                    settled,
+                    kept(whole.get_ids(), side, part.settled),
+                    "{folder} {side:?} seed {seed} window {window}"
                 );
             }
         }
     }
 }
 
-/// Progress as well as safety: a prefix without settled tokens would be correct and useless.
+/// Progress as well as safety: a part without settled tokens would be correct and useless.
 #[test]
-fn most_of_a_prefix_of_ordinary_text_is_settled() {
+fn most_of_a_part_of_ordinary_text_is_settled() {
     let text = "The film was unbelievably good, 今天的电影很好看, and cost 2,000.50 dollars. ".repeat(10);
-    for folder in FOLDERS {
-        let tokenizer = tokenizer(folder, 512);
-        for cut in 500..600 {
-            let prefix = tokenizer
-                .0
-                .prefix(&text[..text.floor_char_boundary(cut)])
-                .unwrap();
-            let (settled, all) = (prefix.settled, prefix.all.len());
+    for (folder, side) in FOLDERS
+        .iter()
+        .flat_map(|folder| SIDES.map(|side| (*folder, side)))
+    {
+        let inner = inner(folder, side);
+        for window in 500..600 {
+            let part = inner.part(&text, window).unwrap();
+            let (settled, all) = (part.settled, part.ids.len());
             assert!(
                 settled * 10 > all * 8,
-                "{folder} cut {cut}: {settled} of {all} tokens are settled"
+                "{folder} {side:?} window {window}: {settled} of {all} tokens are settled"
             );
         }
     }
 }
 
 #[test]
-fn a_prefix_gives_the_tokens_of_the_whole() {
-    for folder in FOLDERS {
-        let tokenizer = tokenizer(folder, 512);
-        let inner = &*tokenizer.0;
-        for seed in 0..40 {
+fn a_part_gives_the_tokens_of_the_whole() {
+    for (folder, side) in FOLDERS
+        .iter()
+        .flat_map(|folder| SIDES.map(|side| (*folder, side)))
+    {
+        let inner = inner(folder, side);
+        for seed in 0..25 {
             let mut rng = StdRng::seed_from_u64(seed);
             let size = rng.random_range(9_000..40_000);
             let text = text(&mut rng, size);
             let wanted = rng.random_range(1..400);
             let body = inner.body(&text, wanted).unwrap();
             let whole = inner.tokenizer.encode_fast(text.as_str(), false).unwrap();
-            let whole = &whole.get_ids()[..wanted.min(whole.len())];
-            assert!(
-                body.ids.len() >= whole.len(),
-                "{folder} seed {seed}: {} of {}",
-                body.ids.len(),
-                whole.len()
-            );
+            let whole = kept(whole.get_ids(), side, wanted);
             assert_eq!(
-                &body.ids[..whole.len()],
+                kept(&body.ids, side, whole.len()),
                 whole,
-                "{folder} seed {seed} wanted {wanted}"
+                "{folder} {side:?} seed {seed} wanted {wanted}"
             );
         }
     }
 }
 
 #[test]
-fn a_prefix_in_lower_case_gives_the_tokens_of_the_whole() {
-    let shared = tokenizer("roberta", 512);
-    let inner = Arc::into_inner(shared.0).unwrap();
-    let inner = Inner {
-        lowercase: true,
-        ..inner
-    };
-    let text = "ΌΔΟΣ STREETS ".repeat(2_000);
-    let body = inner.body(&text, 50).unwrap();
-    let whole = inner.tokenizer.encode_fast(text.to_lowercase(), false).unwrap();
-    assert_eq!(body.ids[..50], whole.get_ids()[..50]);
+fn lower_case_comes_before_everything_else_and_once() {
+    let plain = tokenizer("roberta", 512);
+    let lowered = read(&stored("roberta"), 512, true).unwrap();
+    let text = "ΌΔΟΣ STREETS </s> ".repeat(2_000);
+    let expected = text.chars().flat_map(char::to_lowercase).collect::<String>();
+    assert_eq!(lowered.encode(&text, true), plain.encode(&expected, true));
+    let twice = changed("roberta", |json| {
+        json["normalizer"] = serde_json::json!({"type": "Lowercase"});
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), twice).unwrap();
+    let whole = r#"{"tokenizer_class":"PreTrainedTokenizerFast"}"#;
+    std::fs::write(folder.path().join("tokenizer_config.json"), whole).unwrap();
+    let lowered = read(folder.path(), 512, true).unwrap();
+    let normalizer = serde_json::to_value(lowered.inner.tokenizer.get_normalizer()).unwrap();
+    assert_eq!(normalizer, serde_json::json!({"type": "Lowercase"}));
+}
+
+#[test]
+fn the_left_side_is_cut_off_where_a_file_says_so() {
+    let words: Vec<String> = (0..200).map(|word| format!("word{word}")).collect();
+    let text = words.join(" ");
+    for (name, files) in [
+        (
+            "tokenizer.json",
+            changed("bert", |json| {
+                json["truncation"] = serde_json::json!(
+                    {"direction": "Left", "max_length": 16, "strategy": "LongestFirst", "stride": 0}
+                );
+            }),
+        ),
+        (
+            "tokenizer_config.json",
+            r#"{"truncation_side":"left"}"#.to_owned(),
+        ),
+    ] {
+        let plain = changed("bert", |_| {});
+        let left = of_files(&[("tokenizer.json", &plain), (name, &files)]).unwrap();
+        let right = of_files(&[("tokenizer.json", &plain)]).unwrap();
+        let whole = right.inner.tokenizer.encode_fast(text.as_str(), false).unwrap();
+        let ids = left.encode(&text, true).unwrap();
+        assert_eq!(
+            ids.as_slice()[1..15],
+            *kept(whole.get_ids(), Side::Left, 14),
+            "{name}"
+        );
+        let ends = |ids: &[u32]| (ids[0], ids[ids.len() - 1]);
+        assert_eq!(
+            ends(ids.as_slice()),
+            ends(right.encode("a", true).unwrap().as_slice())
+        );
+        assert!(matches!(
+            left.encode(&text, false),
+            Err(TokenizeError::TooLong { max: 16, .. })
+        ));
+    }
 }
 
 #[test]
@@ -192,7 +281,7 @@ fn an_endless_word_is_read_up_to_a_bound() {
     ] {
         let tokenizer = tokenizer(folder, 64);
         let text = word.repeat(10 << 20);
-        let bounded = word.repeat(PREFIX_BYTES_MAX);
+        let bounded = word.repeat(WINDOW_BYTES_MAX);
         assert_eq!(
             tokenizer.encode(&text, true).unwrap(),
             tokenizer.encode(&bounded, true).unwrap(),
@@ -208,7 +297,7 @@ fn an_endless_word_is_read_up_to_a_bound() {
         blanks,
         Err(TokenizeError::TooLarge {
             bytes: 10 << 20,
-            bytes_max: PREFIX_BYTES_MAX
+            bytes_max: WINDOW_BYTES_MAX
         })
     );
 }
@@ -254,7 +343,7 @@ fn no_character_becomes_more_tokens_than_the_bound_allows() {
 #[test]
 fn no_character_grows_more_than_the_bound_allows() {
     let bert = tokenizer("bert", 512);
-    let lowering = bert.0.tokenizer.get_normalizer().unwrap();
+    let lowering = bert.inner.tokenizer.get_normalizer().unwrap();
     for c in assigned() {
         let mut lowered = NormalizedString::from(c.to_string());
         lowering.normalize(&mut lowered).unwrap();
@@ -286,23 +375,8 @@ fn the_bound_never_exceeds_the_maximum() {
     }
 }
 
-fn bert() -> Family {
-    Family::named("bert").unwrap()
-}
-
 fn refused(files: &[(&str, &str)], part: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        std::fs::write(folder.path().join(name), text).unwrap();
-    }
-    let limits = Limits {
-        max_length: 16,
-        lowercase: false,
-    };
-    let message = TextTokenizer::read(folder.path(), bert(), limits)
-        .map(|_| ())
-        .unwrap_err()
-        .to_string();
+    let message = of_files(files).map(|_| ()).unwrap_err().to_string();
     assert!(message.contains(part), "{message} lacks {part}");
 }
 
@@ -315,21 +389,11 @@ fn a_broken_tokenizer_is_refused_with_its_file() {
         &[("vocab.txt", "[PAD]\n[UNK]\nword\n")],
         "vocab.txt: token [CLS] is missing",
     );
-    let left = r#"{"truncation_side":"left"}"#;
-    refused(
-        &[("tokenizer_config.json", left)],
-        "truncation_side is left; supported: right",
-    );
 }
 
 #[test]
 fn a_maximum_without_room_for_text_is_refused() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families/bert");
-    let limits = Limits {
-        max_length: 2,
-        lowercase: false,
-    };
-    let message = TextTokenizer::read(&folder, bert(), limits)
+    let message = read(&stored("bert"), 2, false)
         .map(|_| ())
         .unwrap_err()
         .to_string();
@@ -338,3 +402,79 @@ fn a_maximum_without_room_for_text_is_refused() {
         "{message}"
     );
 }
+
+/// A chain of replacements that makes fifty bytes of one, five times: 41 bytes would become 12 GB.
+#[test]
+fn a_chain_of_replacements_that_multiplies_is_refused() {
+    let replace =
+        |content: &str| serde_json::json!({"type": "Replace", "pattern": {"Regex": "."}, "content": content});
+    let with = |parts: Vec<Value>| {
+        changed("bert", |json| {
+            json["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": parts});
+        })
+    };
+    let whole = (
+        "tokenizer_config.json",
+        r#"{"tokenizer_class":"PreTrainedTokenizerFast"}"#,
+    );
+    let long = with(vec![replace(&"a".repeat(52)); 5]);
+    refused(
+        &[whole, ("tokenizer.json", &long)],
+        "normalizer is a chain that can make 418195493 bytes of one; supported: up to 32 by replacements",
+    );
+    let short = with(vec![replace("ab"), replace("c")]);
+    let tokenizer = of_files(&[whole, ("tokenizer.json", &short)]).unwrap();
+    assert_eq!(tokenizer.inner.bytes_max, WINDOW_BYTES_MAX / 6);
+    let map = with(vec![serde_json::json!(
+        {"type": "Precompiled", "precompiled_charsmap": STANDARD.encode([&[4, 0, 0, 0, 0, 0, 0, 0][..], &[b'a'; 50]].concat())}
+    )]);
+    refused(&[whole, ("tokenizer.json", &map)], "40 by a map of characters");
+}
+
+#[test]
+fn a_prompt_stands_in_front_of_every_text_and_counts() {
+    let prompts = r#"{"prompts":{"query":"a film ","clustering":"good "},"default_prompt_name":"query"}"#;
+    let json = changed("bert", |_| {});
+    let files = [
+        ("tokenizer.json", json.as_str()),
+        ("config_sentence_transformers.json", prompts),
+    ];
+    let with = of_files(&files).unwrap();
+    let without = with.with_prompt(Prompt::Text("")).unwrap();
+    assert_eq!((with.prompt(), without.prompt()), ("a film ", ""));
+    assert_eq!(
+        with.encode("was dull", true),
+        without.encode("a film was dull", true)
+    );
+    assert_eq!(with.tokens_bound(1), without.tokens_bound(8));
+    let named = with.with_prompt(Prompt::Named("clustering")).unwrap();
+    assert_eq!(named.encode("film", true), without.encode("good film", true));
+    assert_eq!(with.with_prompt(Prompt::Named("document")).unwrap().prompt(), "");
+    assert_eq!(
+        with.with_prompt(Prompt::Named("topic"))
+            .map(|_| ())
+            .unwrap_err()
+            .to_string(),
+        "the model has no prompt named \"topic\"; it has clustering, document, query"
+    );
+    let inner = Arc::into_inner(of_files(&files).unwrap().inner).unwrap();
+    let excluded = TextTokenizer {
+        inner: Arc::new(Inner {
+            prompt_excluded: Some("1_Pooling/config.json".into()),
+            ..inner
+        }),
+        prompt: "".into(),
+    };
+    assert!(excluded.with_prompt(Prompt::Named("document")).is_ok());
+    let refused = excluded
+        .with_prompt(Prompt::Text("good "))
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains("1_Pooling/config.json has include_prompt = false")
+    );
+}
+
+mod classes;

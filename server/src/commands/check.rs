@@ -4,12 +4,12 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use penstock_models::ModelError;
+use penstock_models::{LoadOptions, ModelError};
 
 use super::{Failure, print, summary};
 use crate::cli::CheckArgs;
-use crate::ingest::kafka;
 use penstock_config::{self as config, ConfigError, Settings};
+use penstock_connectors::kafka;
 use penstock_engine::settings::ModelConfig;
 
 pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
@@ -54,14 +54,20 @@ fn look(model: &ModelConfig) -> Result<Vec<String>, ModelError> {
             model.source
         )]);
     }
+    let options = LoadOptions {
+        task: model.task,
+        max_length: model.max_length,
+        allow_pickle: model.allow_pickle,
+        ..LoadOptions::default()
+    };
     let versions = penstock_models::versions(folder);
     if versions.is_empty() {
-        return Ok(vec![summary(&penstock_models::inspect(folder)?)]);
+        return Ok(vec![summary(&penstock_models::inspect(folder, &options)?)]);
     }
     let line = |(version, folder): (u64, PathBuf)| {
         Ok(format!(
             "version {version}: {}",
-            summary(&penstock_models::inspect(&folder)?)
+            summary(&penstock_models::inspect(&folder, &options)?)
         ))
     };
     versions.into_iter().map(line).collect()

@@ -4,20 +4,24 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use penstock_models::{ModelSpec, Task};
+use penstock_models::{Form, LoadOptions, ModelSpec};
 
 use super::{Failure, millions, print};
 use crate::cli::InspectArgs;
 
 pub(super) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
-    let folder = penstock_models::locate(&args.model)?;
+    let options = LoadOptions {
+        allow_pickle: args.allow_pickle,
+        ..LoadOptions::default()
+    };
+    let folder = penstock_models::locate(&args.model, args.allow_pickle)?;
     let versions = penstock_models::versions(&folder);
     let mut out = String::new();
     if versions.is_empty() {
-        out.push_str(&describe(&folder, &penstock_models::inspect(&folder)?));
+        out.push_str(&describe(&folder, &penstock_models::inspect(&folder, &options)?));
     }
     for (version, folder) in versions {
-        let described = describe(&folder, &penstock_models::inspect(&folder)?);
+        let described = describe(&folder, &penstock_models::inspect(&folder, &options)?);
         // Writing to a `String` cannot fail.
         let _ = writeln!(out, "version     {version}\n{described}");
     }
@@ -36,22 +40,21 @@ fn describe(folder: &Path, spec: &ModelSpec) -> String {
         ("family", spec.family.name().to_owned()),
         ("task", spec.task.name().to_owned()),
     ];
-    match spec.task {
-        Task::SequenceClassification => {
-            lines.push(("labels", spec.labels.join(", ")));
-            lines.push(("problem", spec.problem.name().to_owned()));
+    if !spec.labels.is_empty() {
+        lines.push(("labels", spec.labels.join(", ")));
+        lines.push(("problem", spec.problem.name().to_owned()));
+    }
+    if spec.task.has(Form::Vector) {
+        let mut pooling = spec
+            .pooling
+            .map_or("none".to_owned(), |p| format!("{p:?}").to_lowercase());
+        if spec.pooling_assumed {
+            pooling += " (assumed: there is neither modules.json nor 1_Pooling/config.json)";
         }
-        Task::Embedding => {
-            let mut pooling = spec
-                .pooling
-                .map_or("none".to_owned(), |p| format!("{p:?}").to_lowercase());
-            if spec.pooling_assumed {
-                pooling += " (assumed: there is neither modules.json nor 1_Pooling/config.json)";
-            }
-            lines.push(("dimensions", spec.hidden.to_string()));
-            lines.push(("pooling", pooling));
-            lines.push(("normalized", if spec.normalize { "yes" } else { "no" }.to_owned()));
-        }
+        lines.push(("dimensions", spec.hidden.to_string()));
+        lines.push(("pooling", pooling));
+        lines.push(("normalized", if spec.normalize { "yes" } else { "no" }.to_owned()));
+        lines.push(("prompts", prompts(spec)));
     }
     lines.extend([
         (
@@ -74,4 +77,18 @@ fn describe(folder: &Path, spec: &ModelSpec) -> String {
         let _ = writeln!(out, "{key:<12}{value}");
         out
     })
+}
+
+/// The prompts that have a text, each in quotes, since most end in a blank.
+fn prompts(spec: &ModelSpec) -> String {
+    let named = spec.prompts.iter().filter(|(_, text)| !text.is_empty());
+    let mut listed: Vec<String> = named.map(|(name, text)| format!("{name} {text:?}")).collect();
+    if listed.is_empty() {
+        listed.push("none".to_owned());
+    }
+    let standard = match &spec.default_prompt {
+        Some(name) => format!("{name}, in front of every text that asks for no other"),
+        None => "no prompt unless a request asks for one".to_owned(),
+    };
+    format!("{}; default: {standard}", listed.join(", "))
 }

@@ -22,7 +22,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Failure;
+use super::{Failure, start_logging};
 use penstock_engine::engine::Engine;
 
 use crate::app;
@@ -33,7 +33,6 @@ use output::{JobOutput, NotRenamed};
 use penstock_config::{self as config, Config};
 use penstock_engine::placement::{self, Placement};
 use penstock_engine::service::InferenceService;
-use penstock_telemetry::logging;
 use records::{Records, Window};
 pub use signals::StopSignal;
 use signals::{Signals, StopReceiver};
@@ -58,7 +57,7 @@ struct Tally {
 
 pub(super) fn score(args: ScoreArgs) -> Result<ExitCode, Failure> {
     let config = config::load(None, args.settings.with_model(MODEL, &args.model))?;
-    logging::init(&config.log, config.log_format);
+    start_logging(&config)?;
     let placement = placement::place(&config.device, config.dtype, penstock_models::probe)?;
     let input_name = name(&args.input, "stdin");
     let output_name = name(&args.output, "stdout");

@@ -4,11 +4,10 @@ use std::process::ExitCode;
 
 use tracing::info;
 
-use super::Failure;
+use super::{Failure, start_logging};
 use crate::cli::ServeArgs;
 use penstock_config::{self as config, ConfigError};
 use penstock_engine::placement;
-use penstock_telemetry::logging;
 
 use crate::app;
 
@@ -17,7 +16,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ExitCode, Failure> {
     if config.models.is_empty() {
         return Err(ConfigError::no_model().into());
     }
-    logging::init(&config.log, config.log_format);
+    start_logging(&config)?;
     let placement = placement::place(&config.device, config.dtype, penstock_models::probe)?;
     let models: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
     info!(

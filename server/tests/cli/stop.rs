@@ -129,6 +129,34 @@ fn a_signal_before_the_first_text_leaves_nothing() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+/// One block of 512 bytes is the limit; a window of lines is longer.
+#[test]
+fn a_file_size_limit_is_an_error_and_leaves_nothing() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out.jsonl");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 1; exec \"$@\"", "sh"]);
+    let score = penstock();
+    command.arg(score.get_program());
+    command.args([
+        "score",
+        "--model",
+        &sentiment(),
+        "--output",
+        &out.display().to_string(),
+    ]);
+    let mut job = Job::start(&mut command);
+    job.feed();
+    drop(job.stdin.take());
+    let (code, stderr) = job.end();
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(
+        stderr.contains("out.jsonl") && stderr.contains("large"),
+        "{stderr}"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn a_signal_that_is_ignored_from_the_start_stays_ignored() {
     let folder = tempdir().unwrap();

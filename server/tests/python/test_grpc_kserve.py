@@ -46,6 +46,29 @@ def test_the_server_and_its_models_are_alive_and_ready(client):
     assert not client.is_model_ready("nobody")
 
 
+def ids_inputs(ids, mask, module=triton):
+    tensors = []
+    for name, rows in (("input_ids", ids), ("attention_mask", mask)):
+        rows = np.array(rows, dtype=np.int64)
+        tensor = module.InferInput(name, list(rows.shape), "INT64")
+        tensor.set_data_from_numpy(rows)
+        tensors.append(tensor)
+    return tensors
+
+
+def test_token_ids_score_as_their_text(client):
+    expected = infer(client, "minilm", [""]).as_numpy("embedding")
+    padded = client.infer("minilm", ids_inputs([[101, 102, 0]], [[1, 1, 0]])).as_numpy("embedding")
+    np.testing.assert_array_equal(padded, expected)
+    for ids, mask, words in (
+        ([[101, 99999]], [[1, 1]], "vocabulary"),
+        ([[101, 102]], [[0, 1]], "ones and then zeros"),
+        ([[101, 102]], [[0, 0]], "empty"),
+    ):
+        with pytest.raises(triton.InferenceServerException, match=words):
+            client.infer("minilm", ids_inputs(ids, mask))
+
+
 def test_metadata_names_every_tensor(client):
     assert client.get_server_metadata().name == "penstock"
     sentiment = client.get_model_metadata("sentiment")
@@ -198,8 +221,17 @@ def test_statistics_count_texts_and_batches(client):
     assert {one.name for one in everything} == {"sentiment", "minilm"}
 
 
+def test_models_are_controlled_only_where_that_is_switched_on(client):
+    for control in (client.load_model, client.unload_model):
+        with pytest.raises(triton.InferenceServerException) as refused:
+            control("minilm")
+        assert refused.value.status() == "StatusCode.PERMISSION_DENIED"
+        assert "--model-control on" in refused.value.message()
+    assert client.is_model_ready("minilm")
+
+
 def test_the_repository_loads_and_unloads(launch):
-    server = launch(models={"minilm": MINILM})
+    server = launch('[server]\nmodel_control = "on"\n', {"minilm": MINILM})
     with triton.InferenceServerClient(server.grpc) as client:
         (entry,) = client.get_model_repository_index().models
         assert (entry.name, entry.version, entry.state) == ("minilm", "1", "READY")

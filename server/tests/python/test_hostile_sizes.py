@@ -162,10 +162,10 @@ class Connection:
     def flush(self):
         self.socket.sendall(self.h2.data_to_send())
 
-    def call(self, method, data, end=False):
+    def call(self, method, data, end=False, encoding="identity"):
         stream = self.h2.get_next_available_stream_id()
         headers = {":method": "POST", ":scheme": "http", ":path": SERVICE + method, ":authority": "penstock"}
-        headers |= {"content-type": "application/grpc", "te": "trailers"}
+        headers |= {"content-type": "application/grpc", "te": "trailers", "grpc-encoding": encoding}
         self.h2.send_headers(stream, headers.items())
         self.h2.send_data(stream, data, end_stream=end)
         self.flush()

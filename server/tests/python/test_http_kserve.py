@@ -11,6 +11,8 @@ import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 
+from conftest import SENTIMENT
+
 TEXTS = ["a wonderful film", "what a waste of time", "", "naïve café 🎬"]
 
 
@@ -41,6 +43,17 @@ def call(server, method, path, body=None, headers=None):
 def call_json(server, method, path, body=None, headers=None):
     status, _, answer = call(server, method, path, None if body is None else json.dumps(body), headers)
     return status, json.loads(answer) if answer else None
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_token_ids_score_as_their_text(client, binary):
+    expected = client.infer("minilm", [text_input([""])]).as_numpy("embedding")
+    tensors = []
+    for name, row in (("input_ids", [101, 102, 0]), ("attention_mask", [1, 1, 0])):
+        tensor = triton.InferInput(name, [1, 3], "INT64")
+        tensor.set_data_from_numpy(np.array([row], dtype=np.int64), binary_data=binary)
+        tensors.append(tensor)
+    np.testing.assert_array_equal(client.infer("minilm", tensors).as_numpy("embedding"), expected)
 
 
 def test_server_and_models_describe_themselves(client):
@@ -146,8 +159,27 @@ def test_statistics_count_served_requests(client, launch):
         assert sorted(names) == ["minilm", "sentiment"]
 
 
+def test_models_are_controlled_only_where_that_is_switched_on(server):
+    for action in ("load", "unload"):
+        status, _, answer = call(server, "POST", f"/v2/repository/models/minilm/{action}", b"{}")
+        assert status == 403 and "--model-control on" in json.loads(answer)["error"]
+    with triton.InferenceServerClient(server.http) as client:
+        assert client.is_model_ready("minilm")
+        assert client.get_model_repository_index()
+
+
+def test_a_page_of_another_site_controls_no_model(launch):
+    server = launch('[server]\nmodel_control = "on"\n', {"sentiment": SENTIMENT})
+    unload = "/v2/repository/models/sentiment/unload"
+    foreign = {"Content-Type": "text/plain", "Origin": "http://evil.example"}
+    status, _, answer = call(server, "POST", unload, b"", foreign)
+    assert status == 403 and "evil.example" in json.loads(answer)["error"]
+    assert call(server, "GET", "/v2/models/sentiment/ready")[0] == 200
+    assert call(server, "POST", unload, b"", {"Origin": f"http://{server.http}"})[0] == 200
+
+
 def test_the_repository_is_controlled(launch):
-    server = launch()
+    server = launch('[server]\nmodel_control = "on"\n')
     with triton.InferenceServerClient(server.http) as client:
         index = {entry["name"]: entry for entry in client.get_model_repository_index()}
         assert index["minilm"] == {"name": "minilm", "version": "1", "state": "READY", "reason": ""}

@@ -30,6 +30,14 @@ def test_embed(server):
     np.testing.assert_allclose(cut[0], np.array(raw[0][:8]) / np.linalg.norm(raw[0][:8]), atol=1e-5)
 
 
+def test_token_ids_of_a_text_embed_as_the_text(server):
+    # [CLS] and [SEP] are the tokens of an empty text.
+    _, expected = post(server, "/embed", inputs=["", TEXTS[0]])
+    status, mixed = post(server, "/embed", inputs=[[101, 102], TEXTS[0]])
+    assert status == 200 and mixed == expected
+    assert post(server, "/embed", inputs=[101, 102]) == (200, expected[:1])
+
+
 def test_predict(server):
     status, single = post(server, "/predict", inputs=TEXTS[0])
     assert status == 200
@@ -81,7 +89,9 @@ def test_the_query_chooses_among_several(launch):
     [
         ("/embed", {"inputs": []}, 400, "Empty", ["inputs"]),
         ("/predict", {"inputs": []}, 400, "Empty", ["inputs"]),
-        ("/embed", {"inputs": [[1, 2]]}, 400, "Validation", ["token ids"]),
+        ("/embed", {"inputs": [[101, 99999]]}, 400, "Validation", ["99999", "vocabulary"]),
+        ("/embed", {"inputs": [101, "a"]}, 400, "Validation", ["token ids", "[[1, 2], [3]]"]),
+        ("/embed", {"inputs": [[101] * 600], "truncate": False}, 400, "Validation", ["600", "256"]),
         ("/embed", {}, 400, "Validation", ["missing field `inputs`"]),
         ("/embed", {"inputs": "a", "prompt_name": "query"}, 400, "Validation", ["query"]),
         ("/embed", {"inputs": "a", "truncation_direction": "left"}, 400, "Validation", ["left", "right"]),

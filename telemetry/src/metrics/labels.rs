@@ -3,38 +3,10 @@
 use std::sync::OnceLock;
 
 use metrics::Counter;
-use penstock_core::{Class, Rejection};
+use penstock_core::{Class, Rejection, Source};
 
 use super::names::REQUESTS;
 use super::series::Series;
-
-/// Source of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
-    /// `KServe` v2 or `penstock.v1` over gRPC.
-    Grpc,
-    /// Any of the HTTP APIs.
-    Http,
-    /// A file of `penstock score`.
-    File,
-    /// The records of a Kafka topic.
-    Kafka,
-}
-
-impl Source {
-    /// Every source.
-    pub const ALL: [Source; 4] = [Source::Grpc, Source::Http, Source::File, Source::Kafka];
-
-    /// The label value.
-    pub fn name(self) -> &'static str {
-        match self {
-            Source::Grpc => "grpc",
-            Source::Http => "http",
-            Source::File => "file",
-            Source::Kafka => "kafka",
-        }
-    }
-}
 
 /// Outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -158,6 +130,24 @@ impl DeadReason {
         DeadReason::Refused,
     ];
 
+    /// Reason of a record that is rejected; `None` if the record is not at fault and is retried. There is no
+    /// wildcard arm, so a new rejection does not compile without a decision.
+    pub fn of(rejection: &Rejection) -> Option<DeadReason> {
+        match rejection {
+            Rejection::Invalid(_) => Some(DeadReason::Invalid),
+            Rejection::NotFound(_) => Some(DeadReason::UnknownModel),
+            Rejection::DeadlineExceeded(_) => Some(DeadReason::Deadline),
+            Rejection::NotFinite { .. } => Some(DeadReason::NotFinite),
+            // Memory may suffice later, or at another replica.
+            Rejection::Model(_) | Rejection::NoMemory(_) => Some(DeadReason::Model),
+            Rejection::Overloaded { .. }
+            | Rejection::Cancelled
+            | Rejection::NotReady(_)
+            | Rejection::ShuttingDown
+            | Rejection::Lost => None,
+        }
+    }
+
     /// The label value.
     pub fn name(self) -> &'static str {
         match self {
@@ -252,5 +242,24 @@ impl Outcomes {
 
     pub(super) fn count(&self, outcome: OutcomeLabel) {
         self.0[outcome as usize].increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_dead_only_for_its_own_fault() {
+        let invalid = Rejection::Invalid(String::new());
+        assert_eq!(DeadReason::of(&invalid), Some(DeadReason::Invalid));
+        let held = [
+            Rejection::NotReady(String::new()),
+            Rejection::ShuttingDown,
+            Rejection::Lost,
+        ];
+        for rejection in held {
+            assert_eq!(DeadReason::of(&rejection), None, "{rejection}");
+        }
     }
 }

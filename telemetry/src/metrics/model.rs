@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram};
-use penstock_core::{Class, Stages};
+use penstock_core::{Class, Source, Stages};
 
-use super::labels::{Cells, OutcomeLabel, Outcomes, Source};
+use super::labels::{Cells, OutcomeLabel, Outcomes};
 use super::level::Level;
 use super::names::{self, STAGES};
 use super::series::Series;

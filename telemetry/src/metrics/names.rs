@@ -51,6 +51,18 @@ macro_rules! families {
 families! {
     BUILD_INFO = Gauge Count "penstock_build_info" ["version", "features"]
         "Always 1; the labels say which build runs.";
+    LOG_LINES_LOST = Counter Count "penstock_log_lines_lost_total" []
+        "Log lines that were not written, since stderr took no more.";
+    CONNECTIONS = Gauge Count "penstock_connections" ["port"]
+        "Open connections of a port.";
+    CONNECTIONS_MAX = Gauge Count "penstock_connections_max" ["port"]
+        "Connections that a port may have open; further ones wait.";
+    CONNECTIONS_REFUSED = Counter Count "penstock_connections_refused_total" ["port"]
+        "Connections closed at once, since their address has connections_per_address_max.";
+    CONNECTIONS_CUT = Counter Count "penstock_connections_cut_total" ["port"]
+        "Connections closed, since their client did not read its answers.";
+    UNREAD_ANSWERS = Gauge Bytes "penstock_unread_answer_bytes" []
+        "Bytes of answers that clients have not read.";
     REQUESTS = Counter Count "penstock_requests_total" ["model", "source", "class", "outcome"]
         "Requests that ended, by how they ended.";
     REQUEST_DURATION = Histogram(latency_bounds) Seconds "penstock_request_duration_seconds" ["model", "source", "class"]

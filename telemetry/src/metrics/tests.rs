@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ::metrics::Unit;
-use penstock_core::{Class, Nanos, Stages};
+use penstock_core::{Class, Nanos, Source, Stages};
 
 use super::names::{FAMILIES, Family, Kind};
 use super::*;

@@ -3,12 +3,17 @@
 use std::path::Path;
 
 /// Crates in which the rule holds. A crate whose comments have been rewritten gets a row.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 13] = [
+    "benches",
     "config",
+    "connectors",
     "core",
     "engine",
+    "fuzz",
+    "kernels",
     "models",
     "proto",
+    "runtime",
     "server",
     "telemetry",
     "xtask",

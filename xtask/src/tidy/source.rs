@@ -6,18 +6,31 @@ use std::path::Path;
 const LINES_MAX: usize = 500;
 
 /// Folders and files of server/ that may name wire types; everything behind them is protocol-neutral.
-const WIRE: [&str; 7] = [
-    "server/src/ingest",
-    "server/src/respond",
+const WIRE: [&str; 12] = [
+    "server/src/grpc.rs",
+    "server/src/grpc",
+    "server/src/http.rs",
+    "server/src/http",
+    "server/src/fuzzing.rs",
     "server/src/status.rs",
     "server/src/admin.rs",
     "server/src/app.rs",
     "server/tests",
     "server/examples",
+    "server/src/listen/http1",
+    "server/src/listen/http2",
 ];
 
 /// Where `unsafe` may stand beside kernels/: calls of librdkafka that its crate does not wrap.
-const UNSAFE: &str = "server/src/ingest/kafka/native.rs";
+const UNSAFE: &str = "connectors/src/kafka/native.rs";
+
+/// Where librdkafka's crate may be named: one folder of the connectors, its tests and examples.
+const KAFKA: [&str; 4] = [
+    "connectors/src/kafka",
+    "connectors/src/kafka.rs",
+    "connectors/tests",
+    "connectors/examples",
+];
 
 /// Adds the faults of one file.
 pub fn check(file: &Path, text: &str, faults: &mut Vec<String>) {
@@ -55,9 +68,12 @@ pub fn check(file: &Path, text: &str, faults: &mut Vec<String>) {
         if uses_unsafe && !file.starts_with("kernels") && file != Path::new(UNSAFE) {
             fault(&format!("unsafe belongs in kernels/ and {UNSAFE} alone"));
         }
+        if code.contains("rdkafka::") && !KAFKA.iter().any(|folder| file.starts_with(folder)) {
+            fault("rdkafka belongs in connectors/src/kafka alone");
+        }
         let behind_wire = file.starts_with("server") && !WIRE.iter().any(|w| file.starts_with(w));
         if behind_wire && (code.contains("tonic::") || code.contains("axum::") || code.contains("prost::")) {
-            fault("wire types stop at ingest/ and respond/");
+            fault("wire types stay in the folders of their protocols");
         }
     }
 }
@@ -90,9 +106,14 @@ mod tests {
                 "core/src/a.rs:2: unsafe",
             ),
             (
-                "server/src/ingest/kafka/pump.rs",
+                "connectors/src/kafka/pump.rs",
                 "//! Head.\nunsafe { f() }",
-                "server/src/ingest/kafka/pump.rs:2: unsafe",
+                "connectors/src/kafka/pump.rs:2: unsafe",
+            ),
+            (
+                "connectors/src/lib.rs",
+                "//! Head.\nuse rdkafka::Offset;",
+                "connectors/src/lib.rs:2: rdkafka",
             ),
             (
                 "server/src/lane.rs",
@@ -113,9 +134,10 @@ mod tests {
         for (file, text) in [
             ("kernels/src/a.rs", "//! Head.\nunsafe { f() }"),
             (UNSAFE, "//! Head.\nunsafe { f() }"),
+            ("connectors/src/kafka/a.rs", "//! Head.\nuse rdkafka::Offset;"),
             ("kernels/cu/a.cu", "// no head is asked of it"),
             (
-                "server/src/ingest/a.rs",
+                "server/src/grpc/a.rs",
                 "//! Head.\nuse tonic::Status; // unsafe { in words }",
             ),
         ] {

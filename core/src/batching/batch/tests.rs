@@ -140,9 +140,9 @@ fn requests_that_died_while_the_batch_waited_do_not_run() {
         .map(|row| request(&answers, row, Class::Interactive, 2, 0))
         .collect();
     requests.push(request(&gone, 4, Class::Interactive, 2, 0));
-    requests[1].deadline = Some(millis(10));
-    requests[2].deadline = Some(millis(14));
-    requests[3].deadline = Some(millis(15));
+    requests[1].context.deadline = Some(millis(10));
+    requests[2].context.deadline = Some(millis(14));
+    requests[3].context.deadline = Some(millis(15));
     let mut batch = Batch::pack(requests, Some(Duration::from_millis(5)));
     gone.cancel();
     assert_eq!(batch.shed(millis(10)), 2);

@@ -53,7 +53,7 @@ impl World {
         let row = self.row;
         self.row += 1;
         let mut request = request(&self.answers, row, class, len, at_ms);
-        request.deadline = deadline_ms.map(millis);
+        request.context.deadline = deadline_ms.map(millis);
         self.batcher.offer(request);
         row
     }

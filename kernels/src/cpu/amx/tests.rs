@@ -1,4 +1,4 @@
-//! Products on operands that end where a page ends which nobody may touch: no sanitizer sees what tiles read.
+//! Products on operands that end before a page without access rights: no sanitizer sees the reads of tiles.
 
 use std::io::Write;
 
@@ -54,16 +54,16 @@ impl Drop for Guarded {
 }
 
 /// Small integers, as bytes or as bfloat16: their sums are exact in both.
-fn operand(words: Words, count: usize, seed: usize) -> (Vec<u32>, Vec<Vec<i32>>) {
-    let each = if words == Words::Bytes { 4 } else { 2 };
+fn operand(words: WordFormat, count: usize, seed: usize) -> (Vec<u32>, Vec<Vec<i32>>) {
+    let each = if words == WordFormat::Bytes { 4 } else { 2 };
     let values = |word: usize| -> Vec<i32> {
         (0..each)
             .map(|i| ((word * 7 + i * 5 + seed) % 11) as i32)
             .collect()
     };
     let pack = |values: &Vec<i32>| match words {
-        Words::Bytes => u32::from_ne_bytes([0, 1, 2, 3].map(|i| values[i] as u8)),
-        Words::Halves => {
+        WordFormat::Bytes => u32::from_ne_bytes([0, 1, 2, 3].map(|i| values[i] as u8)),
+        WordFormat::Halves => {
             let half = |i: usize| u32::from(half::bf16::from_f32(values[i] as f32).to_bits());
             half(0) | half(1) << 16
         }
@@ -72,14 +72,14 @@ fn operand(words: Words, count: usize, seed: usize) -> (Vec<u32>, Vec<Vec<i32>>)
     (values.iter().map(pack).collect(), values)
 }
 
-fn check(amx: Amx, words: Words, rows: usize, k: usize) {
+fn check(amx: Amx, words: WordFormat, rows: usize, k: usize) {
     let ((a, a_values), (b, b_values)) = (operand(words, rows * k, 3), operand(words, k * PANEL, 1));
     let (a, b) = (Guarded::new(&a), Guarded::new(&b));
     let untouched = 0xdead_beef;
     let mut sums = Sums([untouched; ROWS_MAX * PANEL]);
     {
         // SAFETY: this thread has no other tiles.
-        let tiles = unsafe { Tiles::shaped(amx, rows) };
+        let tiles = unsafe { ThreadTiles::shaped(amx, rows) };
         tiles.multiply(words, a.words(), b.words(), k, &mut sums);
     }
     for (at, &found) in sums.0.iter().enumerate() {
@@ -91,8 +91,8 @@ fn check(amx: Amx, words: Words, rows: usize, k: usize) {
         let word = |s: usize| a_values[row * k + s].iter().zip(&b_values[s * PANEL + column]);
         let sum: i32 = (0..k).map(|s| word(s).map(|(a, b)| a * b).sum::<i32>()).sum();
         let found = match words {
-            Words::Bytes => found.cast_signed(),
-            Words::Halves => f32::from_bits(found) as i32,
+            WordFormat::Bytes => found.cast_signed(),
+            WordFormat::Halves => f32::from_bits(found) as i32,
         };
         assert_eq!(
             found, sum,
@@ -110,12 +110,12 @@ fn products_on_tiles_read_and_write_their_rows_alone() {
     };
     let short = std::panic::catch_unwind(|| {
         // SAFETY: this thread has no other tiles.
-        let tiles = unsafe { Tiles::shaped(amx, 3) };
+        let tiles = unsafe { ThreadTiles::shaped(amx, 3) };
         let (a, b) = ([0; 3 * STEP - 1], [0; PANEL * STEP]);
-        tiles.multiply(Words::Bytes, &a, &b, STEP, &mut Sums::ZERO.clone());
+        tiles.multiply(WordFormat::Bytes, &a, &b, STEP, &mut Sums::ZERO.clone());
     });
     assert!(short.is_err(), "an operand that is too short is refused");
-    for words in [Words::Bytes, Words::Halves] {
+    for words in [WordFormat::Bytes, WordFormat::Halves] {
         for rows in 1..=ROWS_MAX {
             for k in [STEP, 3 * STEP] {
                 check(amx, words, rows, k);

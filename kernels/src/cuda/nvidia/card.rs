@@ -9,9 +9,9 @@ use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 
 use crate::ops::KernelError;
 
-/// Held by who records a graph, and by who does what the driver and its libraries allow nobody to do beside that:
-/// waiting for a whole GPU, and asking how a product is best computed. Who records may run into either itself, which
-/// ends the recording and must not end the thread.
+/// Lock of recording a graph, and of work that the driver and its libraries do not allow beside it: waiting for a
+/// whole GPU, and asking for the best algorithm of a product. It is reentrant: a thread that records may run into
+/// either itself, which ends the recording and must not end the thread.
 static WHOLE: ReentrantMutex<()> = ReentrantMutex::new(());
 
 /// Until it is dropped, no other thread of this process waits for a whole GPU, asks for an algorithm or records.
@@ -59,18 +59,18 @@ impl Card {
             .map_err(|e| self.failed("binding it to a thread", e))
     }
 
-    /// What became of `work`.
+    /// Error of `work`, classified.
     pub(super) fn failed(&self, work: &str, error: DriverError) -> KernelError {
         classify(&self.name, work, 0, error)
     }
 
-    /// There is no memory for some work; 0 bytes where nobody says how many it takes.
+    /// Error for work that finds no memory; 0 bytes where its need is unknown.
     pub(super) fn out_of_memory(&self, bytes: usize) -> KernelError {
         let device = self.name.clone();
         KernelError::OutOfMemory { device, bytes }
     }
 
-    /// The same for a piece of work of the library of products.
+    /// Error for work of cuBLASLt.
     pub(super) fn refused(&self, work: String, reason: &impl std::fmt::Debug) -> KernelError {
         KernelError::Device {
             device: self.name.clone(),
@@ -79,7 +79,7 @@ impl Card {
         }
     }
 
-    /// The same where the library may only have met what an earlier piece of work left behind.
+    /// Error for work of cuBLASLt that may have met the fault of an earlier piece of work.
     pub(super) fn refused_or_lost(&self, work: String, reason: &impl std::fmt::Debug) -> KernelError {
         // SAFETY: the stream lives as long as this card.
         match unsafe { result::stream::synchronize(self.compute) } {
@@ -88,7 +88,7 @@ impl Card {
         }
     }
 
-    /// Waits until both streams have done what they were given.
+    /// Waits until both streams have done all their work.
     pub(super) fn settle(&self) -> Result<(), KernelError> {
         for stream in [self.copy, self.compute] {
             // SAFETY: the streams live as long as this card.
@@ -97,7 +97,7 @@ impl Card {
         Ok(())
     }
 
-    /// Waits until the GPU has done everything it was given by any executor of this process.
+    /// Waits until the GPU has done all work of every executor of this process.
     pub(super) fn settle_all(&self) -> Result<(), KernelError> {
         let _alone = WHOLE.lock();
         result::ctx::synchronize().map_err(|e| self.failed("waiting for it", e))
@@ -106,7 +106,7 @@ impl Card {
     /// Makes `stream` wait for `event`.
     pub(super) fn wait_on(&self, stream: CUstream, event: &Event) -> Result<(), KernelError> {
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-        // SAFETY: stream and event live; an event that was never recorded holds nobody up.
+        // SAFETY: stream and event live; an event that was never recorded delays nothing.
         unsafe { result::stream::wait_event(stream, event.event, flags) }
             .map_err(|e| self.failed("ordering its streams", e))
     }
@@ -116,8 +116,8 @@ impl Drop for Card {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
             for stream in [self.compute, self.copy] {
-                // SAFETY: nobody else holds the card, and so its streams, any more. What is enqueued is finished
-                // by the driver first. An error leaves nothing to be done.
+                // SAFETY: this is the last holder of the card, and so of its streams. The driver finishes the
+                // enqueued work first. An error leaves nothing to be done.
                 let _ = unsafe { result::stream::destroy(stream) };
             }
         }
@@ -223,15 +223,14 @@ impl Event {
         })
     }
 
-    /// Marks what `stream` was given so far.
+    /// Marks the work that `stream` has so far.
     pub(super) fn record(&self, stream: CUstream) -> Result<(), KernelError> {
         // SAFETY: event and stream live.
         unsafe { result::event::record(self.event, stream) }
             .map_err(|e| self.card.failed("marking a stream", e))
     }
 
-    /// Waits for the last mark; returns at once where there never was one. What failed on the way there is the
-    /// caller's to say.
+    /// Waits for the last mark; returns at once where there never was one. The caller names the work that failed.
     pub(super) fn wait(&self) -> Result<(), DriverError> {
         // SAFETY: the event lives.
         unsafe { result::event::synchronize(self.event) }
@@ -248,13 +247,13 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         if self.card.bind().is_ok() {
-            // SAFETY: made by `new`, destroyed once; the driver finishes what still waits for it.
+            // SAFETY: made by `new`, destroyed once; the driver first finishes work that waits for it.
             let _ = unsafe { result::event::destroy(self.event) };
         }
     }
 }
 
-/// What the driver calls an error.
+/// The driver's name of an error.
 pub(super) fn reason(error: DriverError) -> String {
     match error.error_string() {
         Ok(text) => format!("{:?}: {}", error.0, text.to_string_lossy()),

@@ -8,7 +8,7 @@ use cudarc::driver::sys::{self, CUgraph, CUgraphExec};
 use super::card::{Card, undisturbed};
 use crate::ops::KernelError;
 
-/// What was recorded, ready to run.
+/// Recorded work, ready to run.
 pub struct Graph {
     card: Arc<Card>,
     ready: CUgraphExec,
@@ -18,7 +18,7 @@ pub struct Graph {
 unsafe impl Send for Graph {}
 
 impl Graph {
-    /// Records what `work` gives to the card's stream of computations, which runs none of it.
+    /// Records the work that `work` enqueues in the compute stream, which runs none of it.
     pub(super) fn record(
         card: &Arc<Card>,
         work: impl FnOnce() -> Result<(), KernelError>,
@@ -56,13 +56,13 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         if self.card.bind().is_ok() {
-            // SAFETY: made by `record`, destroyed once; the driver lets what is under way end first.
+            // SAFETY: made by `record`, destroyed once; the driver lets runs under way end first.
             let _ = unsafe { result::graph::exec_destroy(self.ready) };
         }
     }
 }
 
-/// What a stream recorded.
+/// Recording of a stream.
 struct Template {
     graph: CUgraph,
 }
@@ -80,13 +80,13 @@ impl Template {
         unsafe { result::stream::begin_capture(card.compute, mode) }
             .map_err(|e| card.failed("recording a graph", e))?;
         let recorded = work();
-        // Whatever came of it: the stream must compute again.
-        // SAFETY: the stream lives, and was told to record above.
+        // The recording ends on every outcome: the stream must compute again.
+        // SAFETY: the stream lives, and began to record above.
         let graph = unsafe { result::stream::end_capture(card.compute) };
         let template = graph
             .map(|graph| Template { graph })
             .map_err(|e| card.failed("recording a graph", e));
-        // What failed first is the reason.
+        // The first failure is the reason.
         recorded.and(template)
     }
 }

@@ -25,7 +25,7 @@ macro_rules! fatbin {
 /// Shared memory that a block gets without asking the driver for more.
 const SHARED_DEFAULT: u32 = 48 << 10;
 
-/// What `tools/nvcc build` made of kernels/cu: machine code for Hopper, and PTX that the driver compiles
+/// Kernels that `tools/nvcc build` made of kernels/cu: machine code for Hopper, and PTX that the driver compiles
 /// for other GPUs when it loads them.
 pub(super) struct Modules {
     card: Arc<Card>,
@@ -96,8 +96,8 @@ impl Modules {
         Ok(found.function)
     }
 
-    /// Asks the one module that has it: to ask each in turn would be an error of the driver's for every one that
-    /// has not, and `compute-sanitizer` counts those.
+    /// Asks the one module that has the kernel: asking each in turn would make a driver error for every module
+    /// without it, and `compute-sanitizer` counts those.
     fn find(&self, name: &str) -> Result<CUfunction, KernelError> {
         let work = format!("finding kernel {name}");
         let stem = source_of(name);
@@ -110,7 +110,7 @@ impl Modules {
     }
 }
 
-/// The source of kernel `name`: its beginning, except for those of activation.cu, which are named after what they do.
+/// The source of kernel `name`: its beginning, except for kernels of activation.cu, which are named after their function.
 fn source_of(name: &str) -> &'static str {
     let named_after = ["attention", "embedding", "layer_norm", "pool"];
     named_after
@@ -134,7 +134,7 @@ impl Drop for Modules {
 mod tests {
     use super::source_of;
 
-    /// `KERNEL(NAME, …)` and the macros around it name kernels by their first operand. Those that are put together
+    /// `KERNEL(NAME, …)` and the macros around it name kernels by their first operand. Names that are put together
     /// from several begin alike.
     #[test]
     #[cfg_attr(miri, ignore = "reads the sources")]

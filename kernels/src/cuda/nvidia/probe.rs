@@ -30,32 +30,32 @@ pub enum Unavailable {
     NoSuchDevice {
         /// The number asked for.
         ordinal: usize,
-        /// How many there are.
+        /// Count of GPUs.
         count: usize,
     },
     /// A GPU without the instructions that the kernels need.
     #[error("cuda:{ordinal} ({name}) has compute capability {major}.{minor}, 8.0 is needed")]
     DeviceTooOld {
-        /// Its number.
+        /// Number of the GPU.
         ordinal: usize,
-        /// Its name.
+        /// Name of the GPU.
         name: String,
-        /// Of its compute capability.
+        /// Major number of its compute capability.
         major: i32,
-        /// Of its compute capability.
+        /// Minor number of its compute capability.
         minor: i32,
     },
     /// The driver answers with an error.
     #[error("{what} failed: {reason}")]
     Failed {
-        /// What was asked of it.
+        /// Call that failed.
         what: &'static str,
-        /// Its reason.
+        /// The driver's reason.
         reason: String,
     },
 }
 
-/// What nvcc 13.0 writes can be read from this version on.
+/// First driver version that reads the output of nvcc 13.0.
 const DRIVER_MIN: i32 = 13000;
 const LIBRARY_MIN: usize = 130_000;
 /// `mma` with bf16 and asynchronous copies.
@@ -131,7 +131,7 @@ fn check<T>(what: &'static str, outcome: Result<T, DriverError>) -> Result<T, Un
 mod tests {
     use super::*;
 
-    /// Where there is no GPU this is what keeps the program running; where there is one, it must be found.
+    /// Machines without a GPU must get an error and no panic; machines with one must find it.
     #[test]
     #[cfg_attr(miri, ignore = "an interpreter loads no driver")]
     fn asking_never_ends_the_process() {

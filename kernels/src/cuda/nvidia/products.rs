@@ -10,14 +10,14 @@ use cudarc::cublaslt::sys::{
 };
 
 use super::card::{Card, Memory, undisturbed};
-use crate::cuda::driver::{Dtype, Epilogue, Product};
+use crate::cuda::driver::{Dtype, Epilogue, MatrixProduct};
 use crate::ops::KernelError;
 
-/// What NVIDIA recommends for Hopper; older GPUs take less and have it to spare.
+/// Size that NVIDIA recommends for Hopper; older GPUs take less and have it to spare.
 const WORKSPACE_BYTES: usize = 32 << 20;
 
-/// Where a product's inputs are shared out over blocks, the parts are added up in f32. Left to itself the library may
-/// round each part to 16 bits first.
+/// Sums in f32 of the parts of a product whose inputs are split over blocks. By default the library may round each
+/// part to 16 bits first.
 const SUMS: u32 =
     Scheme::CUBLASLT_REDUCTION_SCHEME_NONE as u32 | Scheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
 
@@ -29,7 +29,7 @@ pub(super) struct Products {
     plans: HashMap<Shape, Plan>,
 }
 
-/// What a plan depends on. Buckets of rows and the matrices of a model: a few hundred at most.
+/// Key of a plan. Buckets of rows times the matrices of a model: a few hundred at most.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Shape {
     rows: usize,
@@ -55,7 +55,7 @@ impl Products {
         let workspace = match Memory::new(card, WORKSPACE_BYTES) {
             Ok(workspace) => workspace,
             Err(error) => {
-                // SAFETY: made above, used by nobody.
+                // SAFETY: the handle was made above and is not used yet.
                 let _ = unsafe { result::destroy_handle(handle) };
                 return Err(error);
             }
@@ -70,14 +70,14 @@ impl Products {
     }
 
     /// The library counts columns first, so it is given `outᵀ = w · xᵀ`: the same bytes.
-    pub(super) fn multiply(&mut self, product: &Product) -> Result<(), KernelError> {
+    pub(super) fn multiply(&mut self, product: &MatrixProduct) -> Result<(), KernelError> {
         let exact = Shape {
             rows: product.rows,
             inp: product.inp,
             out_cols: product.out_cols,
             epilogue: product.epilogue,
         };
-        // There is a plan for these very rows where the bucket's was refused before.
+        // A plan for these very rows exists where the bucket's plan was refused before.
         let first = if self.plans.contains_key(&exact) {
             exact
         } else {
@@ -94,7 +94,7 @@ impl Products {
         outcome.map_err(|error| refused(&self.card, product.to_string(), error))
     }
 
-    fn run(&mut self, product: &Product, shape: Shape) -> Result<(), CublasError> {
+    fn run(&mut self, product: &MatrixProduct, shape: Shape) -> Result<(), CublasError> {
         if !self.plans.contains_key(&shape) {
             let plan = self.plan(shape, product.bias)?;
             self.plans.insert(shape, plan);
@@ -144,7 +144,7 @@ impl Products {
             Epilogue::BiasGeluTanh => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_BIAS,
         };
         description.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
-        // Its alignment is part of the question.
+        // The bias's alignment is part of the question.
         description.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
         let weight = Layout::new(self.dtype, shape.inp, shape.out_cols)?;
         let x = Layout::new(self.dtype, shape.inp, shape.rows)?;
@@ -186,7 +186,7 @@ impl Drop for Products {
     }
 }
 
-/// What a status of the library means, which may also be what an earlier piece of work left behind.
+/// Error for a status of the library, which may also come from an earlier piece of work.
 fn refused(card: &Card, work: String, CublasError(status): CublasError) -> KernelError {
     if status == sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED {
         return card.out_of_memory(0);
@@ -201,7 +201,7 @@ fn bucket(rows: usize) -> usize {
     rows.next_multiple_of(step)
 }
 
-/// What is multiplied how, and what follows.
+/// Description of a product: its number formats and its epilogue.
 struct Description(sys::cublasLtMatmulDesc_t);
 
 impl Description {

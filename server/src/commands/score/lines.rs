@@ -1,15 +1,15 @@
 //! From a window of records to its lines of output.
 
-use penstock_core::{Class, Outcome, Rejection};
-use penstock_models::{ModelSpec, Task};
-use serde::{Serialize, Serializer};
+use penstock_core::{Class, Outcome, Rejection, RequestContext, Source};
+use penstock_models::ModelSpec;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::records::{Record, Window};
-use penstock_engine::rows::{Shape, classified, embedded};
+use penstock_engine::request::{InferenceRequest, Input};
+use penstock_engine::rows::Object;
 use penstock_engine::served_model::WhenFull;
-use penstock_engine::service::{InferenceRequest, InferenceService};
-use penstock_telemetry::metrics::Source;
+use penstock_engine::service::InferenceService;
 
 /// The output of one window.
 pub(super) struct Lines {
@@ -36,37 +36,17 @@ struct Line<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Scores<'a> {
-    Classes {
-        label: &'a str,
-        score: f32,
-        probabilities: Probabilities<'a>,
-    },
-    Embedding {
-        embedding: Vec<f32>,
-    },
-    Error {
-        error: String,
-    },
-}
-
-/// Label to probability, in the model's order.
-struct Probabilities<'a> {
-    labels: &'a [String],
-    values: &'a [f32],
-}
-
-impl Serialize for Probabilities<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.labels.iter().zip(self.values))
-    }
+    Outputs(Object<'a>),
+    Error { error: String },
 }
 
 /// Scores the records that have a text, and writes a line for each record.
 pub(super) async fn score(service: &InferenceService, model: &str, window: Window) -> Lines {
     let Window { mut records, read } = window;
-    let texts: Vec<String> = records
+    let texts: Vec<Input> = records
         .iter_mut()
         .filter_map(|record| record.text.as_mut().ok().map(std::mem::take))
+        .map(Input::Text)
         .collect();
     let mut lines = Lines {
         text: Vec::new(),
@@ -80,18 +60,20 @@ pub(super) async fn score(service: &InferenceService, model: &str, window: Windo
         }
         return lines;
     }
-    let call = InferenceRequest {
-        model: model.to_owned(),
-        version: String::new(),
-        texts,
+    let context = RequestContext {
         class: Class::Bulk,
-        source: Source::File,
-        timeout: None,
-        truncate: true,
-        room: WhenFull::Block,
-        received: service.clock().now(),
+        ..RequestContext::new(Source::File, service.clock().now())
     };
-    match service.score(call).await {
+    let scored = async {
+        let request = InferenceRequest {
+            served: service.find(model, "", &context)?,
+            inputs: texts,
+            context,
+            room: WhenFull::Block,
+        };
+        service.score(request).await
+    };
+    match scored.await {
         Ok(scored) => {
             let mut rows = scored.rows.iter();
             for record in &records {
@@ -153,24 +135,12 @@ fn refused(rejection: &Rejection) -> Scores<'static> {
 }
 
 fn scores<'a>(spec: &'a ModelSpec, row: &'a Outcome) -> Scores<'a> {
-    let reply = match row {
-        Ok(reply) => reply,
-        Err(rejection) => return refused(rejection),
-    };
-    let scores = match spec.task {
-        Task::SequenceClassification => classified(spec, reply).map(|row| Scores::Classes {
-            label: row.label,
-            score: row.score,
-            probabilities: Probabilities {
-                labels: &spec.labels,
-                values: row.probabilities,
-            },
-        }),
-        Task::Embedding => embedded(spec, reply).map(|vector| {
-            let mut embedding = vector.to_vec();
-            Shape::of(spec).apply(&mut embedding);
-            Scores::Embedding { embedding }
-        }),
-    };
-    scores.unwrap_or_else(|rejection| refused(&rejection))
+    let object = row
+        .as_ref()
+        .map_err(Clone::clone)
+        .and_then(|reply| Object::of(spec, reply));
+    match object {
+        Ok(object) => Scores::Outputs(object.by_label(spec)),
+        Err(rejection) => refused(&rejection),
+    }
 }

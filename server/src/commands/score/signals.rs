@@ -54,22 +54,29 @@ impl fmt::Display for StopSignal {
 }
 
 /// Stop signals of this process. While this value exists, they do not end the process by themselves.
-pub(super) struct Signals(Vec<(StopSignal, Signal)>);
+pub(super) struct Signals {
+    stops: Vec<(StopSignal, Signal)>,
+    /// With a handler, a file that reaches its size limit is an error of the write, not the end of the process.
+    _file_size: Signal,
+}
 
 impl Signals {
     /// Takes over the signals that are not ignored. A signal that comes from now on is not lost.
     pub(super) fn take_over() -> Result<Signals, AppError> {
         let ignored = ignored();
-        StopSignal::ALL
+        let failed = |source| AppError::Start {
+            what: "the signal handlers",
+            source,
+        };
+        let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        let _file_size = signal(file_size).map_err(failed)?;
+        let stops = StopSignal::ALL
             .into_iter()
             .filter(|stop| ignored & (1 << (stop.kind().as_raw_value() - 1)) == 0)
             .map(|stop| Ok((stop, signal(stop.kind())?)))
             .collect::<std::io::Result<Vec<_>>>()
-            .map(Signals)
-            .map_err(|source| AppError::Start {
-                what: "the signal handlers",
-                source,
-            })
+            .map_err(failed)?;
+        Ok(Signals { stops, _file_size })
     }
 
     /// Forwards the first signal. The second one removes the `unfinished` file and ends the process.
@@ -92,7 +99,7 @@ impl Signals {
 
     async fn next(&mut self) -> StopSignal {
         poll_fn(|context| {
-            for (stop, signal) in &mut self.0 {
+            for (stop, signal) in &mut self.stops {
                 if signal.poll_recv(context).is_ready() {
                     return Poll::Ready(*stop);
                 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use penstock_core::Class;
+use penstock_core::{Class, Source};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::clock::Clock;
 use crate::metrics::names::latency_bounds;
 use crate::metrics::tests::{MS, Read, read};
-use crate::metrics::{Metrics, OutcomeLabel, Source};
+use crate::metrics::{Metrics, OutcomeLabel};
 
 /// Sends `latencies` through one series whose quantile window is open.
 fn after(latencies: &[f64]) -> Read {
