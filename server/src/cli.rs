@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::PipelineCommand;
 use penstock_config::{JobSettings, Settings};
 
 /// Runs text models: scores, labels and embeddings over gRPC, HTTP and files.
@@ -33,6 +34,9 @@ pub enum Command {
     Score(Box<ScoreArgs>),
     /// Check a config file and show what it would run
     Check(CheckArgs),
+    /// Check, plan and test a pipeline
+    #[command(subcommand)]
+    Pipeline(PipelineCommand),
     /// Look at models
     #[command(subcommand)]
     Model(ModelCommand),

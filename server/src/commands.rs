@@ -2,6 +2,7 @@
 
 mod check;
 mod inspect;
+mod pipeline;
 mod score;
 mod serve;
 
@@ -14,6 +15,7 @@ use crate::app::AppError;
 use crate::cli::{Command, ModelCommand};
 use penstock_config::ConfigError;
 use penstock_engine::placement::DeviceError;
+pub use pipeline::PipelineCommand;
 pub use score::StopSignal;
 
 /// Reason why a command ended early.
@@ -34,6 +36,9 @@ pub enum Failure {
     /// The engine of a job did not start.
     #[error("{0}")]
     Engine(AppError),
+    /// The file of a pipeline is wrong.
+    #[error(transparent)]
+    Pipeline(#[from] penstock_pipeline::FileError),
     /// A file cannot be read or written.
     #[error("{name}: {source}")]
     Io {
@@ -74,6 +79,7 @@ impl Failure {
             | Failure::Device(_)
             | Failure::Model(_)
             | Failure::Engine(_)
+            | Failure::Pipeline(_)
             | Failure::Io { .. } => ExitCode::from(2),
             Failure::Stopped(signal) => ExitCode::from(signal.exit_code()),
             Failure::NobodyReads => ExitCode::SUCCESS,
@@ -87,6 +93,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(args) => serve::serve(*args),
         Command::Score(args) => score::score(*args),
         Command::Check(args) => check::check(&args),
+        Command::Pipeline(command) => pipeline::run(command),
         Command::Model(ModelCommand::Inspect(args)) => inspect::inspect(&args),
     }
 }

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 /// Crates in which the rule holds. A crate whose comments have been rewritten gets a row.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "config",
     "core",
     "engine",
     "models",
+    "pipeline",
     "proto",
     "server",
     "telemetry",

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// Each crate's folder and the crates of ours it may name.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("proto", &[]),
     ("core", &[]),
     ("kernels", &[]),
@@ -25,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
             "penstock-telemetry",
         ],
     ),
+    ("pipeline", &["penstock-core"]),
     (
         "server",
         &[
@@ -32,6 +33,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
             "penstock-core",
             "penstock-engine",
             "penstock-models",
+            "penstock-pipeline",
             "penstock-proto",
             "penstock-telemetry",
         ],

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// Crates in which the rule holds. A crate that has resolved its last double name gets a row.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "config",
     "core",
     "engine",
     "models",
+    "pipeline",
     "proto",
     "server",
     "telemetry",
