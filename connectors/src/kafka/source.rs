@@ -106,9 +106,12 @@ impl Source for KafkaSource {
     }
 
     fn answer(&mut self) -> Result<(), Trouble> {
-        let Some(change) = self.consumer.context().next_change() else {
+        let Some(mut change) = self.consumer.context().next_change() else {
             return Ok(());
         };
+        if let events::Change::Assign(partitions) = &mut change {
+            self.begin_within_log(partitions);
+        }
         let failed = |e| Trouble::Restart(format!("the assignment could not be changed: {e}"));
         self.consumer.answer(&change).map_err(failed)
     }
@@ -177,6 +180,29 @@ impl Source for KafkaSource {
     fn outlived(&mut self) -> Option<String> {
         // Records sent to a removed partition only time out.
         changed(&self.consumer, &self.outputs)
+    }
+}
+
+impl KafkaSource {
+    /// Lets partitions whose log ends before their committed position begin at that end. The client would begin where
+    /// `auto.offset.reset` says, and records before the end would be read twice. An unanswered question changes nothing.
+    fn begin_within_log(&self, partitions: &mut TopicPartitionList) {
+        let Ok(committed) = self.consumer.committed_offsets(partitions.clone(), ASK_MAX) else {
+            return;
+        };
+        for element in committed.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let Offset::Offset(position) = element.offset() else {
+                continue;
+            };
+            let Ok((_, end)) = self.consumer.fetch_watermarks(topic, partition, ASK_MAX) else {
+                return;
+            };
+            if end < position {
+                // It fails for partitions that are not in the list only.
+                let _ = partitions.set_partition_offset(topic, partition, Offset::Offset(end));
+            }
+        }
     }
 }
 

@@ -15,7 +15,9 @@ def test_an_output_topic_that_is_made_anew_with_fewer_partitions_gets_the_rest(s
     stream.topics.make(stream.output, FEWER)
     stream.feed(after)
     stream.wait_end()
-    assert f"topic {stream.output} has {FEWER} partitions, and had 12" in one.said()
+    # New clients ask for the partitions. They are made for this reason, or earlier, where the abort itself fails.
+    reasons = f"topic {stream.output} has {FEWER} partitions, and had 12", "begins anew"
+    assert any(reason in one.said() for reason in reasons)
     # Earlier outputs are gone with the topic; later ones go to the remainder of their partition's number.
     outputs = stream.topics.read(stream.output)
     assert sorted(int(out.header("id")) for out in outputs) == [record.id for record in after]
