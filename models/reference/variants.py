@@ -1,6 +1,6 @@
 """Variants of the small model folders: each changes a file beside the weights, and with it ids or vectors.
 
-What a variant gives is asked of sentence-transformers or transformers, which load the folder by themselves.
+Expected ids and vectors come from sentence-transformers or transformers, which load the folder by themselves.
 """
 
 import base64
